@@ -1,0 +1,113 @@
+#include "tensor/ops/elementwise.h"
+
+#include "tensor/parallel.h"
+
+namespace infini {
+namespace {
+
+// Pieces whose sums are added in order: a fixed cut, whatever the number of threads.
+constexpr std::int64_t kSumPiece = 1 << 16;
+
+class CpuElementwise final : public ElementwiseKernels {
+ public:
+  void add_into(const Tensor& target, const Tensor& source, bool accumulate) const override {
+    dispatch_float(target.dtype(), [&]<class To>() {
+      dispatch_float(source.dtype(), [&]<class From>() {
+        To* to = target.data<To>();
+        const From* from = source.data<From>();
+        using Sum = Accumulator<To>;
+        parallel_ranges(target.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+          if (accumulate)
+            for (std::int64_t i = begin; i < end; ++i)
+              to[i] = To(static_cast<Sum>(to[i]) + static_cast<Sum>(from[i]));
+          else
+            for (std::int64_t i = begin; i < end; ++i) to[i] = To(static_cast<Sum>(from[i]));
+        });
+      });
+    });
+  }
+
+  void add(const Tensor& x, const Tensor& y, const Tensor& sum) const override {
+    dispatch_float(x.dtype(), [&]<class T>() {
+      const T *a = x.data<T>(), *b = y.data<T>();
+      T* out = sum.data<T>();
+      parallel_ranges(x.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i)
+          out[i] = T(static_cast<Accumulator<T>>(a[i]) + static_cast<Accumulator<T>>(b[i]));
+      });
+    });
+  }
+
+  void scale(const Tensor& values, double factor) const override {
+    dispatch_float(values.dtype(), [&]<class T>() {
+      T* data = values.data<T>();
+      const auto by = static_cast<Accumulator<T>>(factor);
+      parallel_ranges(values.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i)
+          data[i] = T(static_cast<Accumulator<T>>(data[i]) * by);
+      });
+    });
+  }
+
+  double square_sum(const Tensor& values) const override {
+    std::vector<double> sums((values.size() + kSumPiece - 1) / kSumPiece);
+    dispatch_float(values.dtype(), [&]<class T>() {
+      const T* data = values.data<T>();
+      parallel_ranges(values.size(), kSumPiece, [&](std::int64_t begin, std::int64_t end) {
+        constexpr int kLanes = 8;
+        double lanes[kLanes] = {};
+        std::int64_t i = begin;
+        for (; i + kLanes <= end; i += kLanes)
+          for (int lane = 0; lane < kLanes; ++lane) {
+            const double value = static_cast<Accumulator<T>>(data[i + lane]);
+            lanes[lane] += value * value;
+          }
+        for (; i < end; ++i) {
+          const double value = static_cast<Accumulator<T>>(data[i]);
+          lanes[0] += value * value;
+        }
+        double sum = 0;
+        for (const double lane : lanes) sum += lane;
+        sums[begin / kSumPiece] = sum;
+      });
+    });
+    double total = 0;
+    for (const double sum : sums) total += sum;
+    return total;
+  }
+};
+
+const CpuElementwise cpu_elementwise;
+
+}  // namespace
+
+void add_into(const GradTarget& target, const Tensor& source) {
+  check(target.tensor.size() == source.size(), "add_into: ", source.shape(), " into ",
+        target.tensor.shape());
+  on<cpu_elementwise>(source.device()).add_into(target.tensor, source, target.accumulate);
+}
+
+Tensor add(const Tensor& x, const Tensor& y) {
+  check(x.shape() == y.shape() && x.dtype() == y.dtype(), "add: ", x.dtype(), x.shape(), " and ",
+        y.dtype(), y.shape());
+  const Tensor sum = Tensor::empty_like(x);
+  on<cpu_elementwise>(x.device()).add(x, y, sum);
+  return record(sum, {x, y}, [](const Tensor& dy, Gradients& gradients) {
+    for (int input = 0; input < 2; ++input)
+      if (const GradTarget dx = gradients.of(input)) add_into(dx, dy);
+  });
+}
+
+void convert_into(const Tensor& target, const Tensor& source) {
+  add_into({.tensor = target, .accumulate = false}, source);
+}
+
+void scale(const Tensor& values, double factor) {
+  on<cpu_elementwise>(values.device()).scale(values, factor);
+}
+
+double square_sum(const Tensor& values) {
+  return on<cpu_elementwise>(values.device()).square_sum(values);
+}
+
+}  // namespace infini

@@ -1,0 +1,90 @@
+#include "tensor/parameters.h"
+
+#include "tensor/ops/elementwise.h"
+
+namespace infini {
+namespace {
+
+// FNV-1a: the stream of a parameter follows from its name, so that adding one leaves the others as they were.
+std::uint32_t stream_of(const std::string& name) {
+  std::uint32_t hash = 2166136261;
+  for (const char c : name) hash = (hash ^ static_cast<std::uint8_t>(c)) * 16777619;
+  return hash;
+}
+
+}  // namespace
+
+Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device)
+    : specs_(specs), compute_(compute) {
+  std::int64_t count = 0;
+  for (const ParameterSpec& spec : specs) {
+    offsets_.push_back(count);
+    count += spec.shape.size();
+  }
+  const DType full = accumulator_of(compute);
+  master_ = Tensor::zeros({count}, full, device);
+  gradient_ = Tensor::zeros({count}, full, device);
+  value_ = compute == full ? master_ : Tensor::zeros({count}, compute, device);
+
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const ParameterSpec& spec = specs[i];
+    check(by_name_.emplace(spec.name, i).second, "two parameters named ", spec.name);
+    const auto cut = [&](const Tensor& flat) {
+      return flat.slice(offsets_[i], spec.shape.size()).reshape(spec.shape);
+    };
+    all_.push_back({.name = spec.name,
+                    .value = cut(spec.full_precision ? master_ : value_),
+                    .gradient = cut(gradient_),
+                    .master = cut(master_)});
+  }
+}
+
+void Parameters::initialise(std::uint64_t seed) {
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const ParameterSpec& spec = specs_[i];
+    const RandomKey key{.seed = seed, .step = 0, .site = stream_of(spec.name)};
+    std::vector<double> values(spec.shape.size(), spec.mean);
+    if (spec.deviation > 0)
+      for (std::size_t j = 0; j < values.size(); ++j) values[j] += spec.deviation * key.normal(j);
+    all_[i].master.copy_from(Tensor::of(values, spec.shape).to(master_.dtype()));
+  }
+  refresh_values();
+}
+
+void Parameters::refresh_values() {
+  if (value_.raw() != master_.raw()) convert_into(value_, master_);
+}
+
+void Parameters::zero_gradients() { gradient_.fill_zero(); }
+
+std::size_t Parameters::index(const std::string& name) const {
+  const auto found = by_name_.find(name);
+  check(found != by_name_.end(), "no parameter named ", name);
+  return found->second;
+}
+
+const Parameter& Parameters::operator[](const std::string& name) const { return all_[index(name)]; }
+
+Parameter Parameters::joined(const std::vector<std::string>& names) const {
+  const std::size_t first = index(names.front());
+  std::int64_t rows = 0;
+  const std::int64_t width = all_[first].value.shape()[-1];
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::size_t at = index(names[i]);
+    const Shape& shape = all_[at].value.shape();
+    check(at == first + i && shape.rank() == 2 && shape[1] == width, "joined: ", names[i],
+          " does not continue ", names.front());
+    rows += shape[0];
+  }
+  const Shape shape{rows, width};
+  const auto cut = [&](const Tensor& flat) {
+    return flat.slice(offsets_[first], rows * width).reshape(shape);
+  };
+  return {.name = names.front() + "...",
+          .value = cut(specs_[first].full_precision ? master_ : value_),
+          .gradient = cut(gradient_),
+          .master = cut(master_),
+          .frozen = all_[first].frozen};
+}
+
+}  // namespace infini

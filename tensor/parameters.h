@@ -1,0 +1,63 @@
+// Parameters of a model in flat buffers, cut by name. Zeroing, norms, updates, buckets and shards are ranges of a buffer.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tensor/random.h"
+#include "tensor/tape.h"
+
+namespace infini {
+
+struct ParameterSpec {
+  std::string name;
+  Shape shape;
+  double deviation = 0;         // of the normal distribution it starts from
+  double mean = 0;
+  bool full_precision = false;  // computed with in fp32 even where the model computes in bf16: norms, gates
+};
+
+// Views of the flat buffers; copies share the elements.
+struct Parameter {
+  std::string name;
+  Tensor value;     // what ops read: the compute type, or the master itself when full_precision
+  Tensor gradient;  // fp32 (fp64 in fp64 models); ops add into it
+  Tensor master;    // fp32 (fp64), what the optimizer updates; the same elements as value when types agree
+  bool frozen = false;
+};
+
+class Parameters {
+ public:
+  // Order matters: parameters named one after the other lie one after the other (see joined).
+  Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device);
+
+  // Draws every master from its spec; the numbers depend on the seed and the name alone.
+  void initialise(std::uint64_t seed);
+  // Makes values equal to masters; call after masters change. Nothing to do where they share elements.
+  void refresh_values();
+  void zero_gradients();
+
+  const Parameter& operator[](const std::string& name) const;  // throws when there is none
+  // Consecutive matrices [R_i, C] as one parameter [sum R_i, C].
+  Parameter joined(const std::vector<std::string>& names) const;
+
+  const std::vector<Parameter>& all() const { return all_; }
+  std::vector<Parameter>& all() { return all_; }
+  DType compute() const { return compute_; }
+  const Tensor& masters() const { return master_; }      // [P]
+  const Tensor& gradients() const { return gradient_; }  // [P]
+  std::int64_t count() const { return master_.size(); }
+
+ private:
+  std::size_t index(const std::string& name) const;
+
+  std::vector<ParameterSpec> specs_;
+  std::vector<std::int64_t> offsets_;
+  std::vector<Parameter> all_;
+  std::map<std::string, std::size_t, std::less<>> by_name_;
+  DType compute_;
+  Tensor value_, gradient_, master_;
+};
+
+}  // namespace infini

@@ -1,0 +1,112 @@
+// Reverse-mode differentiation over a linear tape: ops append entries while they run, backward pops them from
+// the end. An entry keeps what its closure captured and nothing else, and lets go of it when popped.
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace infini {
+
+// Where a kernel puts a gradient. Empty when nobody asked for it.
+struct GradTarget {
+  Tensor tensor;            // shaped like the input
+  bool accumulate = false;  // add to what is there, else overwrite it
+
+  explicit operator bool() const { return static_cast<bool>(tensor); }
+};
+
+// The gradients of an entry's inputs, handed to its closure. of(i) may be called once for each input.
+class Gradients {
+ public:
+  GradTarget of(int input) const;
+
+ private:
+  friend class Tape;
+  Gradients(Tape& tape, const std::vector<Tensor>& inputs) : tape_(tape), inputs_(inputs) {}
+
+  Tape& tape_;
+  const std::vector<Tensor>& inputs_;
+};
+
+class Tape {
+ public:
+  // Receives the gradient of each output (an empty tensor where none arrived).
+  using Backward = std::function<void(std::span<const Tensor> doutputs, Gradients& gradients)>;
+
+  Tape() = default;
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  // A handle on value whose gradient is added into `gradient` (same shape; the caller zeroes it).
+  Tensor watch(const Tensor& value, const Tensor& gradient);
+  // A handle on value whose gradient the tape allocates; read it with gradient() after backward().
+  Tensor watch(const Tensor& value);
+
+  // Gives a watched tensor an incoming gradient before backward(), added to what it has.
+  void seed(const Tensor& watched, const Tensor& gradient);
+  // Runs every entry, newest first, and leaves the tape empty of entries.
+  void backward();
+  // backward() from a scalar with gradient 1.
+  void backward(const Tensor& loss);
+
+  // What arrived at a tensor obtained from watch(value); empty when nothing did.
+  Tensor gradient(const Tensor& watched) const;
+  // Where an op may add to the gradient of `watched` at once instead of in its closure (see cross_entropy).
+  GradTarget target(const Tensor& watched);
+
+  std::size_t entries() const { return entries_.size(); }
+
+  // Called by record().
+  void push(std::vector<Tensor*> outputs, std::vector<Tensor> inputs, Backward backward);
+
+ private:
+  struct Slot {
+    Tensor gradient;
+    bool external = false;  // the caller's buffer: never overwritten, never dropped
+    bool written = false;
+    DType dtype = DType::kFloat32;
+    Device device = Device::kCpu;
+  };
+  struct Entry {
+    std::vector<std::pair<int, Shape>> outputs;
+    std::vector<Tensor> inputs;
+    Backward backward;
+  };
+
+  Tensor handle(const Tensor& value, Slot slot);
+
+  std::vector<Slot> slots_;
+  std::vector<Entry> entries_;
+};
+
+// The tape that watches any of the inputs, or none. Throws when two tapes do.
+Tape* tape_of(std::span<const Tensor> inputs);
+
+// Appends an entry if any input is watched, and returns the output, then watched too.
+// backward(dy, gradients) must write every gradients.of(i) that it asks for.
+template <class Closure>
+Tensor record(Tensor output, std::initializer_list<Tensor> inputs, Closure backward) {
+  if (Tape* tape = tape_of(inputs))
+    tape->push({&output}, inputs, [backward](std::span<const Tensor> doutputs, Gradients& gradients) {
+      backward(doutputs[0], gradients);
+    });
+  return output;
+}
+
+// The same for several outputs; backward receives a span with one gradient each, empty where none arrived.
+template <std::size_t n, class Closure>
+std::array<Tensor, n> record_all(std::array<Tensor, n> outputs, std::initializer_list<Tensor> inputs,
+                                 Closure backward) {
+  if (Tape* tape = tape_of(inputs)) {
+    std::vector<Tensor*> pointers;
+    for (Tensor& output : outputs) pointers.push_back(&output);
+    tape->push(pointers, inputs, backward);
+  }
+  return outputs;
+}
+
+}  // namespace infini
