@@ -1,0 +1,99 @@
+#include "tensor/ops/product.h"
+
+#include "tensor/ops/gemm.h"
+#include "tensor/parallel.h"
+
+namespace infini {
+namespace {
+
+// Tiles of C that are computed on their own. The bytes of the result do not depend on how C is cut
+// (gemm.h).
+constexpr std::int64_t kTileRows = 128;
+constexpr std::int64_t kTileColumns = 256;
+
+struct Extents {
+  std::int64_t m, n, k;
+};
+
+// The extents of a product; throws when its matrices do not fit together.
+Extents extents_of(const Product& product) {
+  const auto [a_rows, a_columns] = product.a.dims<2>();
+  const auto [b_rows, b_columns] = product.b.dims<2>();
+  const auto [m, k] =
+      product.transpose_a ? std::pair(a_columns, a_rows) : std::pair(a_rows, a_columns);
+  const auto [n, depth] =
+      product.transpose_b ? std::pair(b_rows, b_columns) : std::pair(b_columns, b_rows);
+  check(k == depth && product.c.shape() == Shape{m, n}, "multiply: op(A) is ", Shape{m, k},
+        " and op(B) is ", Shape{depth, n}, ", which do not make ", product.c.shape());
+  const DType type = product.a.dtype();
+  check(product.b.dtype() == type &&
+            (product.c.dtype() == type || product.c.dtype() == accumulator_of(type)),
+        "multiply: A is ", type, ", B is ", product.b.dtype(), ", C is ", product.c.dtype());
+  return {m, n, k};
+}
+
+template <class A, class C>
+void multiply_tiles(const Product& product, const Extents& extents) {
+  const auto [m, n, k] = extents;
+  const A* a = product.a.data<A>();
+  const A* b = product.b.data<A>();
+  C* c = product.c.data<C>();
+  const std::int64_t lda = product.transpose_a ? m : k, ldb = product.transpose_b ? k : n;
+  const std::int64_t across = (n + kTileColumns - 1) / kTileColumns;
+  const std::int64_t down = (m + kTileRows - 1) / kTileRows;
+  parallel_for(across * down, [&, m = m, n = n, k = k](std::int64_t tile) {
+    const std::int64_t i = tile / across * kTileRows, j = tile % across * kTileColumns;
+    gemm(product.transpose_a, product.transpose_b, std::min(kTileRows, m - i),
+         std::min(kTileColumns, n - j), k, product.transpose_a ? a + i : a + i * lda, lda,
+         product.transpose_b ? b + j * ldb : b + j, ldb, c + i * n + j, n, product.accumulate);
+  });
+}
+
+class CpuProduct final : public ProductKernels {
+ public:
+  void multiply(const Product& product) const override {
+    const Extents extents = extents_of(product);
+    dispatch_float(product.a.dtype(), [&]<class T>() {
+      if (product.c.dtype() == dtype_of<T>())
+        multiply_tiles<T, T>(product, extents);
+      else
+        multiply_tiles<T, Accumulator<T>>(product, extents);
+    });
+  }
+};
+
+const CpuProduct cpu_product;
+
+}  // namespace
+
+void multiply(const Product& product) { on<cpu_product>(product.c.device()).multiply(product); }
+
+Tensor linear(const Tensor& x, const Tensor& weight) {
+  const auto [outputs, width] = weight.dims<2>();
+  check(x.shape().rank() > 0 && x.shape()[-1] == width, "linear: x is ", x.shape(),
+        ", expected [..., ", width, "]");
+  check(x.dtype() == weight.dtype(), "linear: x is ", x.dtype(), ", weight is ", weight.dtype());
+
+  std::vector<std::int64_t> extents(x.shape().begin(), x.shape().end());
+  extents.back() = outputs;
+  const Tensor y = Tensor::empty(Shape(extents), x.dtype(), x.device());
+  const Shape rows_in{width ? x.size() / width : 0, width}, rows_out{rows_in[0], outputs};
+  const Tensor rows = x.unwatched().reshape(rows_in), matrix = weight.unwatched();
+  multiply({.a = rows, .b = matrix, .c = y.reshape(rows_out), .transpose_b = true});
+
+  return record(y, {x, weight}, [=](const Tensor& dy, Gradients& gradients) {
+    // dx = dy weight,  dweight = dy^T x.
+    const Tensor drows = dy.reshape(rows_out);
+    if (const GradTarget dx = gradients.of(0))
+      multiply(
+          {.a = drows, .b = matrix, .c = dx.tensor.reshape(rows_in), .accumulate = dx.accumulate});
+    if (const GradTarget dweight = gradients.of(1))
+      multiply({.a = drows,
+                .b = rows,
+                .c = dweight.tensor,
+                .transpose_a = true,
+                .accumulate = dweight.accumulate});
+  });
+}
+
+}  // namespace infini
