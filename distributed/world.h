@@ -1,0 +1,37 @@
+// The processes of one run: who this one is and how many there are.
+#pragma once
+
+#include <string>
+
+namespace infini {
+
+// Whether mpirun, or srun with a PMI, started this process.
+bool launched_by_mpi();
+
+// MPI is initialised only in a process that a launcher started; a plain start never touches it.
+// Create one, in main, before any other thread. The destructor finalises MPI.
+class World {
+ public:
+  // Throws ConfigError when srun started several tasks that cannot find each other.
+  World();
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+
+  int rank() const { return rank_; }  // 0 .. size() - 1
+  int size() const { return size_; }
+  bool is_first() const { return rank_ == 0; }
+
+  // True on every rank if all ranks pass true. Also a barrier.
+  bool all_agree(bool mine) const;
+
+  // Throws ConfigError on every rank when there are several: for commands that run alone.
+  void require_single(const std::string& command) const;
+
+ private:
+  bool finalize_ = false;
+  int rank_ = 0;
+  int size_ = 1;
+};
+
+}  // namespace infini
