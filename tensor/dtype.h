@@ -95,4 +95,14 @@ decltype(auto) dispatch_float(DType dtype, Function&& function) {
   }
 }
 
+// The same for the types that accumulate.
+template <class Function>
+decltype(auto) dispatch_accumulator(DType dtype, Function&& function) {
+  switch (dtype) {
+    case DType::kFloat64: return function.template operator()<double>();
+    case DType::kFloat32: return function.template operator()<float>();
+    default: throw Error(text("expected a tensor of f32 or f64, got ", dtype));
+  }
+}
+
 }  // namespace infini

@@ -1,5 +1,7 @@
 #include "tensor/tape.h"
 
+#include <utility>
+
 #include "tensor/ops/elementwise.h"
 
 namespace infini {

@@ -19,6 +19,13 @@ struct GradTarget {
   explicit operator bool() const { return static_cast<bool>(tensor); }
 };
 
+// The target made ready for a kernel that adds to some of its elements only: zeros where nothing stood yet.
+inline GradTarget zeroed(GradTarget target) {
+  if (target && !target.accumulate) target.tensor.fill_zero();
+  target.accumulate = true;
+  return target;
+}
+
 // The gradients of an entry's inputs, handed to its closure. of(i) may be called once for each input.
 class Gradients {
  public:

@@ -1,6 +1,7 @@
 #include "tensor/ops/product.h"
 
 #include "tensor/ops/gemm.h"
+#include "tensor/ops/product_onednn.h"
 #include "tensor/parallel.h"
 
 namespace infini {
@@ -53,6 +54,8 @@ class CpuProduct final : public ProductKernels {
  public:
   void multiply(const Product& product) const override {
     const Extents extents = extents_of(product);
+    const auto [m, n, k] = extents;
+    if (m > 0 && n > 0 && k > 0 && multiply_onednn(product, m, n, k)) return;
     dispatch_float(product.a.dtype(), [&]<class T>() {
       if (product.c.dtype() == dtype_of<T>())
         multiply_tiles<T, T>(product, extents);

@@ -1,0 +1,27 @@
+// Activations of the feed-forward part.
+//   relu(x)   = max(x, 0)
+//   gelu(x)   = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))      (the tanh form; Hendrycks, Gimpel 2016)
+//   swiglu(x) = silu(x[:, :F]) * x[:, F:],  silu(a) = a sigmoid(a)  (Shazeer 2020), x [R, 2 F] -> [R, F]
+#pragma once
+
+#include "tensor/tape.h"
+
+namespace infini {
+
+Tensor relu(const Tensor& x);
+Tensor gelu(const Tensor& x);
+Tensor swiglu(const Tensor& x);
+
+// What a device provides for this family: activation.cpp for the CPU.
+class ActivationKernels {
+ public:
+  enum class Kind { kRelu, kGelu, kSwiglu };
+
+  virtual void forward(Kind kind, const Tensor& x, const Tensor& y) const = 0;
+  virtual void backward(Kind kind, const Tensor& x, const Tensor& dy, const GradTarget& dx) const = 0;
+
+ protected:
+  ~ActivationKernels() = default;
+};
+
+}  // namespace infini

@@ -1,0 +1,45 @@
+// Causal attention inside segments:  A_dot = softmax(scale Q K^T) V, token t of a segment reading tokens 0..t of the same
+// segment (paper, equation 2 restricted to the segment). Scores live in a tile while they are used; backward
+// computes them again from the log-sum-exp of each row (Dao et al. 2022).
+#pragma once
+
+#include "tensor/ops/heads.h"
+#include "tensor/tape.h"
+
+namespace infini {
+
+// rotated [R, (H + Hk) K] from rotate(); the values are read from qkv [R, (H + 2 Hk) K] -> [R, H K].
+Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale);
+
+// One new token for each batch row against the tokens of its segment so far, for generation:
+// rotated and qkv hold all `layout.tokens` of the segment (S = 1), the last one being the query -> [B, H K].
+Tensor last_token_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
+                            double scale);
+
+// What a device provides: attention.cpp for the CPU.
+class AttentionKernels {
+ public:
+  struct Attention {
+    Tensor rotated, qkv;
+    HeadLayout layout;
+    double scale;
+    std::int64_t first_query;  // rows before it in each segment are not asked for
+    Tensor y;                  // [B, S, T - first_query, H K]
+    Tensor log_sum;            // [B, S, H, T] in the accumulator type; may be empty
+  };
+  struct AttentionGrad {
+    Tensor rotated, qkv;
+    HeadLayout layout;
+    double scale;
+    Tensor y, log_sum, dy;
+    GradTarget drotated;  // every column is written
+    GradTarget dqkv;      // the value columns are added to
+  };
+  virtual void attention(const Attention& args) const = 0;
+  virtual void attention_grad(const AttentionGrad& args) const = 0;
+
+ protected:
+  ~AttentionKernels() = default;
+};
+
+}  // namespace infini

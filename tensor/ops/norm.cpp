@@ -1,0 +1,157 @@
+#include "tensor/ops/norm.h"
+
+#include <cmath>
+
+#include "tensor/ops/elementwise.h"
+#include "tensor/parallel.h"
+
+namespace infini {
+namespace {
+
+// Rows summed into one partial weight gradient; partials are added in order.
+constexpr std::int64_t kRowGrain = 64;
+
+class CpuNorm final : public NormKernels {
+ public:
+  void rms_norm(const RmsNorm& args) const override {
+    dispatch_float(args.x.dtype(), [&]<class T>() { forward<T>(args); });
+  }
+  void rms_norm_grad(const RmsNormGrad& args) const override {
+    dispatch_float(args.x.dtype(), [&]<class T>() { backward<T>(args); });
+  }
+
+ private:
+  template <class T>
+  static void forward(const RmsNorm& args) {
+    using A = Accumulator<T>;
+    const auto [rows, width] = args.x.rows_and_width();
+    const A* weight = args.weight.data<A>();
+    parallel_ranges(rows, kRowGrain, [&, width = width](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        const T* x = args.x.data<T>() + r * width;
+        if (args.branch) {
+          const T* branch = args.branch.data<T>() + r * width;
+          T* sum = args.sum.data<T>() + r * width;
+          for (std::int64_t c = 0; c < width; ++c) sum[c] = T(A(x[c]) + A(branch[c]));
+          x = sum;
+        }
+        A squares = 0;
+#pragma omp simd reduction(+ : squares)
+        for (std::int64_t c = 0; c < width; ++c) squares += A(x[c]) * A(x[c]);
+        const A inv = A(1) / std::sqrt(squares / A(width) + A(args.eps));
+        T* y = args.y.data<T>() + r * width;
+        for (std::int64_t c = 0; c < width; ++c) y[c] = T(A(x[c]) * inv * weight[c]);
+        args.inv_rms.data<A>()[r] = inv;
+      }
+    });
+  }
+
+  // With n = x / rms and g = dy * weight:  dx = (g - n * mean(g * n)) / rms,  dweight = sum_r dy * n.
+  template <class T>
+  static void backward(const RmsNormGrad& args) {
+    using A = Accumulator<T>;
+    const auto [rows, width] = args.x.rows_and_width();
+    const std::int64_t pieces = (rows + kRowGrain - 1) / kRowGrain;
+    const Tensor partial = Tensor::zeros({pieces, width}, dtype_of<A>());
+    const A* weight = args.weight.data<A>();
+    parallel_ranges(rows, kRowGrain, [&, width = width](std::int64_t begin, std::int64_t end) {
+      A* dweight = partial.data<A>() + begin / kRowGrain * width;
+      std::vector<A> row(width);
+      for (std::int64_t r = begin; r < end; ++r) {
+        if (args.dy) {
+          const T* x = args.x.data<T>() + r * width;
+          const T* dy = args.dy.data<T>() + r * width;
+          const A inv = args.inv_rms.data<A>()[r];
+          A dot = 0;
+#pragma omp simd reduction(+ : dot)
+          for (std::int64_t c = 0; c < width; ++c) dot += A(dy[c]) * weight[c] * A(x[c]);
+          const A shrink = dot * inv * inv / A(width);
+          for (std::int64_t c = 0; c < width; ++c) {
+            row[c] = inv * (A(dy[c]) * weight[c] - A(x[c]) * shrink);
+            dweight[c] += A(dy[c]) * A(x[c]) * inv;
+          }
+        } else {
+          std::fill(row.begin(), row.end(), A(0));
+        }
+        if (args.dsum) {
+          const T* dsum = args.dsum.data<T>() + r * width;
+          for (std::int64_t c = 0; c < width; ++c) row[c] += A(dsum[c]);
+        }
+        store<T>(args.dx, r, row);
+        store<T>(args.dbranch, r, row);
+      }
+    });
+    if (!args.dweight) return;
+    const Tensor total = Tensor::zeros({width}, dtype_of<A>());
+    for (std::int64_t piece = 0; piece < pieces; ++piece)
+      for (std::int64_t c = 0; c < width; ++c)
+        total.data<A>()[c] += partial.data<A>()[piece * width + c];
+    add_into(args.dweight, total);
+  }
+
+  template <class T, class A>
+  static void store(const GradTarget& target, std::int64_t r, const std::vector<A>& row) {
+    if (!target) return;
+    const auto width = static_cast<std::int64_t>(row.size());
+    T* out = target.tensor.data<T>() + r * width;
+    if (target.accumulate)
+      for (std::int64_t c = 0; c < width; ++c) out[c] = T(A(out[c]) + row[c]);
+    else
+      for (std::int64_t c = 0; c < width; ++c) out[c] = T(row[c]);
+  }
+};
+
+const CpuNorm cpu_norm;
+
+void check_weight(const char* who, const Tensor& x, const Tensor& weight) {
+  check(weight.shape() == Shape{x.shape()[-1]} && weight.dtype() == accumulator_of(x.dtype()), who,
+        ": weight is ", weight.dtype(), weight.shape(), ", expected ", accumulator_of(x.dtype()), "[",
+        x.shape()[-1], "]");
+}
+
+}  // namespace
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  check_weight("rms_norm", x, weight);
+  const Tensor y = Tensor::empty_like(x);
+  const Tensor inv_rms = Tensor::empty({x.rows_and_width()[0]}, weight.dtype(), x.device());
+  const NormKernels& device = on<cpu_norm>(x.device());
+  device.rms_norm({.x = x, .branch = {}, .weight = weight, .eps = eps, .sum = {}, .y = y, .inv_rms = inv_rms});
+
+  return record(y, {x, weight}, [=, &device](const Tensor& dy, Gradients& gradients) {
+    device.rms_norm_grad({.x = x,
+                          .weight = weight,
+                          .inv_rms = inv_rms,
+                          .dy = dy,
+                          .dsum = {},
+                          .dx = gradients.of(0),
+                          .dbranch = {},
+                          .dweight = gradients.of(1)});
+  });
+}
+
+ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& weight, double eps) {
+  check_weight("add_rms_norm", x, weight);
+  check(x.shape() == branch.shape() && x.dtype() == branch.dtype(), "add_rms_norm: x is ", x.dtype(),
+        x.shape(), ", branch is ", branch.dtype(), branch.shape());
+  const Tensor sum = Tensor::empty_like(x), y = Tensor::empty_like(x);
+  const Tensor inv_rms = Tensor::empty({x.rows_and_width()[0]}, weight.dtype(), x.device());
+  const NormKernels& device = on<cpu_norm>(x.device());
+  device.rms_norm({.x = x, .branch = branch, .weight = weight, .eps = eps, .sum = sum, .y = y, .inv_rms = inv_rms});
+
+  const auto outputs = record_all<2>(
+      {sum, y}, {x, branch, weight},
+      [=, &device](std::span<const Tensor> doutputs, Gradients& gradients) {
+        device.rms_norm_grad({.x = sum,
+                              .weight = weight,
+                              .inv_rms = inv_rms,
+                              .dy = doutputs[1],
+                              .dsum = doutputs[0],
+                              .dx = gradients.of(0),
+                              .dbranch = gradients.of(1),
+                              .dweight = gradients.of(2)});
+      });
+  return {.sum = outputs[0], .y = outputs[1]};
+}
+
+}  // namespace infini

@@ -1,0 +1,42 @@
+// Root-mean-square normalisation over the last axis (Zhang, Sennrich 2019):
+//   y[r, c] = x[r, c] * inv_rms[r] * weight[c],   inv_rms[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps)
+#pragma once
+
+#include "tensor/tape.h"
+
+namespace infini {
+
+// x [..., C], weight [C] in fp32 (fp64 where x is) -> y [..., C].
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
+
+// sum = x + branch and y = rms_norm(sum): the residual addition and the norm that follows it in one pass.
+struct ResidualNorm {
+  Tensor sum, y;  // [..., C]
+};
+ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& weight, double eps);
+
+// What a device provides for this family: norm.cpp for the CPU. Leading axes are folded into rows R.
+class NormKernels {
+ public:
+  struct RmsNorm {
+    Tensor x, branch;  // [R, C]; branch may be empty
+    Tensor weight;     // [C]
+    double eps;
+    Tensor sum, y;   // [R, C]; sum is written where there is a branch
+    Tensor inv_rms;  // [R] in the accumulator type
+  };
+  struct RmsNormGrad {
+    Tensor x;  // what was normalised: x, or the sum
+    Tensor weight, inv_rms;
+    Tensor dy, dsum;         // [R, C]; either may be empty
+    GradTarget dx, dbranch;  // both receive the same gradient
+    GradTarget dweight;
+  };
+  virtual void rms_norm(const RmsNorm& args) const = 0;
+  virtual void rms_norm_grad(const RmsNormGrad& args) const = 0;
+
+ protected:
+  ~NormKernels() = default;
+};
+
+}  // namespace infini

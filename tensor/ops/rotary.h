@@ -1,0 +1,31 @@
+// Rotary position embedding (Su et al. 2021) of queries and keys:
+// the pair (i, i + K/2) of a head at position p turns by the angle p * base^(-2i/K).
+#pragma once
+
+#include "tensor/ops/heads.h"
+#include "tensor/tape.h"
+
+namespace infini {
+
+// cos and sin of every angle: [positions, K], cosines in the first half of a row, sines in the second.
+Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype, Device device);
+
+// qkv [R, (H + 2 Hk) K] -> rotated queries and keys [R, (H + Hk) K]. Positions restart at first_position in each segment;
+// table has at least first_position + T rows.
+Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
+              std::int64_t first_position = 0);
+
+// What a device provides: rotary.cpp for the CPU.
+class RotaryKernels {
+ public:
+  virtual void rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
+                      std::int64_t first_position, const Tensor& rotated) const = 0;
+  // Adds to the query and key columns of dqkv.
+  virtual void rotate_grad(const Tensor& drotated, const Tensor& table, const HeadLayout& layout,
+                           std::int64_t first_position, const Tensor& dqkv) const = 0;
+
+ protected:
+  ~RotaryKernels() = default;
+};
+
+}  // namespace infini
