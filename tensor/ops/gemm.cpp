@@ -96,6 +96,17 @@ class Scratch {
   std::int64_t count_ = 0;
 };
 
+// Where one thread keeps the packed blocks, whatever the types it packs from.
+template <class T>
+struct PackingBuffers {
+  Scratch<T> a, b, wide;
+
+  static PackingBuffers& of_this_thread() {
+    static thread_local PackingBuffers buffers;
+    return buffers;
+  }
+};
+
 template <class V, std::size_t... i>
 V low_halves_interleaved(V x, V y, std::index_sequence<i...>) {
   return __builtin_shufflevector(x, y, (i % 2 ? sizeof...(i) + i / 2 : i / 2)...);
@@ -224,8 +235,7 @@ void gemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, st
   }
   if constexpr (!std::is_same_v<C, T>) {
     if (k > kDepth) {  // a sum in several parts is rounded once, at the end
-      static thread_local Scratch<T> wide_scratch;
-      T* wide = wide_scratch.of(m * n);
+      T* const wide = PackingBuffers<T>::of_this_thread().wide.of(m * n);
       gemm(transpose_a, transpose_b, m, n, k, a, lda, b, ldb, wide, n, false);
       for (std::int64_t i = 0; i < m; ++i)
         for (std::int64_t j = 0; j < n; ++j) {
@@ -237,9 +247,9 @@ void gemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, st
   }
 
   constexpr std::int64_t panel_columns = kPanelColumns<T>;
-  static thread_local Scratch<T> a_scratch, b_scratch;
-  T* const packed_a = a_scratch.of(kRows * kDepth);
-  T* const packed_b = b_scratch.of(whole_panels(std::min(n, kColumns), panel_columns) * kDepth);
+  auto& buffers = PackingBuffers<T>::of_this_thread();
+  T* const packed_a = buffers.a.of(kRows * kDepth);
+  T* const packed_b = buffers.b.of(whole_panels(std::min(n, kColumns), panel_columns) * kDepth);
 
   for (std::int64_t j0 = 0; j0 < n; j0 += kColumns) {
     const std::int64_t columns = std::min(kColumns, n - j0);
