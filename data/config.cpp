@@ -1,0 +1,59 @@
+#include "data/config.h"
+
+#include <filesystem>
+
+#include "data/crops.h"
+#include "data/lanes.h"
+#include "data/passkey_source.h"
+
+namespace infini {
+
+void PasskeyConfig::validate() const {
+  check<ConfigError>(digits >= 1 && digits <= 18, "data.passkey.digits must be in 1..18, got ",
+                     digits);
+  check<ConfigError>(!row_segments.empty(),
+                     "data.passkey.row_segments must name at least one length");
+  for (const std::int64_t segments : row_segments)
+    check<ConfigError>(segments >= 1, "data.passkey.row_segments must be at least 1, got ",
+                       segments);
+  const auto share = [](const char* name, double value) {
+    check<ConfigError>(value >= 0 && value <= 1, "data.passkey.", name, " must be in 0..1, got ",
+                       value);
+  };
+  share("short_share", short_share);
+  share("ends_share", ends_share);
+  check<ConfigError>(filler_weight >= 0 && filler_weight <= 1e6,
+                     "data.passkey.filler_weight must not be negative, got ", filler_weight);
+}
+
+void DataConfig::validate() const {
+  check<ConfigError>(batch_rows >= 1, "data.batch_rows must be at least 1, got ", batch_rows);
+  check<ConfigError>(row_tokens >= 1, "data.row_tokens must be at least 1, got ", row_tokens);
+  check<ConfigError>(
+      source != DataKind::kStore || !store.empty(),
+      "data.store must name the folder of a prepared corpus when data.source is store "
+      "(make one with `infini prepare`)");
+  passkey.validate();
+}
+
+std::shared_ptr<const TokenStore> open_store(const DataConfig& config, const std::string& split) {
+  const std::filesystem::path path = std::filesystem::path(config.store) / (split + ".h5");
+  check<ConfigError>(std::filesystem::exists(path), "data.store: ", path.string(),
+                     " does not exist; `infini prepare` makes it from a corpus");
+  return TokenStore::open(path);
+}
+
+std::unique_ptr<BatchSource> make_source(const DataConfig& config, std::int64_t segment_tokens,
+                                         std::uint64_t seed, std::int64_t total_steps,
+                                         std::shared_ptr<const TokenStore> store) {
+  config.validate();
+  if (config.source == DataKind::kPasskey)
+    return std::make_unique<PasskeySource>(config.passkey, config.batch_rows, segment_tokens, seed,
+                                           total_steps);
+  if (!store) store = open_store(config);
+  const RowShape shape{config.batch_rows, config.row_tokens, segment_tokens};
+  if (config.sampler == Sampler::kLanes) return std::make_unique<LaneSource>(store, shape, seed);
+  return std::make_unique<CropSource>(store, shape, seed);
+}
+
+}  // namespace infini
