@@ -50,7 +50,8 @@ struct RandomKey {
 
   // Uniform integer in [0, bound); bound > 0. The bias is below bound / 2^64.
   constexpr std::uint64_t below(std::uint64_t index, std::uint64_t bound) const {
-    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits(index)) * bound) >> 64);
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<std::uint64_t>((static_cast<Wide>(bits(index)) * bound) >> 64);
   }
 
   // Normal with mean 0 and deviation 1, by Box and Muller.

@@ -193,14 +193,15 @@ Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayou
   });
 }
 
-Tensor last_token_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
-                            double scale) {
-  layout.check_rows("last_token_attention", rotated, layout.rotated_width());
-  layout.check_rows("last_token_attention", qkv, layout.qkv_width());
-  check(layout.segments == 1, "last_token_attention: ", layout.segments, " segments, expected 1");
-  const Tensor y = Tensor::empty({layout.batch, layout.query_width()}, qkv.dtype(), qkv.device());
+Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale,
+                        std::int64_t first_query) {
+  layout.check_rows("window_attention", rotated, layout.rotated_width());
+  layout.check_rows("window_attention", qkv, layout.qkv_width());
+  check(layout.segments == 1, "window_attention: ", layout.segments, " segments, expected 1");
+  const std::int64_t asked = layout.tokens - first_query;
+  const Tensor y = Tensor::empty({layout.batch * asked, layout.query_width()}, qkv.dtype(), qkv.device());
   on<cpu_attention>(qkv.device()).attention({.rotated = rotated, .qkv = qkv, .layout = layout, .scale = scale,
-                                             .first_query = layout.tokens - 1, .y = y, .log_sum = {}});
+                                             .first_query = first_query, .y = y, .log_sum = {}});
   return y;
 }
 

@@ -11,10 +11,10 @@ namespace infini {
 // rotated [R, (H + Hk) K] from rotate(); the values are read from qkv [R, (H + 2 Hk) K] -> [R, H K].
 Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale);
 
-// One new token for each batch row against the tokens of its segment so far, for generation:
-// rotated and qkv hold all `layout.tokens` of the segment (S = 1), the last one being the query -> [B, H K].
-Tensor last_token_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
-                            double scale);
+// The newest tokens of a segment against all of it so far, for generation: rotated and qkv hold the first `layout.tokens` tokens
+// of one segment (S = 1), of which those from first_query on are asked for -> [B (T - first_query), H K]. Not recorded.
+Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale,
+                        std::int64_t first_query);
 
 // What a device provides: attention.cpp for the CPU.
 class AttentionKernels {

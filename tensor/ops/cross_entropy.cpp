@@ -27,10 +27,10 @@ A row_loss(A* logits, std::int64_t count, std::int32_t target, A factor, T* dlog
     sum += logits[n];
   }
   if (dlogits) {
-    const A share = factor / sum;
+    const A share = factor / sum, probability = logits[target];  // dlogits may be logits themselves
 #pragma omp simd
     for (std::int64_t n = 0; n < count; ++n) dlogits[n] = T(logits[n] * share);
-    dlogits[target] = T(logits[target] * share - factor);
+    dlogits[target] = T(probability * share - factor);
   }
   return highest - chosen + std::log(sum);
 }

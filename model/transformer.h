@@ -1,0 +1,73 @@
+// The Infini-Transformer: embedding, blocks of Infini-attention and feed-forward with RMSNorm before each (pre-norm), and the
+// projection to the vocabulary.
+#pragma once
+
+#include "model/attention.h"
+#include "model/feed_forward.h"
+#include "tensor/ops/cross_entropy.h"
+
+namespace infini {
+
+// The residual stream between two parts of the network: the sum so far, and the branch that the next norm adds to it.
+struct Stream {
+  Tensor sum, branch;  // [R, D]; branch is empty before the first block
+};
+
+struct Block {
+  Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
+        const Tensor& rotary_table);
+
+  struct Output {
+    Stream stream;
+    MemoryState memory;
+  };
+  Output operator()(const Pass& pass, const Stream& stream, const Span& span, const MemoryState& memory) const;
+
+  double norm_eps;
+  Parameter attention_norm, feed_forward_norm;
+  InfiniAttention attention;
+  FeedForward feed_forward;
+};
+
+// Adds the branch and normalises.
+Stream add_norm(const Pass& pass, const Stream& stream, const Parameter& weight, double eps);
+
+class InfiniTransformer {
+ public:
+  InfiniTransformer(const ModelConfig& config, DType compute, Device device);
+
+  struct Output {
+    Tensor hidden;    // [R, D], normalised
+    Memories memory;  // after the span
+  };
+  // Memories before the span, one for each layer. With recompute_blocks, backward computes each block again.
+  Output operator()(const Pass& pass, const Span& span, const Memories& memory,
+                    bool recompute_blocks = false) const;
+
+  // The parts around the blocks.
+  Tensor embed(const Pass& pass, const Tensor& tokens) const;                 // [R] -> [R, D]
+  Tensor final_norm(const Pass& pass, const Stream& stream) const;            // -> hidden [R, D]
+  Tensor logits(const Tensor& hidden) const;                                  // [R, N]
+  CrossEntropy loss(const Pass& pass, const Tensor& hidden, const Tensor& targets, const Tensor& weights,
+                    double scale) const;
+
+  const ModelConfig& config() const { return config_; }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+  Device device() const { return device_; }
+  // Off: every gate acts as closed, for ablations.
+  void use_memory(bool on);
+
+ private:
+  ModelConfig config_;
+  Device device_;
+  Parameters parameters_;
+  std::vector<Block> blocks_;
+  Parameter embedding_, final_norm_, head_;
+};
+
+// Every parameter of a model, in the order of the flat buffers: embedding, block after block, final norm, head.
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
+
+}  // namespace infini
