@@ -1,0 +1,223 @@
+#include "optim/adafactor.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "tensor/parallel.h"
+
+namespace infini {
+namespace {
+
+// Sums are taken in fp64 over pieces of a size that no number of threads changes, then over the
+// pieces.
+constexpr std::int64_t kPiece = 1 << 15;
+
+// The sum of term(i) over [begin, end), as eight interleaved sums.
+template <class Term>
+double sum_of(std::int64_t begin, std::int64_t end, Term term) {
+  constexpr int kLanes = 8;
+  double lanes[kLanes] = {};
+  std::int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);
+  for (; i < end; ++i) lanes[0] += term(i);
+  return std::accumulate(lanes, lanes + kLanes, 0.0);
+}
+
+template <class T>
+double square_sum_of(const T* values, std::int64_t begin, std::int64_t end) {
+  return sum_of(begin, end, [=](std::int64_t i) {
+    const double value = values[i];
+    return value * value;
+  });
+}
+
+// The update U = G / sqrt(V), before clipping, and the sum of its squares.
+struct Scaled {
+  Tensor update;
+  double square_sum = 0;
+};
+
+template <class T>
+Scaled scale_by_elements(const AdafactorKernels::Update& args) {
+  const Scaled result{.update = Tensor::empty_like(args.parameter)};
+  const T* const gradient = args.gradient.data<T>();
+  T* const square = args.square.data<T>();
+  T* const update = result.update.data<T>();
+  const T scale(args.gradient_scale), keep(args.keep), fresh(1 - args.keep);
+  const T epsilon(args.config.epsilon_squared);
+
+  const std::int64_t size = args.parameter.size();
+  std::vector<double> sums((size + kPiece - 1) / kPiece);
+  parallel_ranges(size, kPiece, [&](std::int64_t begin, std::int64_t end) {
+#pragma GCC ivdep
+    for (std::int64_t i = begin; i < end; ++i) {
+      const T g = scale * gradient[i];
+      square[i] = keep * square[i] + fresh * (g * g + epsilon);
+      update[i] = g / std::sqrt(square[i]);
+    }
+    sums[begin / kPiece] = square_sum_of(update, begin, end);
+  });
+  return {result.update, std::accumulate(sums.begin(), sums.end(), 0.0)};
+}
+
+// Moves the running means of rows and columns of G^2 + epsilon_squared.
+template <class T>
+void update_means(const AdafactorKernels::Update& args, std::int64_t rows, std::int64_t columns,
+                  std::int64_t piece_rows) {
+  const T* const gradient = args.gradient.data<T>();
+  T* const row_mean = args.row_mean.data<T>();
+  T* const column_mean = args.column_mean.data<T>();
+  const double scale = args.gradient_scale, epsilon = args.config.epsilon_squared;
+
+  const std::int64_t pieces = (rows + piece_rows - 1) / piece_rows;
+  const Tensor partial = Tensor::zeros({pieces, columns}, DType::kFloat64);
+  parallel_ranges(rows, piece_rows, [&](std::int64_t begin, std::int64_t end) {
+    double* const column_sums = partial.data<double>() + begin / piece_rows * columns;
+    for (std::int64_t r = begin; r < end; ++r) {
+      const T* const row = gradient + r * columns;
+      const auto square = [=](std::int64_t c) {
+        const double g = scale * row[c];
+        return g * g + epsilon;
+      };
+#pragma GCC ivdep
+      for (std::int64_t c = 0; c < columns; ++c) column_sums[c] += square(c);
+      const double mean = sum_of(0, columns, square) / static_cast<double>(columns);
+      row_mean[r] = T(args.keep * row_mean[r] + (1 - args.keep) * mean);
+    }
+  });
+  double* const sums = partial.data<double>();
+  for (std::int64_t piece = 1; piece < pieces; ++piece)
+    for (std::int64_t c = 0; c < columns; ++c) sums[c] += sums[piece * columns + c];
+  for (std::int64_t c = 0; c < columns; ++c)
+    column_mean[c] =
+        T(args.keep * column_mean[c] + (1 - args.keep) * sums[c] / static_cast<double>(rows));
+}
+
+template <class T>
+Scaled scale_by_factors(const AdafactorKernels::Update& args) {
+  const auto [rows, columns] = args.parameter.dims<2>();
+  const std::int64_t piece_rows = std::max<std::int64_t>(1, kPiece / columns);
+  update_means<T>(args, rows, columns, piece_rows);
+
+  // 1 / sqrt(V[r, c]) = row_factor[r] * column_factor[c].
+  const T* const row_mean = args.row_mean.data<T>();
+  const T* const column_mean = args.column_mean.data<T>();
+  const double mean = sum_of(0, rows, [=](std::int64_t r) { return double{row_mean[r]}; }) /
+                      static_cast<double>(rows);
+  const Tensor column_factors = Tensor::empty_like(args.column_mean);
+  T* const column_factor = column_factors.data<T>();
+  for (std::int64_t c = 0; c < columns; ++c)
+    column_factor[c] = T(1 / std::sqrt(double{column_mean[c]}));
+
+  const Scaled result{.update = Tensor::empty_like(args.parameter)};
+  std::vector<double> sums((rows + piece_rows - 1) / piece_rows);
+  parallel_ranges(rows, piece_rows, [&, columns = columns](std::int64_t begin, std::int64_t end) {
+    double sum = 0;
+    for (std::int64_t r = begin; r < end; ++r) {
+      const T* const gradient = args.gradient.data<T>() + r * columns;
+      T* const update = result.update.data<T>() + r * columns;
+      const T row_factor(args.gradient_scale * std::sqrt(mean / double{row_mean[r]}));
+#pragma GCC ivdep
+      for (std::int64_t c = 0; c < columns; ++c)
+        update[c] = gradient[c] * row_factor * column_factor[c];
+      sum += square_sum_of(update, 0, columns);
+    }
+    sums[begin / piece_rows] = sum;
+  });
+  return {result.update, std::accumulate(sums.begin(), sums.end(), 0.0)};
+}
+
+template <class T>
+double root_mean_square(const Tensor& values) {
+  const T* const data = values.data<T>();
+  std::vector<double> sums((values.size() + kPiece - 1) / kPiece);
+  parallel_ranges(values.size(), kPiece, [&](std::int64_t begin, std::int64_t end) {
+    sums[begin / kPiece] = square_sum_of(data, begin, end);
+  });
+  return std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0) /
+                   static_cast<double>(values.size()));
+}
+
+template <class T>
+void update_parameter(const AdafactorKernels::Update& args) {
+  const std::int64_t size = args.parameter.size();
+  if (size == 0) return;
+  const AdafactorConfig& config = args.config;
+  const auto [scaled, square_sum] =
+      args.square ? scale_by_elements<T>(args) : scale_by_factors<T>(args);
+  const double update_rms = std::sqrt(square_sum / static_cast<double>(size));
+  double rate = args.learning_rate / std::max(1.0, update_rms / config.clip_threshold);
+  if (args.relative) rate *= std::max(config.min_scale, root_mean_square<T>(args.parameter));
+
+  const T* const update = scaled.template data<T>();
+  T* const x = args.parameter.data<T>();
+  const T decay(args.learning_rate * args.weight_decay);
+  if (!args.momentum) {
+    const T step(rate);
+    parallel_ranges(size, kElementGrain, [=](std::int64_t begin, std::int64_t end) {
+#pragma GCC ivdep
+      for (std::int64_t i = begin; i < end; ++i) x[i] -= step * update[i] + decay * x[i];
+    });
+    return;
+  }
+  T* const momentum = args.momentum.data<T>();
+  const T keep(config.momentum), fresh((1 - config.momentum) * rate);
+  parallel_ranges(size, kElementGrain, [=](std::int64_t begin, std::int64_t end) {
+#pragma GCC ivdep
+    for (std::int64_t i = begin; i < end; ++i) {
+      momentum[i] = keep * momentum[i] + fresh * update[i];
+      x[i] -= momentum[i] + decay * x[i];
+    }
+  });
+}
+
+class CpuAdafactor final : public AdafactorKernels {
+ public:
+  void update(const Update& args) const override {
+    if (args.parameter.dtype() == DType::kFloat64)
+      update_parameter<double>(args);
+    else
+      update_parameter<float>(args);
+  }
+};
+
+const CpuAdafactor cpu_adafactor;
+
+bool is_factored(const Shape& shape, std::int64_t from) {
+  return shape.rank() == 2 && shape[0] >= from && shape[1] >= from;
+}
+
+}  // namespace
+
+Adafactor::Adafactor(const OptimConfig& config, Parameters& parameters)
+    : Optimizer(config, parameters), config_(config.adafactor) {
+  for (Slot& slot : slots_) {
+    const Shape& shape = slot.parameter.master.shape();
+    if (is_factored(shape, config_.factored_from)) {
+      slot.add_part("row_mean", {shape[0]});
+      slot.add_part("column_mean", {shape[1]});
+    } else {
+      slot.add_part("square", shape);
+    }
+    if (config_.momentum > 0) slot.add_part("momentum", shape);
+  }
+}
+
+void Adafactor::update(const Slot& slot, double learning_rate, double gradient_scale) const {
+  on<cpu_adafactor>(slot.parameter.master.device())
+      .update({.parameter = slot.parameter.master,
+               .gradient = slot.parameter.gradient,
+               .row_mean = slot.part("row_mean"),
+               .column_mean = slot.part("column_mean"),
+               .square = slot.part("square"),
+               .momentum = slot.part("momentum"),
+               .gradient_scale = gradient_scale,
+               .learning_rate = learning_rate,
+               .weight_decay = slot.settings.weight_decay,
+               .keep = 1 - std::pow(static_cast<double>(steps() + 1), -config_.decay_exponent),
+               .relative = slot.settings.relative,
+               .config = config_});
+}
+
+}  // namespace infini

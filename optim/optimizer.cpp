@@ -1,0 +1,52 @@
+#include "optim/optimizer.h"
+
+#include "optim/adafactor.h"
+#include "optim/adamw.h"
+
+namespace infini {
+
+Tensor Optimizer::Slot::part(const std::string& name) const {
+  for (const NamedTensor& part : parts)
+    if (part.name == name) return part.tensor;
+  return {};
+}
+
+void Optimizer::Slot::add_part(const std::string& name, const Shape& shape) {
+  const Tensor& master = parameter.master;
+  parts.push_back({name, Tensor::zeros(shape, master.dtype(), master.device())});
+}
+
+Optimizer::Optimizer(const OptimConfig& config, Parameters& parameters) : parameters_(parameters) {
+  config.validate();
+  for (const Parameter& parameter : parameters.all())
+    if (!parameter.frozen)
+      slots_.push_back(
+          {.parameter = parameter, .settings = settings_of(config, parameter), .parts = {}});
+}
+
+void Optimizer::step(double rate_factor, double gradient_scale) {
+  for (const Slot& slot : slots_)
+    update(slot, rate_factor * slot.settings.learning_rate, gradient_scale);
+  ++steps_;
+  parameters_.refresh_values();
+}
+
+void Optimizer::restore_steps(std::int64_t steps) {
+  check(steps >= 0, "an optimizer after ", steps, " steps");
+  steps_ = steps;
+}
+
+std::vector<NamedTensor> Optimizer::state() const {
+  std::vector<NamedTensor> all;
+  for (const Slot& slot : slots_)
+    for (const NamedTensor& part : slot.parts)
+      all.push_back({"optimizer/" + slot.parameter.name + "/" + part.name, part.tensor});
+  return all;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, Parameters& parameters) {
+  if (config.kind == OptimizerKind::kAdamW) return std::make_unique<AdamW>(config, parameters);
+  return std::make_unique<Adafactor>(config, parameters);
+}
+
+}  // namespace infini

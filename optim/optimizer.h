@@ -1,0 +1,64 @@
+// Turns gradients into updates of parameters.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "optim/groups.h"
+
+namespace infini {
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+// Updates the masters of parameters that are not frozen when it is made, and refreshes their
+// values. The parameters must outlive it. The result does not depend on the number of threads.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  // One step at `rate_factor` times every peak rate (schedule.h), as if each gradient had been
+  // multiplied by gradient_scale (1 / the number of summed parts, times clip_factor). Leaves
+  // gradients as they are.
+  void step(double rate_factor, double gradient_scale = 1);
+
+  // Steps taken so far. With state(), all that the next step depends on beside parameters and
+  // gradients: to continue a run, fill the tensors of state() and restore the steps.
+  std::int64_t steps() const { return steps_; }
+  void restore_steps(std::int64_t steps);
+  // The elements themselves, named optimizer/<parameter>/<part>, always in the same order.
+  std::vector<NamedTensor> state() const;
+
+ protected:
+  // What is kept for one parameter. A part that a rule does not need is empty.
+  struct Slot {
+    Parameter parameter;
+    UpdateSettings settings;
+    std::vector<NamedTensor> parts;
+
+    // The part called `name`, or an empty tensor.
+    Tensor part(const std::string& name) const;
+    // Adds a part of zeros in the type of the master.
+    void add_part(const std::string& name, const Shape& shape);
+  };
+
+  Optimizer(const OptimConfig& config, Parameters& parameters);
+
+  std::vector<Slot> slots_;
+
+ private:
+  // Updates one master; steps() does not count this step yet.
+  virtual void update(const Slot& slot, double learning_rate, double gradient_scale) const = 0;
+
+  Parameters& parameters_;
+  std::int64_t steps_ = 0;
+};
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, Parameters& parameters);
+
+}  // namespace infini

@@ -1,0 +1,204 @@
+#include "optim/optimizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "optim/clip.h"
+#include "tensor/random.h"
+
+namespace infini {
+namespace {
+
+Parameters small_model(DType compute = DType::kFloat32) {
+  Parameters parameters(
+      {{.name = "embedding.weight", .shape = {300, 140}, .deviation = 0.1},
+       {.name = "blocks.0.attention.gate", .shape = {8}, .full_precision = true},
+       {.name = "blocks.0.feed_forward.up.weight", .shape = {40, 140}, .deviation = 0.1},
+       {.name = "final_norm.weight", .shape = {140}, .mean = 1, .full_precision = true}},
+      compute, Device::kCpu);
+  parameters.initialise(7);
+  return parameters;
+}
+
+void set_gradients(const Parameters& parameters, std::uint64_t step, double scale = 1) {
+  const RandomKey key{.seed = 11, .step = step};
+  std::vector<double> values(parameters.count());
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = scale * key.normal(i);
+  parameters.gradients().copy_from(
+      Tensor::of(values, parameters.gradients().shape()).to(parameters.gradients().dtype()));
+}
+
+OptimConfig config_of(OptimizerKind kind) {
+  OptimConfig config;
+  config.kind = kind;
+  config.weight_decay = 0.1;
+  return config;
+}
+
+constexpr OptimizerKind kKinds[] = {OptimizerKind::kAdafactor, OptimizerKind::kAdamW};
+
+void take_steps(Optimizer& optimizer, const Parameters& parameters, std::uint64_t begin,
+                std::uint64_t end) {
+  for (std::uint64_t step = begin; step < end; ++step) {
+    set_gradients(parameters, step);
+    optimizer.step(1.0 / static_cast<double>(1 + step));
+  }
+}
+
+TEST(Optimizer, ContinuesFromItsStateByteForByte) {
+  for (const OptimizerKind kind : kKinds) {
+    Parameters parameters = small_model();
+    const auto optimizer = make_optimizer(config_of(kind), parameters);
+    take_steps(*optimizer, parameters, 0, 6);
+
+    Parameters first_part = small_model();
+    const auto before = make_optimizer(config_of(kind), first_part);
+    take_steps(*before, first_part, 0, 3);
+    Parameters second_part = small_model();
+    second_part.masters().copy_from(first_part.masters());
+    const auto after = make_optimizer(config_of(kind), second_part);
+    const auto saved = before->state(), restored = after->state();
+    ASSERT_EQ(saved.size(), restored.size());
+    for (std::size_t i = 0; i < saved.size(); ++i) {
+      EXPECT_EQ(saved[i].name, restored[i].name);
+      restored[i].tensor.copy_from(saved[i].tensor);
+    }
+    after->restore_steps(before->steps());
+    take_steps(*after, second_part, 3, 6);
+
+    EXPECT_EQ(after->steps(), 6);
+    EXPECT_EQ(parameters.masters().to_vector<float>(), second_part.masters().to_vector<float>());
+  }
+}
+
+std::vector<std::string> names_of(const Optimizer& optimizer) {
+  std::vector<std::string> names;
+  for (const NamedTensor& part : optimizer.state()) names.push_back(part.name);
+  return names;
+}
+
+TEST(Optimizer, NamesItsState) {
+  Parameters parameters = small_model();
+  parameters.all()[2].frozen = true;
+  OptimConfig config = config_of(OptimizerKind::kAdafactor);
+  EXPECT_THAT(names_of(*make_optimizer(config, parameters)),
+              testing::ElementsAre(
+                  "optimizer/embedding.weight/row_mean", "optimizer/embedding.weight/column_mean",
+                  "optimizer/embedding.weight/momentum", "optimizer/blocks.0.attention.gate/square",
+                  "optimizer/blocks.0.attention.gate/momentum",
+                  "optimizer/final_norm.weight/square", "optimizer/final_norm.weight/momentum"));
+  config.kind = OptimizerKind::kAdamW;
+  EXPECT_THAT(
+      names_of(*make_optimizer(config, parameters)),
+      testing::ElementsAre(
+          "optimizer/embedding.weight/mean", "optimizer/embedding.weight/square",
+          "optimizer/blocks.0.attention.gate/mean", "optimizer/blocks.0.attention.gate/square",
+          "optimizer/final_norm.weight/mean", "optimizer/final_norm.weight/square"));
+}
+
+TEST(Optimizer, LeavesFrozenParametersAlone) {
+  for (const OptimizerKind kind : kKinds) {
+    Parameters parameters = small_model();
+    parameters.all()[0].frozen = true;
+    const auto frozen = parameters["embedding.weight"].master.to_vector<float>();
+    const auto free = parameters["final_norm.weight"].master.to_vector<float>();
+    const auto optimizer = make_optimizer(config_of(kind), parameters);
+    take_steps(*optimizer, parameters, 0, 2);
+    EXPECT_EQ(frozen, parameters["embedding.weight"].master.to_vector<float>());
+    EXPECT_NE(free, parameters["final_norm.weight"].master.to_vector<float>());
+  }
+}
+
+TEST(Optimizer, RefreshesTheValuesThatOpsRead) {
+  Parameters parameters = small_model(DType::kBFloat16);
+  const auto optimizer = make_optimizer(config_of(OptimizerKind::kAdafactor), parameters);
+  take_steps(*optimizer, parameters, 0, 2);
+  for (const Parameter& parameter : parameters.all()) {
+    const auto value = parameter.value.to_vector<float>();
+    EXPECT_EQ(value, parameter.master.to(parameter.value.dtype()).to_vector<float>());
+  }
+}
+
+TEST(Optimizer, ScalesGradientsWhileItReadsThem) {
+  for (const OptimizerKind kind : kKinds) {
+    Parameters scaled = small_model(DType::kFloat64), plain = small_model(DType::kFloat64);
+    const auto a = make_optimizer(config_of(kind), scaled);
+    const auto b = make_optimizer(config_of(kind), plain);
+    for (std::uint64_t step = 0; step < 3; ++step) {
+      set_gradients(scaled, step, 8);
+      set_gradients(plain, step, 1);
+      a->step(1, 0.125);
+      b->step(1);
+    }
+    EXPECT_EQ(scaled.masters().to_vector<double>(), plain.masters().to_vector<double>());
+    EXPECT_NEAR(gradient_norm(scaled), 8 * gradient_norm(plain), 1e-9);
+  }
+}
+
+TEST(Optimizer, GivesTheSameBytesWithAnyNumberOfThreads) {
+#ifdef _OPENMP
+  const int threads = omp_get_max_threads();
+  for (const OptimizerKind kind : kKinds) {
+    std::vector<std::vector<float>> results;
+    for (const int count : {1, 2, 5}) {
+      omp_set_num_threads(count);
+      Parameters parameters = small_model();
+      const auto optimizer = make_optimizer(config_of(kind), parameters);
+      take_steps(*optimizer, parameters, 0, 3);
+      results.push_back(parameters.masters().to_vector<float>());
+    }
+    omp_set_num_threads(threads);
+    EXPECT_EQ(results[0], results[1]);
+    EXPECT_EQ(results[0], results[2]);
+  }
+#else
+  GTEST_SKIP() << "built without OpenMP: there is one thread";
+#endif
+}
+
+TEST(Optimizer, AsksTheSystemForNothingAfterItsFirstStep) {
+  for (const OptimizerKind kind : kKinds) {
+    Parameters parameters = small_model();
+    const auto optimizer = make_optimizer(config_of(kind), parameters);
+    set_gradients(parameters, 0);
+    optimizer->step(1);
+    const auto before = memory_statistics(Device::kCpu).system_allocations;
+    for (int i = 0; i < 3; ++i) optimizer->step(1);
+    EXPECT_EQ(memory_statistics(Device::kCpu).system_allocations, before);
+  }
+}
+
+TEST(Optimizer, SurvivesGradientsThatAreZero) {
+  for (const OptimizerKind kind : kKinds) {
+    Parameters parameters = small_model();
+    const auto optimizer = make_optimizer(config_of(kind), parameters);
+    parameters.zero_gradients();
+    for (int i = 0; i < 3; ++i) optimizer->step(1);
+    for (const float value : parameters.masters().to_vector<float>())
+      ASSERT_TRUE(std::isfinite(value));
+  }
+}
+
+TEST(Optimizer, MovesAGateThatStartsAtZero) {
+  // P33: under a rate relative to its size it would move by 1e-3 of the rate per step.
+  Parameters parameters = small_model();
+  const auto optimizer = make_optimizer(config_of(OptimizerKind::kAdafactor), parameters);
+  for (int i = 0; i < 100; ++i) {
+    for (const Parameter& parameter : parameters.all())
+      parameter.gradient.copy_from(Tensor::of(std::vector<float>(parameter.gradient.size(), -1.0f),
+                                              parameter.gradient.shape()));
+    optimizer->step(1);
+  }
+  for (const float value : parameters["blocks.0.attention.gate"].master.to_vector<float>())
+    EXPECT_GT(value, 0.8f);
+}
+
+}  // namespace
+}  // namespace infini
