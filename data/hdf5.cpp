@@ -90,6 +90,7 @@ bool is_numeric(hid_t type) {
 // Creation properties for `layout`, or the contiguous default for scalars and empty arrays.
 Hdf5Handle creation_properties(std::span<const std::int64_t> dims, const Hdf5Layout& layout) {
   Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE));
+  H5Pset_obj_track_times(properties.id(), false);  // the same content is the same bytes
   const bool chunked = layout.checksum || layout.deflate > 0 || layout.shuffle || layout.extendable;
   if (!chunked || dims.empty() || (!layout.extendable && product(dims) == 0)) return properties;
 
@@ -283,6 +284,31 @@ Hdf5File Hdf5File::create(const std::filesystem::path& path) {
       require<DeviceError>(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()),
                            file.file_, "cannot be created"));
   return file;
+}
+
+Hdf5File Hdf5File::create_in_memory(const std::string& name) {
+  const Lock lock;
+  Hdf5File file;
+  file.file_ = name;
+  const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS));
+  H5Pset_fclose_degree(access.id(), H5F_CLOSE_STRONG);
+  H5Pset_fapl_core(access.id(), std::size_t{16} << 20, /*backing_store=*/false);
+  file.handle_ = Hdf5Handle(
+      require<DeviceError>(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()),
+                           file.file_, "cannot be created in memory"));
+  return file;
+}
+
+std::string_view Hdf5File::image() {
+  const Lock lock;
+  require<DeviceError>(H5Fflush(handle_.id(), H5F_SCOPE_GLOBAL), file_, "cannot be completed");
+  void* handle = nullptr;  // of the core driver: the address of the pointer to its memory
+  require<DeviceError>(H5Fget_vfd_handle(handle_.id(), H5P_DEFAULT, &handle), file_,
+                       "is not in memory");
+  // Not H5Fget_filesize, which counts what the driver has allocated ahead.
+  const auto bytes =
+      require<DeviceError>(H5Fget_file_image(handle_.id(), nullptr, 0), file_, "has no size");
+  return {*static_cast<const char* const*>(handle), static_cast<std::size_t>(bytes)};
 }
 
 void Hdf5File::close() {

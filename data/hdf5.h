@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace infini {
@@ -86,6 +87,11 @@ class Hdf5File {
  public:
   static Hdf5File open(const std::filesystem::path& path);    // for reading
   static Hdf5File create(const std::filesystem::path& path);  // for writing; replaces what is there
+
+  // A file in memory that nothing on disk belongs to; `name` stands in messages. image() is the
+  // bytes it would have on disk, valid until the file is next used.
+  static Hdf5File create_in_memory(const std::string& name);
+  std::string_view image();
 
   // Flushes and closes; throws DeviceError if data could not reach the disk. The destructor does
   // not throw.
