@@ -116,7 +116,7 @@ std::vector<Piece> cut_row(std::int64_t row_tokens, std::int64_t segment_tokens,
 RowsResult Recurrence::train(const Rows& rows, const Memories& memory, double scale, RandomKey key,
                              Memories* dmemory) const {
   check_rows(rows, model_.config());
-  return options_.schedule == Schedule::kParallel ? train_parallel(rows, memory, scale, key, dmemory)
+  return options_.schedule == RowSchedule::kParallel ? train_parallel(rows, memory, scale, key, dmemory)
                                                   : train_streaming(rows, memory, scale, key, dmemory);
 }
 
@@ -172,18 +172,27 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
   return result;
 }
 
-RowsResult Recurrence::evaluate(const Rows& rows, const Memories& memory, std::int64_t segments_at_once) const {
+Memories Recurrence::forward(const Rows& rows, const Memories& memory, std::int64_t segments_at_once,
+                             const Visit& visit) const {
   check_rows(rows, model_.config());
   const Row row(rows, model_.config(), 0, model_.device());
-  RowsResult result{.nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())),
-                    .memory = memory};
+  Memories state = memory;
   for (const Piece& piece : cut_row(rows.row_tokens(), rows.segment_tokens, segments_at_once)) {
-    const InfiniTransformer::Output out = model_(Pass{}, row.span(piece), result.memory);
-    const CrossEntropy loss = model_.loss(Pass{}, out.hidden, row.targets(piece), row.weights(piece), 1);
+    const InfiniTransformer::Output out = model_(Pass{}, row.span(piece), state);
+    visit(piece, out.hidden);
+    state = out.memory;
+  }
+  return state;
+}
+
+RowsResult Recurrence::evaluate(const Rows& rows, const Memories& memory, std::int64_t segments_at_once) const {
+  const Row row(rows, model_.config(), 0, model_.device());
+  RowsResult result{.nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())), .memory = {}};
+  result.memory = forward(rows, memory, segments_at_once, [&](const Piece& piece, const Tensor& hidden) {
+    const CrossEntropy loss = model_.loss(Pass{}, hidden, row.targets(piece), row.weights(piece), 1);
     row.place(piece, loss.nll, result.nll);
     result.loss += loss.loss.item();
-    result.memory = out.memory;
-  }
+  });
   return result;
 }
 

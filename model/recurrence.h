@@ -12,9 +12,9 @@
 
 namespace infini {
 
-enum class Schedule { kParallel, kStreaming };
-constexpr std::array<std::pair<std::string_view, Schedule>, 2> enum_names(Schedule) {
-  return {{{"parallel", Schedule::kParallel}, {"streaming", Schedule::kStreaming}}};
+enum class RowSchedule { kParallel, kStreaming };
+constexpr std::array<std::pair<std::string_view, RowSchedule>, 2> enum_names(RowSchedule) {
+  return {{{"parallel", RowSchedule::kParallel}, {"streaming", RowSchedule::kStreaming}}};
 }
 
 // B rows of T tokens cut into S segments of `segment_tokens`, the last one possibly shorter.
@@ -32,7 +32,7 @@ struct Rows {
 };
 
 struct RecurrenceOptions {
-  Schedule schedule = Schedule::kParallel;
+  RowSchedule schedule = RowSchedule::kParallel;
   std::int64_t segments_per_tape = 1;  // of the streaming schedule
   std::int64_t gradient_horizon = 0;   // gradients stop at segment borders that are multiples of it; 0: nowhere
   bool recompute_blocks = false;
@@ -61,7 +61,13 @@ class Recurrence {
   RowsResult train(const Rows& rows, const Memories& memory, double scale, RandomKey key,
                    Memories* dmemory = nullptr) const;
 
-  // The same numbers without gradients, `segments_at_once` segments at a time.
+  // Runs the rows without gradients, `segments_at_once` segments at a time, and shows the normalised hidden states of each
+  // piece: row b P + t of `hidden` [B P, D] is token `piece.first * segment_tokens + t` of row b, P tokens to a piece.
+  // Returns the memory after the rows.
+  using Visit = std::function<void(const Piece& piece, const Tensor& hidden)>;
+  Memories forward(const Rows& rows, const Memories& memory, std::int64_t segments_at_once, const Visit& visit) const;
+
+  // The losses of train() without gradients, with scale 1.
   RowsResult evaluate(const Rows& rows, const Memories& memory, std::int64_t segments_at_once) const;
 
  private:

@@ -162,10 +162,10 @@ std::vector<fs::path> cases() {
 }
 
 const RecurrenceOptions kSchedules[] = {
-    {.schedule = Schedule::kParallel},
-    {.schedule = Schedule::kParallel, .recompute_blocks = true},
-    {.schedule = Schedule::kStreaming, .segments_per_tape = 1},
-    {.schedule = Schedule::kStreaming, .segments_per_tape = 2, .recompute_blocks = true},
+    {.schedule = RowSchedule::kParallel},
+    {.schedule = RowSchedule::kParallel, .recompute_blocks = true},
+    {.schedule = RowSchedule::kStreaming, .segments_per_tape = 1},
+    {.schedule = RowSchedule::kStreaming, .segments_per_tape = 2, .recompute_blocks = true},
 };
 
 TEST(Golden, HasEveryCaseOfTheCopy) { EXPECT_GE(cases().size(), 8u); }

@@ -1,0 +1,32 @@
+// How often a model retrieves the passkey, by row length and by where the key stands, with its memory and without.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "data/passkey.h"
+#include "model/transformer.h"
+#include "trainer/run_config.h"
+
+namespace infini {
+
+struct PasskeyCell {
+  std::int64_t segments = 0;  // row length
+  PasskeyPosition position = PasskeyPosition::kStart;
+  bool memory = true;         // as trained, or with every gate closed
+  int prompts = 0;
+  int exact = 0;              // prompts with every digit right
+  std::int64_t digits = 0, right_digits = 0;
+};
+
+// Greedy decoding of the answer. An exact match means that the most likely token is right at every place of the answer, which is
+// what one forward pass over prompt and answer shows.
+std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer, const RunConfig& config);
+
+// The lengths that the table covers when the configuration names none: those trained on, and twice the longest.
+std::vector<std::int64_t> passkey_lengths(const RunConfig& config);
+
+// Rows of exact-match percentages, for the terminal.
+std::string format_passkey_table(const std::vector<PasskeyCell>& cells, const RunConfig& config);
+
+}  // namespace infini

@@ -1,0 +1,60 @@
+// One training run in memory: model, optimizer, data and where they stand. What the run does next follows from buffers() and
+// position() alone.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "data/loader.h"
+#include "model/recurrence.h"
+#include "optim/optimizer.h"
+#include "trainer/checkpoint.h"
+#include "trainer/run_config.h"
+
+namespace infini {
+
+struct StepReport {
+  std::int64_t step = 0;           // counted from 1
+  double loss = 0;                 // weighted mean of the negative log-likelihoods, in nats
+  double token_loss = 0;           // plain mean over the scored tokens
+  double learning_rate = 0;        // peak rate times the schedule's factor
+  double gradient_norm = 0;        // before clipping
+  std::int64_t tokens = 0;         // of the rows, padding included
+  bool skipped = false;            // loss or gradient was not finite: nothing was updated
+};
+
+class Training {
+ public:
+  // config.model.vocabulary may be 0: then it is that of the data.
+  Training(const RunConfig& config, std::unique_ptr<BatchSource> source, std::string tokenizer);
+
+  // Takes the next batch and updates the parameters. Throws Error when more steps in a row were skipped than allowed.
+  StepReport step();
+
+  std::int64_t steps_done() const { return steps_done_; }
+  InfiniTransformer& model() { return model_; }
+  const RunConfig& config() const { return config_; }  // with the vocabulary filled in
+
+  CheckpointContents contents();
+  // Continues where the checkpoint stands; call before the first step.
+  void resume(const Checkpoint& checkpoint);
+
+ private:
+  std::vector<NamedBuffer> buffers();
+  bool train_batch(const SequenceBatch& batch, StepReport& report, Memories& after);
+
+  RunConfig config_;
+  std::unique_ptr<BatchSource> source_;
+  std::string tokenizer_;  // serialised; saved with every checkpoint
+  InfiniTransformer model_;
+  std::unique_ptr<Optimizer> optimizer_;
+  Memories memories_;  // of all rows, where the source carries them
+  std::optional<BatchLoader> loader_;
+  std::int64_t steps_done_ = 0;
+  std::int64_t skipped_in_a_row_ = 0, skipped_ = 0;
+};
+
+// A view of a tensor's elements for a checkpoint.
+NamedBuffer named_buffer(const std::string& name, const Tensor& tensor);
+
+}  // namespace infini
