@@ -1,0 +1,54 @@
+// How far a run is: one line that is redrawn on a terminal, a log line now and then elsewhere.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace infini {
+
+struct ProgressState {
+  std::int64_t step = 0;
+  std::int64_t total_steps = 0;  // 0: open end, no bar and no time left
+  double elapsed_seconds = 0;    // of this process
+  std::int64_t first_step = 0;   // step at which this process began
+  double tokens_per_second = 0;
+  double loss = 0;  // per token, natural logarithm
+  double learning_rate = 0;
+  double gradient_norm = 0;
+  std::int64_t peak_bytes = 0;
+};
+
+// "1.5 GiB", "1:02:03", "12.3k": as people read them.
+std::string bytes_text(std::int64_t bytes);
+std::string duration_text(double seconds);
+std::string count_text(double count);
+
+// The line, at most `columns` wide: the bar gives way first, then the end of the line.
+std::string progress_line(const ProgressState& state, int columns);
+
+class Progress {
+ public:
+  // Draws on stderr if it is a terminal; otherwise logs the line of every `log_every`th step.
+  explicit Progress(std::int64_t log_every);
+  // For tests and for callers that know better.
+  Progress(bool terminal, std::int64_t log_every) : terminal_(terminal), log_every_(log_every) {}
+  ~Progress() { finish(); }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void update(const ProgressState& state);
+  // Leaves the last line standing, so that what is printed next begins on a line of its own.
+  void finish();
+
+ private:
+  bool terminal_;
+  std::int64_t log_every_;
+  bool drawn_ = false;
+  std::chrono::steady_clock::time_point last_drawn_{};
+};
+
+// Sends spdlog to stderr; on a terminal each line wipes the progress line before it. Call in main.
+void set_up_logging();
+
+}  // namespace infini
