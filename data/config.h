@@ -56,11 +56,11 @@ struct PasskeyConfig {
 
 struct DataConfig {
   DataKind source = DataKind::kPasskey;
-  std::string store;
+  std::string store = {};
   Sampler sampler = Sampler::kCrops;
   std::int64_t row_tokens = 4096;
   int batch_rows = 8;
-  PasskeyConfig passkey;
+  PasskeyConfig passkey = {};
 
   template <class Visitor>
   void visit(Visitor& field) {

@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -63,16 +62,12 @@ class SentencePieceTokenizer final : public Tokenizer {
   mutable std::vector<std::unique_ptr<UnitCache>> caches_;
 };
 
-struct SentencePieceTraining {
-  int vocabulary = 8192;
-  std::int64_t sample_bytes = 16 << 20;  // text beyond this is not looked at
-};
-
-// Trains a lossless model on the texts that `next` gives until it returns false. Deterministic and
-// quiet. Digits are single pieces. The vocabulary may come out smaller than asked when the sample
-// has no more pairs to merge. Throws ConfigError when the vocabulary is too small for bytes and
-// characters, DataError when there is no text.
-std::unique_ptr<SentencePieceTokenizer> train_sentencepiece(
-    const SentencePieceTraining& training, const std::function<bool(std::string& text)>& next);
+// Trains a lossless model on `sample`. Deterministic and quiet. Digits are single pieces, and
+// characters too rare for a small vocabulary are left to the byte pieces. The vocabulary comes out
+// smaller than asked when the sample has no more pairs to merge. Throws ConfigError when the
+// vocabulary cannot hold the 256 bytes, DataError when there is no text.
+constexpr int kSmallestVocabulary = 300;
+std::unique_ptr<SentencePieceTokenizer> train_sentencepiece(std::string_view sample,
+                                                            int vocabulary);
 
 }  // namespace infini

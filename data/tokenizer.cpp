@@ -53,7 +53,8 @@ std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& path) {
 }
 
 void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& path) {
-  write_file(path, tokenizer.serialise());
+  const auto* pieces = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer);
+  write_file(path, pieces ? pieces->model() : tokenizer.serialise());
 }
 
 std::vector<std::int32_t> ByteTokenizer::encode(std::string_view text) const {

@@ -42,7 +42,8 @@ class Tokenizer {
 // The tokenizer whose serialise() gave these bytes. `who` names their origin in messages.
 std::unique_ptr<Tokenizer> load_tokenizer(std::string_view bytes, const std::string& who);
 
-// The same from a file: what save_tokenizer wrote, or a bare SentencePiece model.
+// Files: a SentencePiece tokenizer is written as its bare model, which other programs read; the
+// others as serialise().
 std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& path);
 void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& path);
 

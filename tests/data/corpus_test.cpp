@@ -1,0 +1,168 @@
+#include "data/corpus.h"
+
+#include <zlib.h>
+#include <zstd.h>
+
+#include "tensor/error.h"
+#include "tests/data/fixtures.h"
+
+namespace infini {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+std::vector<Document> read_all(const Corpus& corpus, const std::string& split,
+                               std::int64_t* skipped = nullptr) {
+  std::vector<Document> documents;
+  const auto count = corpus.read(split, [&](Document&& document) {
+    documents.push_back(std::move(document));
+    return true;
+  });
+  if (skipped) *skipped = count;
+  return documents;
+}
+
+std::string zstd(const std::string& text) {
+  std::string out(ZSTD_compressBound(text.size()), '\0');
+  out.resize(ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 3));
+  return out;
+}
+
+void put_gzip(const std::filesystem::path& path, const std::string& text) {
+  std::filesystem::create_directories(path.parent_path());
+  const gzFile file = gzopen(path.c_str(), "wb");
+  gzwrite(file, text.data(), static_cast<unsigned>(text.size()));
+  gzclose(file);
+}
+
+TEST(Corpus, ReadsTheLayoutOfPg19) {
+  const TempFolder folder;
+  put_file(folder / "train/90.txt", "The Son\n");
+  put_file(folder / "train/119.txt", "A  Tramp\r\nAbroad");
+  put_file(folder / "train/7.txt", "");
+  put_file(folder / "validation/85.txt", "Beasts \xFF");
+  put_file(folder / "test/1.txt", "x");
+  put_file(
+      folder / "metadata.csv",
+      "85,The Beasts of Tarzan by Edgar Rice Burroughs,1914,http://www.gutenberg.org/ebooks/85\n"
+      "119,A Tramp Abroad by Mark Twain,1880,http://www.gutenberg.org/ebooks/119\n");
+  const Corpus corpus(folder.path());
+  EXPECT_EQ(corpus.format(), CorpusFormat::kPg19);
+  EXPECT_THAT(corpus.splits(), ElementsAre("train", "validation", "test"));
+  std::int64_t skipped = 0;
+  const auto train = read_all(corpus, "train", &skipped);
+  ASSERT_EQ(train.size(), 2u);
+  EXPECT_EQ(skipped, 1);
+  EXPECT_EQ(train[0].name, "119");
+  EXPECT_EQ(train[0].title, "A Tramp Abroad by Mark Twain");
+  EXPECT_EQ(train[0].text, "A  Tramp\r\nAbroad");
+  EXPECT_EQ(train[0].words(), 3);
+  EXPECT_EQ(train[1].title, "") << "a book without a row is fine";
+  EXPECT_EQ(read_all(corpus, "validation")[0].text, "Beasts \xFF") << "invalid UTF-8 is kept";
+}
+
+TEST(Corpus, NamesAMalformedRowOfMetadata) {
+  const TempFolder folder;
+  put_file(folder / "train/90.txt", "x");
+  put_file(folder / "metadata.csv", "85,Title,1914,link\n90,Title, with a comma,1914,link\n");
+  EXPECT_THAT(
+      message_of<DataError>([&] { Corpus(folder.path()); }),
+      HasSubstr(
+          "metadata.csv:2: expected `id,title,year,link` without quotes, got '90,Title, with"));
+}
+
+TEST(Corpus, ReadsFoldersOfTextInOrder) {
+  const TempFolder folder;
+  put_file(folder / "b/two.txt", "2");
+  put_file(folder / "a/deep/one.txt", "1");
+  put_file(folder / "c.txt", "3");
+  put_file(folder / "c.md", "not this");
+  put_file(folder / "test/t.txt", "t");
+  const Corpus corpus(folder.path());
+  const auto train = read_all(corpus, "train");
+  ASSERT_EQ(train.size(), 3u);
+  EXPECT_EQ(train[0].name, "a/deep/one.txt");
+  EXPECT_EQ(train[1].name, "b/two.txt");
+  EXPECT_EQ(train[2].name, "c.txt");
+  EXPECT_EQ(read_all(corpus, "test")[0].text, "t");
+  EXPECT_EQ(read_all(Corpus(folder / "c.txt"), "train")[0].text, "3");
+}
+
+TEST(Corpus, ReadsJsonLinesPlainAndCompressed) {
+  const TempFolder folder;
+  std::string long_text;
+  for (int i = 0; i < 300000; ++i) long_text += static_cast<char>('a' + i % 23 * 7 % 23);
+  const std::string lines =
+      "{\"text\": \"a \\u00e9\\n\", \"meta\": {}}\n\n{\"text\": \"\"}\n{\"text\": \"" + long_text +
+      "\"}";
+  put_file(folder / "train/0.jsonl", lines);
+  put_gzip(folder / "train/1.jsonl.gz", lines);
+  put_file(folder / "train/2.jsonl.zst", zstd(lines));
+  put_file(folder / "train/3.jsonl.zst",
+           zstd(lines.substr(0, 9)) + zstd(lines.substr(9)));  // two frames
+  std::int64_t skipped = 0;
+  const auto train = read_all(Corpus(folder.path()), "train", &skipped);
+  ASSERT_EQ(train.size(), 8u);
+  EXPECT_EQ(skipped, 4);
+  for (std::size_t i = 0; i < 8; i += 2) {
+    EXPECT_EQ(train[i].text, "a \xC3\xA9\n");
+    EXPECT_EQ(train[i + 1].text, long_text);
+  }
+  EXPECT_EQ(train[1].name, "train/0.jsonl:4");
+  EXPECT_EQ(read_all(Corpus(folder / "train/1.jsonl.gz"), "train").size(), 2u);
+}
+
+TEST(Corpus, KeepsInvalidUtf8InJson) {
+  const TempFolder folder;
+  const std::string odd = "caf\xE9 \xFF\xC3\xA9 \xF0\x9F";
+  put_file(folder / "a.jsonl", "{\"text\": \"" + odd + "\\u00e9\"}\n");
+  EXPECT_EQ(read_all(Corpus(folder.path()), "train")[0].text, odd + "\xC3\xA9");
+}
+
+TEST(Corpus, NamesFileAndLineOfMalformedJson) {
+  const TempFolder folder;
+  const std::string path = folder / "a.jsonl";
+  for (const char* bad :
+       {"{\"text\": \"b\"", "[1]", "{\"txt\": \"b\"}", "{\"text\": 3}", "nonsense"}) {
+    put_file(path, std::string("{\"text\": \"a\"}\n\n") + bad + "\n");
+    EXPECT_THAT(message_of<DataError>([&] { read_all(Corpus(path), "train"); }),
+                HasSubstr(path + ":3: expected a JSON object with a string `text`, got '" + bad));
+  }
+}
+
+TEST(Corpus, RefusesDamagedCompression) {
+  const TempFolder folder;
+  std::string lines;
+  for (int i = 0; i < 5000; ++i) lines += "{\"text\": \"" + std::to_string(i * 7919) + "\"}\n";
+  put_file(folder / "a.jsonl.zst", zstd(lines).substr(0, 5000));
+  EXPECT_THAT(message_of<DataError>([&] { read_all(Corpus(folder / "a.jsonl.zst"), "train"); }),
+              HasSubstr("a.jsonl.zst: truncated zstd file"));
+  put_file(folder / "b.jsonl.zst", "not zstd at all");
+  EXPECT_THAT(message_of<DataError>([&] { read_all(Corpus(folder / "b.jsonl.zst"), "train"); }),
+              HasSubstr("b.jsonl.zst: damaged zstd file"));
+  put_gzip(folder / "c.jsonl.gz", lines);
+  std::filesystem::resize_file(folder / "c.jsonl.gz", 5000);
+  EXPECT_THAT(message_of<DataError>([&] { read_all(Corpus(folder / "c.jsonl.gz"), "train"); }),
+              HasSubstr("c.jsonl.gz: damaged or truncated gzip file"));
+}
+
+TEST(Corpus, RefusesWhatIsNotThere) {
+  const TempFolder folder;
+  EXPECT_THAT(message_of<DataError>([&] { Corpus(folder / "none"); }),
+              HasSubstr("none: no such corpus"));
+  EXPECT_THAT(message_of<DataError>([&] { Corpus(folder.path()); }),
+              HasSubstr("holds no documents"));
+}
+
+TEST(Corpus, StopsWhenItsReaderHasEnough) {
+  const TempFolder folder;
+  put_file(folder / "a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n");
+  put_file(folder / "b.jsonl", "{\"text\": \"c\"}\n");
+  int seen = 0;
+  Corpus(folder.path()).read("train", [&](Document&&) { return ++seen < 1; });
+  EXPECT_EQ(seen, 1);
+}
+
+}  // namespace
+}  // namespace infini
