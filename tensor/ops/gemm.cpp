@@ -158,10 +158,16 @@ void pack_panel(bool across, std::int64_t width, std::int64_t depth, const Sourc
       for (int j = 0; j < columns; ++j)
         panel[p * columns + j] = static_cast<T>(source[p * stride + j]);
   }
-  const std::int64_t over = across ? stride : 1, along = across ? 1 : stride;
-  for (; p < depth; ++p)
-    for (std::int64_t j = 0; j < columns; ++j)
-      panel[p * columns + j] = j < width ? static_cast<T>(source[j * over + p * along]) : T{0};
+  if (width < columns) std::fill(panel + p * columns, panel + depth * columns, T{0});
+  if (across) {
+    for (std::int64_t j = 0; j < width; ++j)
+      for (std::int64_t q = p; q < depth; ++q)
+        panel[q * columns + j] = static_cast<T>(source[j * stride + q]);
+  } else {
+    for (; p < depth; ++p)
+      for (std::int64_t j = 0; j < width; ++j)
+        panel[p * columns + j] = static_cast<T>(source[p * stride + j]);
+  }
 }
 
 // Packs `width` columns in panels of `columns` one after the other.
@@ -173,36 +179,30 @@ void pack(bool across, std::int64_t width, std::int64_t depth, const Source* sou
                         source + j * (across ? stride : 1), stride, packed + j * depth);
 }
 
-// One tile of C: `rows` rows by one panel of B, of which the first `width` columns exist.
-template <int rows, class T, class C>
+// One tile of C: `rows` rows by the first `width` columns of a panel of B, which lie in its first
+// `vectors` vectors.
+template <int rows, int vectors, class T, class C>
 void multiply_tile(std::int64_t depth, const T* a, const T* b, C* c, std::int64_t ldc,
                    std::int64_t width, bool accumulate) {
   constexpr int lanes = kLanes<T>;
-  Vector<T> sum[rows][2] = {};
+  Vector<T> sum[rows][vectors] = {};
   for (std::int64_t p = 0; p < depth; ++p, a += kPanelRows, b += kPanelColumns<T>) {
-    const Vector<T> left = load(b), right = load(b + lanes);
+    Vector<T> right[vectors];
+    for (int v = 0; v < vectors; ++v) right[v] = load(b + v * lanes);
 #pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i) {
-      sum[i][0] += a[i] * left;
-      sum[i][1] += a[i] * right;
-    }
+    for (int i = 0; i < rows; ++i)
+      for (int v = 0; v < vectors; ++v) sum[i][v] += a[i] * right[v];
   }
-  if (width == kPanelColumns<T>) {
+  if (width == vectors * lanes) {
 #pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i, c += ldc) {
-      if (accumulate) {
-        sum[i][0] += load(c);
-        sum[i][1] += load(c + lanes);
-      }
-      store(c, sum[i][0]);
-      store(c + lanes, sum[i][1]);
-    }
+    for (int i = 0; i < rows; ++i, c += ldc)
+      for (int v = 0; v < vectors; ++v)
+        store(c + v * lanes, accumulate ? sum[i][v] + load(c + v * lanes) : sum[i][v]);
     return;
   }
-  T row[kPanelColumns<T>];
+  T row[vectors * lanes];
   for (int i = 0; i < rows; ++i, c += ldc) {
-    store(row, sum[i][0]);
-    store(row + lanes, sum[i][1]);
+    for (int v = 0; v < vectors; ++v) store(row + v * lanes, sum[i][v]);
     for (std::int64_t j = 0; j < width; ++j) c[j] = C(accumulate ? row[j] + c[j] : row[j]);
   }
 }
@@ -211,9 +211,14 @@ void multiply_tile(std::int64_t depth, const T* a, const T* b, C* c, std::int64_
 template <class T, class C, int rows = kPanelRows>
 void multiply_rows(std::int64_t count, std::int64_t depth, const T* a, const T* b, C* c,
                    std::int64_t ldc, std::int64_t width, bool accumulate) {
-  if (count == rows) return multiply_tile<rows>(depth, a, b, c, ldc, width, accumulate);
-  if constexpr (rows > 1)
+  if (count == rows) {
+    if (width <= kLanes<T>)
+      multiply_tile<rows, 1>(depth, a, b, c, ldc, width, accumulate);
+    else
+      multiply_tile<rows, 2>(depth, a, b, c, ldc, width, accumulate);
+  } else if constexpr (rows > 1) {
     multiply_rows<T, C, rows - 1>(count, depth, a, b, c, ldc, width, accumulate);
+  }
 }
 
 std::int64_t whole_panels(std::int64_t count, std::int64_t panel) {
