@@ -1,90 +1,18 @@
-#include "data/hdf5.h"
-
-#include <hdf5.h>
-
-#include <algorithm>
-#include <mutex>
-#include <type_traits>
 #include <utility>
 
-#include "tensor/error.h"
+#include "data/hdf5_internal.h"
 
 namespace infini {
+
+using namespace hdf5;
+
 namespace {
-
-static_assert(std::is_same_v<hid_t, std::int64_t>);
-
-// Holds the process-wide lock and keeps HDF5 from printing.
-class Lock {
- public:
-  Lock() : guard_(mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
-
- private:
-  // Never destroyed, so that handles in static objects may still close.
-  static std::recursive_mutex& mutex() {
-    static auto& instance = *new std::recursive_mutex;
-    return instance;
-  }
-  std::lock_guard<std::recursive_mutex> guard_;
-};
-
-// What HDF5 says happened, innermost cause first in its stack: " (cause)" or nothing.
-std::string reason() {
-  std::string cause;
-  H5Ewalk2(
-      H5E_DEFAULT, H5E_WALK_UPWARD,
-      [](unsigned, const H5E_error2_t* error, void* out) -> herr_t {
-        auto& words = *static_cast<std::string*>(out);
-        if (words.empty() && error->desc) words = text(" (", error->desc, ")");
-        return 0;
-      },
-      &cause);
-  H5Eclear2(H5E_DEFAULT);
-  return cause;
-}
-
-// The identifier or status given, unless it is negative: then the failure of `who`.
-template <class E, class Result, class... Parts>
-Result require(Result result, const std::string& who, const Parts&... what) {
-  if (result < 0) throw E(text(who, ": ", what..., reason()));
-  return result;
-}
-
-template <class T>
-hid_t native_type() {
-  if constexpr (std::is_same_v<T, double>) return H5T_NATIVE_DOUBLE;
-  if constexpr (std::is_same_v<T, float>) return H5T_NATIVE_FLOAT;
-  if constexpr (std::is_same_v<T, std::int32_t>) return H5T_NATIVE_INT32;
-  if constexpr (std::is_same_v<T, std::int64_t>) return H5T_NATIVE_INT64;
-  if constexpr (std::is_same_v<T, std::uint8_t>) return H5T_NATIVE_UINT8;
-  if constexpr (std::is_same_v<T, std::uint16_t>) return H5T_NATIVE_UINT16;
-  if constexpr (std::is_same_v<T, std::uint32_t>) return H5T_NATIVE_UINT32;
-  if constexpr (std::is_same_v<T, std::uint64_t>) return H5T_NATIVE_UINT64;
-}
 
 Hdf5Handle string_type() {
   Hdf5Handle type(H5Tcopy(H5T_C_S1));
   H5Tset_size(type.id(), H5T_VARIABLE);
   H5Tset_cset(type.id(), H5T_CSET_UTF8);
   return type;
-}
-
-std::vector<std::int64_t> dims_of(hid_t space) {
-  const int rank = H5Sget_simple_extent_ndims(space);
-  std::vector<hsize_t> dims(std::max(rank, 0));
-  H5Sget_simple_extent_dims(space, dims.data(), nullptr);
-  return {dims.begin(), dims.end()};
-}
-
-std::int64_t product(std::span<const std::int64_t> dims) {
-  std::int64_t elements = 1;
-  for (const std::int64_t size : dims) elements *= size;
-  return elements;
-}
-
-bool is_numeric(hid_t type) {
-  const H5T_class_t kind = H5Tget_class(type);
-  return kind == H5T_INTEGER || kind == H5T_FLOAT;
 }
 
 // Creation properties for `layout`, or the contiguous default for scalars and empty arrays.
@@ -110,7 +38,8 @@ Hdf5Handle creation_properties(std::span<const std::int64_t> dims, const Hdf5Lay
 
 // Reads every string behind `read`, which is H5Dread or H5Aread bound to its object.
 template <class Read>
-std::vector<std::string> read_strings(hid_t type, hid_t space, const std::string& who, Read read) {
+std::vector<std::string> strings_behind(hid_t type, hid_t space, const std::string& who,
+                                        Read read) {
   check<DataError>(H5Tget_class(type) == H5T_STRING, who, ": expected text, found another type");
   const std::size_t count = static_cast<std::size_t>(H5Sget_simple_extent_npoints(space));
   std::vector<std::string> values(count);
@@ -167,100 +96,6 @@ bool Hdf5Handle::reset() {
       return true;  // already closed together with its file
   }
 }
-
-// ---- Hdf5Dataset
-
-std::vector<std::int64_t> Hdf5Dataset::dims() const {
-  const Lock lock;
-  const Hdf5Handle space(require<DataError>(H5Dget_space(handle_.id()), name_, "has no shape"));
-  return dims_of(space.id());
-}
-
-std::int64_t Hdf5Dataset::elements() const { return product(dims()); }
-
-template <class T>
-Hdf5Array<T> Hdf5Dataset::read_all() const {
-  Hdf5Array<T> array{.dims = dims(), .values = {}};
-  array.values.resize(static_cast<std::size_t>(product(array.dims)));
-  read_into(std::span<T>(array.values));
-  return array;
-}
-
-template <class T>
-void Hdf5Dataset::read_into(std::span<T> values) const {
-  const Lock lock;
-  check<DataError>(static_cast<std::int64_t>(values.size()) == elements(), name_, ": holds ",
-                   elements(), " values, expected ", values.size());
-  const Hdf5Handle type(require<DataError>(H5Dget_type(handle_.id()), name_, "has no type"));
-  check<DataError>(is_numeric(type.id()), name_, ": expected numbers, found another type");
-  if (values.empty()) return;
-  require<DataError>(
-      H5Dread(handle_.id(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), name_,
-      "cannot be read");
-}
-
-template <class T>
-void Hdf5Dataset::write_all(std::span<const T> values) {
-  const Lock lock;
-  check(static_cast<std::int64_t>(values.size()) == elements(), name_, ": has room for ",
-        elements(), " values, given ", values.size());
-  if (values.empty()) return;
-  require<DeviceError>(
-      H5Dwrite(handle_.id(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), name_,
-      "cannot be written");
-}
-
-namespace {
-
-struct Range {
-  Hdf5Handle memory, file;
-};
-
-Range select(hid_t dataset, const std::string& name, std::int64_t begin, std::size_t count) {
-  const hsize_t start = static_cast<hsize_t>(begin), length = count;
-  Range range{Hdf5Handle(H5Screate_simple(1, &length, nullptr)), Hdf5Handle(H5Dget_space(dataset))};
-  const auto dims = dims_of(range.file.id());
-  check<DataError>(
-      dims.size() == 1 && begin >= 0 && begin + static_cast<std::int64_t>(count) <= dims[0], name,
-      ": range [", begin, ", ", begin + static_cast<std::int64_t>(count),
-      ") asked, the dataset has rank ", dims.size(), " and ", product(dims), " values");
-  H5Sselect_hyperslab(range.file.id(), H5S_SELECT_SET, &start, nullptr, &length, nullptr);
-  return range;
-}
-
-}  // namespace
-
-template <class T>
-void Hdf5Dataset::read_range(std::int64_t begin, std::span<T> values) const {
-  if (values.empty()) return;
-  const Lock lock;
-  const Range range = select(handle_.id(), name_, begin, values.size());
-  require<DataError>(H5Dread(handle_.id(), native_type<T>(), range.memory.id(), range.file.id(),
-                             H5P_DEFAULT, values.data()),
-                     name_, "values from ", begin, " on cannot be read");
-}
-
-template <class T>
-void Hdf5Dataset::write_range(std::int64_t begin, std::span<const T> values) {
-  if (values.empty()) return;
-  const Lock lock;
-  const Range range = select(handle_.id(), name_, begin, values.size());
-  require<DeviceError>(H5Dwrite(handle_.id(), native_type<T>(), range.memory.id(), range.file.id(),
-                                H5P_DEFAULT, values.data()),
-                       name_, "values from ", begin, " on cannot be written");
-}
-
-template <class T>
-void Hdf5Dataset::append(std::span<const T> values) {
-  const Lock lock;
-  const std::int64_t begin = elements();
-  const hsize_t size = static_cast<hsize_t>(begin) + values.size();
-  require<DeviceError>(H5Dset_extent(handle_.id(), &size), name_, "cannot grow to ", size,
-                       " values");
-  write_range(begin, values);
-}
-
-// ---- Hdf5File
 
 Hdf5File Hdf5File::open(const std::filesystem::path& path) {
   const Lock lock;
@@ -429,7 +264,7 @@ std::vector<std::string> Hdf5File::read_strings(const std::string& path) const {
   const Hdf5Dataset source = dataset(path);
   const hid_t id = source.handle_.id();
   const Hdf5Handle type(H5Dget_type(id)), space(H5Dget_space(id));
-  return infini::read_strings(type.id(), space.id(), source.name(), [&](hid_t memory, void* out) {
+  return strings_behind(type.id(), space.id(), source.name(), [&](hid_t memory, void* out) {
     return H5Dread(id, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, out);
   });
 }
@@ -466,9 +301,9 @@ std::string Hdf5File::text_attribute(const std::string& path, const std::string&
   const Hdf5Handle attribute = open_attribute(path, name);
   const Hdf5Handle type(H5Aget_type(attribute.id())), space(H5Aget_space(attribute.id()));
   const std::string who = describe(path) + ", attribute " + name;
-  const auto values = infini::read_strings(
-      type.id(), space.id(), who,
-      [&](hid_t memory, void* out) { return H5Aread(attribute.id(), memory, out); });
+  const auto values = strings_behind(type.id(), space.id(), who, [&](hid_t memory, void* out) {
+    return H5Aread(attribute.id(), memory, out);
+  });
   check<DataError>(values.size() == 1, who, ": expected one text, found ", values.size());
   return values[0];
 }
@@ -510,18 +345,11 @@ void Hdf5File::set_attribute(const std::string& path, const std::string& name, T
 }
 
 #define INFINI_HDF5_TYPE(T)                                                        \
-  template Hdf5Array<T> Hdf5Dataset::read_all<T>() const;                          \
-  template void Hdf5Dataset::read_into<T>(std::span<T>) const;                     \
-  template void Hdf5Dataset::write_all<T>(std::span<const T>);                     \
-  template void Hdf5Dataset::read_range<T>(std::int64_t, std::span<T>) const;      \
-  template void Hdf5Dataset::write_range<T>(std::int64_t, std::span<const T>);     \
-  template void Hdf5Dataset::append<T>(std::span<const T>);                        \
   template Hdf5Dataset Hdf5File::create_dataset<T>(                                \
       const std::string&, std::span<const std::int64_t>, const Hdf5Layout&);       \
   template T Hdf5File::read_scalar<T>(const std::string&) const;                   \
   template T Hdf5File::attribute<T>(const std::string&, const std::string&) const; \
   template void Hdf5File::set_attribute<T>(const std::string&, const std::string&, T);
-
 INFINI_HDF5_TYPE(double)
 INFINI_HDF5_TYPE(float)
 INFINI_HDF5_TYPE(std::int32_t)

@@ -20,8 +20,9 @@ class UnitCache {
   // the next call.
   template <class Compute>
   std::span<const std::int32_t> get(std::string_view unit, Compute compute) {
-    const std::uint64_t hash = XXH3_64bits(unit.data(), unit.size());
-    std::size_t slot = hash & (kSlots - 1);
+    const std::uint64_t bits = XXH3_64bits(unit.data(), unit.size());
+    const auto hash = static_cast<std::uint32_t>(bits >> 32);
+    std::size_t slot = bits & (kSlots - 1);
     for (; slots_[slot].key_size != 0; slot = (slot + 1) & (kSlots - 1)) {
       const Entry& entry = slots_[slot];
       if (entry.hash == hash && std::string_view(keys_).substr(entry.key, entry.key_size) == unit)
@@ -29,7 +30,7 @@ class UnitCache {
     }
     if (used_ >= kSlots / 2) {
       *this = UnitCache();
-      slot = hash & (kSlots - 1);
+      slot = bits & (kSlots - 1);
     }
     Entry& entry = slots_[slot];
     const std::size_t begin = tokens_.size();
@@ -46,12 +47,12 @@ class UnitCache {
 
  private:
   struct Entry {
-    std::uint64_t hash;
+    std::uint32_t hash;
     std::uint32_t key, tokens;  // where they begin
     std::uint16_t key_size;     // 0: a free slot
     std::uint16_t token_count;
   };
-  static constexpr std::size_t kSlots = std::size_t{1} << 17;
+  static constexpr std::size_t kSlots = std::size_t{1} << 19;  // 16 bytes each
 
   std::vector<Entry> slots_ = std::vector<Entry>(kSlots);
   std::string keys_;
