@@ -28,7 +28,7 @@ struct SaveOptions {
   int rank = 0;
   int ranks = 1;
   int keep_last = 0;  // checkpoints of this and earlier steps that stay; 0 keeps all
-  std::function<bool(bool)> all_agree;  // World::all_agree; needed with several ranks
+  std::function<bool(bool)> all_agree = {};  // World::all_agree; needed with several ranks
 };
 
 // Saves and returns the directory. All ranks call it. Throws DeviceError on every rank if any of
@@ -58,9 +58,9 @@ class Checkpoint {
   // The same for resuming: the shard must hold nothing else, and as many ranks must have saved.
   void read_all(std::span<const NamedBuffer> buffers, int rank = 0, int ranks = 1) const;
 
- private:
-  std::filesystem::path shard(int rank) const;
+  std::filesystem::path shard(int rank) const;  // the file; see trainer/checkpoint_shard.h
 
+ private:
   std::filesystem::path directory_;
   std::int64_t step_ = 0;
   int ranks_ = 1;

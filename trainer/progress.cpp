@@ -22,11 +22,6 @@ std::string formatted(const char* format, double value) {
   return digits;
 }
 
-int terminal_columns() {
-  winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
-
 std::string bar(const ProgressState& state, int width) {
   const double done = static_cast<double>(state.step) / static_cast<double>(state.total_steps);
   const int filled = static_cast<int>(std::clamp(done, 0.0, 1.0) * width);
@@ -86,28 +81,34 @@ std::string progress_line(const ProgressState& state, int columns) {
   return line.substr(0, static_cast<std::size_t>(std::max(columns, 0)));
 }
 
-Progress::Progress(std::int64_t log_every)
-    : terminal_(isatty(STDERR_FILENO) != 0), log_every_(log_every) {}
+RedrawnLine::RedrawnLine() : terminal_(isatty(STDERR_FILENO) != 0) {}
 
-void Progress::update(const ProgressState& state) {
-  if (!terminal_) {
-    if (log_every_ > 0 && (state.step % log_every_ == 0 || state.step == state.total_steps))
-      spdlog::info("{}", figures(state));
-    return;
-  }
+void RedrawnLine::finish() {
+  if (drawn_) std::fputc('\n', stderr);
+  drawn_ = false;
+}
+
+int RedrawnLine::columns() const {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+void RedrawnLine::draw(const std::function<std::string()>& line, bool always) {
+  if (!terminal_) return;
   const auto now = std::chrono::steady_clock::now();
-  if (drawn_ && state.step != state.total_steps &&
-      now - last_drawn_ < std::chrono::milliseconds(100))
-    return;
-  std::fprintf(stderr, "%s%s", kWipe, progress_line(state, terminal_columns() - 1).c_str());
+  if (drawn_ && !always && now - last_drawn_ < std::chrono::milliseconds(100)) return;
+  const auto room = static_cast<std::size_t>(columns() - 1);
+  std::fprintf(stderr, "%s%s", kWipe, line().substr(0, room).c_str());
   std::fflush(stderr);
   drawn_ = true;
   last_drawn_ = now;
 }
 
-void Progress::finish() {
-  if (drawn_) std::fputc('\n', stderr);
-  drawn_ = false;
+void Progress::update(const ProgressState& state) {
+  const bool last = state.step == state.total_steps;
+  line_.draw([&] { return progress_line(state, line_.columns() - 1); }, last);
+  if (!line_.on_terminal() && log_every_ > 0 && (state.step % log_every_ == 0 || last))
+    spdlog::info("{}", figures(state));
 }
 
 void set_up_logging() {

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace infini {
@@ -27,25 +28,40 @@ std::string count_text(double count);
 // The line, at most `columns` wide: the bar gives way first, then the end of the line.
 std::string progress_line(const ProgressState& state, int columns);
 
-class Progress {
+// A line on stderr that each draw() replaces, at most ten times a second; nothing away from a
+// terminal. The last drawn line is left standing.
+class RedrawnLine {
  public:
-  // Draws on stderr if it is a terminal; otherwise logs the line of every `log_every`th step.
-  explicit Progress(std::int64_t log_every);
-  // For tests and for callers that know better.
-  Progress(bool terminal, std::int64_t log_every) : terminal_(terminal), log_every_(log_every) {}
-  ~Progress() { finish(); }
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
+  RedrawnLine();
+  explicit RedrawnLine(bool terminal) : terminal_(terminal) {}
+  ~RedrawnLine() { finish(); }
+  RedrawnLine(const RedrawnLine&) = delete;
+  RedrawnLine& operator=(const RedrawnLine&) = delete;
 
-  void update(const ProgressState& state);
-  // Leaves the last line standing, so that what is printed next begins on a line of its own.
-  void finish();
+  bool on_terminal() const { return terminal_; }
+  int columns() const;
+  // `always`: even if the last draw was a moment ago.
+  void draw(const std::function<std::string()>& line, bool always = false);
+  void finish();  // what is printed next begins on a line of its own
 
  private:
   bool terminal_;
-  std::int64_t log_every_;
   bool drawn_ = false;
   std::chrono::steady_clock::time_point last_drawn_{};
+};
+
+class Progress {
+ public:
+  // Draws on stderr if it is a terminal; otherwise logs the line of every `log_every`th step.
+  explicit Progress(std::int64_t log_every) : log_every_(log_every) {}
+  Progress(bool terminal, std::int64_t log_every) : line_(terminal), log_every_(log_every) {}
+
+  void update(const ProgressState& state);
+  void finish() { line_.finish(); }
+
+ private:
+  RedrawnLine line_;
+  std::int64_t log_every_;
 };
 
 // Sends spdlog to stderr; on a terminal each line wipes the progress line before it. Call in main.

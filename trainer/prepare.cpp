@@ -1,0 +1,119 @@
+// `infini prepare`: a corpus of text to token stores.
+#include "data/prepare.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "distributed/world.h"
+#include "tensor/error.h"
+#include "trainer/commands.h"
+#include "trainer/exit_codes.h"
+#include "trainer/progress.h"
+
+namespace infini {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// An enum's names as CLI11 wants them.
+template <class E>
+CLI::CheckedTransformer names_of(E value) {
+  std::map<std::string, E> names;
+  for (const auto& [name, option] : enum_names(value)) names.emplace(name, option);
+  return CLI::CheckedTransformer(names);
+}
+
+// One line for each stage, redrawn at most ten times a second.
+class StageLine {
+ public:
+  void update(const PrepareProgress& progress) {
+    if (progress.stage != stage_) {
+      finish();
+      stage_ = progress.stage;
+      started_ = Clock::now();
+      line_.emplace();
+    }
+    line_->draw([&] {
+      const double seconds = std::chrono::duration<double>(Clock::now() - started_).count();
+      return text(stage_, ": ", progress.documents, " documents, ", bytes_text(progress.bytes),
+                  ", ",
+                  bytes_text(static_cast<std::int64_t>(static_cast<double>(progress.bytes) /
+                                                       std::max(seconds, 1e-3))),
+                  "/s");
+    });
+  }
+  void finish() { line_.reset(); }
+
+ private:
+  std::string stage_;
+  Clock::time_point started_;
+  std::optional<RedrawnLine> line_;
+};
+
+void print(const PrepareReport& report) {
+  std::printf("tokenizer  %s  %d pieces  hash %s  trained in %s\n", report.tokenizer.c_str(),
+              report.vocabulary, report.tokenizer_hash.c_str(),
+              duration_text(report.tokenizer_seconds).c_str());
+  std::printf("%-12s %10s %9s %14s %14s %12s %10s %12s\n", "split", "documents", "skipped", "bytes",
+              "tokens", "bytes/token", "seconds", "MB/s/core");
+  for (const PreparedSplit& split : report.splits)
+    std::printf("%-12s %10lld %9lld %14lld %14lld %12.3f %10.1f %12.2f\n", split.name.c_str(),
+                static_cast<long long>(split.documents), static_cast<long long>(split.skipped),
+                static_cast<long long>(split.bytes), static_cast<long long>(split.tokens),
+                split.bytes_per_token(), split.seconds, split.encode_rate() / 1e6);
+}
+
+int run(PrepareOptions options, const std::string& tokenizer) {
+  World().require_single("prepare");
+  if (tokenizer == "byte" || tokenizer == "bytes") {
+    options.tokenizer = TokenizerKind::kByte;
+  } else if (tokenizer != "sentencepiece") {
+    options.tokenizer_file = tokenizer;
+  }
+  options.validate();
+
+  StageLine line;
+  const PrepareReport report =
+      prepare(options, [&](const PrepareProgress& progress) { line.update(progress); });
+  line.finish();
+  print(report);
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_prepare(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "prepare", "Turn a corpus of text into token stores, training a tokenizer if none is given.");
+  const auto options = std::make_shared<PrepareOptions>();
+  const auto tokenizer = std::make_shared<std::string>("sentencepiece");
+  command
+      ->add_option("--input", options->corpus,
+                   "folder or file of texts: PG19's layout, .txt, .jsonl, .jsonl.gz, .jsonl.zst")
+      ->required();
+  command->add_option("--output", options->output, "folder for the token stores and the tokenizer")
+      ->required();
+  command
+      ->add_option("--format", options->format, "layout of the corpus; auto looks at what is there")
+      ->transform(names_of(options->format))
+      ->default_str("auto");
+  command
+      ->add_option("--tokenizer", *tokenizer,
+                   "sentencepiece: train a lossless one; byte: a token per byte; or a file to use")
+      ->capture_default_str();
+  command->add_option("--vocabulary", options->vocabulary, "pieces of a trained tokenizer")
+      ->capture_default_str();
+  command
+      ->add_option("--sample-bytes", options->sample_bytes,
+                   "text to train the tokenizer on, in bytes")
+      ->capture_default_str();
+  command->add_option("--threads", options->threads, "encoding threads; 0: one per core")
+      ->capture_default_str();
+  command->callback([options, tokenizer, &exit_code] { exit_code = run(*options, *tokenizer); });
+}
+
+}  // namespace infini
