@@ -104,8 +104,9 @@ void remove_older(const fs::path& run, std::int64_t step, int keep_last) {
 std::string newest_intact(std::span<const CheckpointPath> older) {
   for (; !older.empty(); older = older.first(older.size() - 1)) {
     try {
-      return text("the checkpoint before it is intact, go on from there with --resume ",
-                  Checkpoint(older.back().directory).directory().string());
+      const Checkpoint good(older.back().directory);
+      return text("the checkpoint before it is intact: ", good.directory().string(),
+                  "; to go on from there, move the damaged one away");
     } catch (const DataError&) {  // damaged as well: look further back
     }
   }

@@ -123,6 +123,7 @@ void print_store(const fs::path& path) {
 
 int run(const fs::path& path, const std::vector<std::string>& overrides) {
   World().require_single("inspect");
+  check<ConfigError>(!path.empty(), "inspect: expected a path, or --keys");
   check<ConfigError>(fs::exists(path), path.string(), ": no such file or folder");
   const bool is_config = path.extension() == ".yaml" || path.extension() == ".yml";
   check<ConfigError>(is_config || overrides.empty(),
@@ -152,9 +153,14 @@ void add_inspect(CLI::App& app, int& exit_code) {
       "inspect", "Show what a configuration (.yaml), checkpoint, run or token store (.h5) holds.");
   const auto path = std::make_shared<std::string>();
   const auto overrides = std::make_shared<std::vector<std::string>>();
-  command->add_option("path", *path, "what to look at")->required();
+  const auto keys = std::make_shared<bool>(false);
+  command->add_option("path", *path, "what to look at");
+  command->add_flag("--keys", *keys, "list every key of a configuration with its default");
   command->add_option("overrides", *overrides, "key=value on top of a configuration");
-  command->callback([path, overrides, &exit_code] { exit_code = run(*path, *overrides); });
+  command->callback([path, overrides, keys, &exit_code] {
+    if (*keys) std::cout << config_help<RunConfig>();
+    if (!*keys || !path->empty()) exit_code = run(*path, *overrides);
+  });
 }
 
 }  // namespace infini

@@ -12,24 +12,31 @@ namespace {
 constexpr int kRowsAtOnce = 10;
 
 // Answers of prompts of one length: whether the most likely token is right at each place.
-void score(const InfiniTransformer& model, const std::vector<PasskeyPrompt>& prompts, std::int64_t segments_at_once,
-           PasskeyCell& cell) {
+void score(const InfiniTransformer& model, const std::vector<PasskeyPrompt>& prompts,
+           std::int64_t segments_at_once, PasskeyCell& cell) {
   const auto batch = static_cast<std::int64_t>(prompts.size());
   const auto tokens = static_cast<std::int64_t>(prompts.front().tokens.size());
   std::vector<std::int32_t> flat;
-  for (const PasskeyPrompt& prompt : prompts) flat.insert(flat.end(), prompt.tokens.begin(), prompt.tokens.end());
+  for (const PasskeyPrompt& prompt : prompts)
+    flat.insert(flat.end(), prompt.tokens.begin(), prompt.tokens.end());
   const std::int64_t segment = model.config().segment_tokens;
-  const Rows rows{.segment_tokens = segment, .tokens = Tensor::of(flat, {batch, tokens}),
-                  .targets = Tensor::of(flat, {batch, tokens}), .weights = {}, .resets = {}, .keep = {}};
+  const Rows rows{.segment_tokens = segment,
+                  .tokens = Tensor::of(flat, {batch, tokens}),
+                  .targets = Tensor::of(flat, {batch, tokens}),
+                  .weights = {},
+                  .resets = {},
+                  .keep = {}};
 
   std::vector<int> right(prompts.size());
   Recurrence(model, {}).forward(
-      rows, empty_memories(model.config()), segments_at_once, [&](const Piece& piece, const Tensor& hidden) {
+      rows, empty_memories(model.config()), segments_at_once,
+      [&](const Piece& piece, const Tensor& hidden) {
         const std::int64_t begin = piece.first * segment, count = piece.count * piece.tokens;
         for (std::int64_t b = 0; b < batch; ++b) {
           const PasskeyPrompt& prompt = prompts[b];
           const std::int64_t first = std::max(prompt.answer_begin - 1, begin);
-          const std::int64_t last = std::min(prompt.answer_begin + prompt.answer_tokens - 1, begin + count);
+          const std::int64_t last =
+              std::min(prompt.answer_begin + prompt.answer_tokens - 1, begin + count);
           if (first >= last) continue;
           const Tensor logits = model.logits(hidden.slice(b * count + first - begin, last - first));
           const std::vector<float> values = logits.to_vector<float>();
@@ -64,7 +71,8 @@ std::vector<std::int64_t> passkey_lengths(const RunConfig& config) {
   return lengths;
 }
 
-std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer, const RunConfig& config) {
+std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer,
+                                       const RunConfig& config) {
   const PasskeyWriter writer(tokenizer, config.data.passkey.digits);
   std::vector<PasskeyCell> cells;
   for (const std::int64_t segments : passkey_lengths(config))
@@ -74,9 +82,11 @@ std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer
         PasskeyCell cell{.segments = segments, .position = position, .memory = memory};
         for (int first = 0; first < config.evaluate.passkey.prompts; first += kRowsAtOnce) {
           std::vector<PasskeyPrompt> prompts;
-          for (int i = first; i < std::min(first + kRowsAtOnce, config.evaluate.passkey.prompts); ++i)
+          for (int i = first; i < std::min(first + kRowsAtOnce, config.evaluate.passkey.prompts);
+               ++i)
             prompts.push_back(writer.evaluation(static_cast<std::uint64_t>(config.seed),
-                                                segments * model.config().segment_tokens, position, i));
+                                                segments * model.config().segment_tokens, position,
+                                                i));
           score(model, prompts, config.evaluate.segments_at_once, cell);
         }
         cells.push_back(cell);
@@ -93,9 +103,11 @@ std::string format_passkey_table(const std::vector<PasskeyCell>& cells, const Ru
       << "   row length            |    with its memory      |     memory off\n"
       << "   segments     tokens   |  start  middle    end   |  start  middle    end\n";
   for (std::size_t i = 0; i + 6 <= cells.size(); i += 6) {
-    out << std::setw(11) << cells[i].segments << std::setw(11) << cells[i].segments * config.model.segment_tokens << "   |";
+    out << std::setw(11) << cells[i].segments << std::setw(11)
+        << cells[i].segments * config.model.segment_tokens << "   |";
     for (std::size_t j = 0; j < 6; ++j)
-      out << std::setw(j % 3 == 0 ? 7 : (j % 3 == 1 ? 8 : 7)) << percent(cells[i + j]) << (j == 2 ? "   |" : "");
+      out << std::setw(j % 3 == 0 ? 7 : (j % 3 == 1 ? 8 : 7)) << percent(cells[i + j])
+          << (j == 2 ? "   |" : "");
     out << (cells[i].segments > longest ? "   beyond those trained\n" : "\n");
   }
   return out.str();

@@ -1,4 +1,5 @@
-// How often a model retrieves the passkey, by row length and by where the key stands, with its memory and without.
+// How often a model retrieves the passkey, by row length and by where the key stands, with its
+// memory and without.
 #pragma once
 
 #include <string>
@@ -13,17 +14,19 @@ namespace infini {
 struct PasskeyCell {
   std::int64_t segments = 0;  // row length
   PasskeyPosition position = PasskeyPosition::kStart;
-  bool memory = true;         // as trained, or with every gate closed
+  bool memory = true;  // as trained, or with every gate closed
   int prompts = 0;
-  int exact = 0;              // prompts with every digit right
+  int exact = 0;  // prompts with every digit right
   std::int64_t digits = 0, right_digits = 0;
 };
 
-// Greedy decoding of the answer. An exact match means that the most likely token is right at every place of the answer, which is
-// what one forward pass over prompt and answer shows.
-std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer, const RunConfig& config);
+// Greedy decoding of the answer. An exact match means that the most likely token is right at every
+// place of the answer, which is what one forward pass over prompt and answer shows.
+std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer,
+                                       const RunConfig& config);
 
-// The lengths that the table covers when the configuration names none: those trained on, and twice the longest.
+// The lengths that the table covers when the configuration names none: those trained on, and twice
+// the longest.
 std::vector<std::int64_t> passkey_lengths(const RunConfig& config);
 
 // Rows of exact-match percentages, for the terminal.

@@ -5,7 +5,8 @@ namespace {
 
 // A table with `width` numbers for each row; empty stays empty.
 template <class T>
-Tensor cut(const std::vector<T>& table, std::int64_t width, std::int64_t first, std::int64_t count) {
+Tensor cut(const std::vector<T>& table, std::int64_t width, std::int64_t first,
+           std::int64_t count) {
   if (table.empty()) return {};
   return Tensor::of(std::span(table).subspan(first * width, count * width), {count, width});
 }

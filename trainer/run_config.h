@@ -13,7 +13,7 @@ constexpr std::array<std::pair<std::string_view, Compute>, 3> enum_names(Compute
   return {{{"fp32", Compute::kFp32}, {"bf16", Compute::kBf16}, {"fp64", Compute::kFp64}}};
 }
 constexpr DType dtype_of_compute(Compute compute) {
-  return compute == Compute::kFp64 ? DType::kFloat64
+  return compute == Compute::kFp64   ? DType::kFloat64
          : compute == Compute::kBf16 ? DType::kBFloat16
                                      : DType::kFloat32;
 }
@@ -31,23 +31,40 @@ struct TrainConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("steps", steps, "optimizer steps of the whole run");
-    field("accumulate", accumulate, "parts into which the rows of a step are cut to need less memory; the result stays the same");
-    field("compute", compute, "type of weights and activations in the network; sums, memories and masters are fp32 or better");
-    field("schedule", schedule, "parallel: a row at once, fastest; streaming: a few segments at a time, memory does not grow with the row");
-    field("segments_per_tape", segments_per_tape, "segments that the streaming schedule takes at a time");
-    field("gradient_horizon", gradient_horizon, "gradients stop at segment borders that are multiples of it; 0: they cross the whole row");
-    field("recompute_blocks", recompute_blocks, "backward computes each block again instead of keeping its activations");
-    field("skips_allowed", skips_allowed, "steps with a loss or gradient that is not finite are skipped; after this many in a row the run stops");
+    field("accumulate", accumulate,
+          "parts into which the rows of a step are cut to need less memory; the result stays the "
+          "same");
+    field("compute", compute,
+          "type of weights and activations in the network; sums, memories and masters are fp32 or "
+          "better");
+    field("schedule", schedule,
+          "parallel: a row at once, fastest; streaming: a few segments at a time, memory does not "
+          "grow with the row");
+    field("segments_per_tape", segments_per_tape,
+          "segments that the streaming schedule takes at a time");
+    field(
+        "gradient_horizon", gradient_horizon,
+        "gradients stop at segment borders that are multiples of it; 0: they cross the whole row");
+    field("recompute_blocks", recompute_blocks,
+          "backward computes each block again instead of keeping its activations");
+    field("skips_allowed", skips_allowed,
+          "steps with a loss or gradient that is not finite are skipped; after this many in a row "
+          "the run stops");
   }
   void validate() const {
     check<ConfigError>(steps >= 1, "train.steps must be at least 1, got ", steps);
     check<ConfigError>(accumulate >= 1, "train.accumulate must be at least 1, got ", accumulate);
-    check<ConfigError>(segments_per_tape >= 1, "train.segments_per_tape must be at least 1, got ", segments_per_tape);
-    check<ConfigError>(gradient_horizon >= 0, "train.gradient_horizon must not be negative, got ", gradient_horizon);
-    check<ConfigError>(skips_allowed >= 0, "train.skips_allowed must not be negative, got ", skips_allowed);
+    check<ConfigError>(segments_per_tape >= 1, "train.segments_per_tape must be at least 1, got ",
+                       segments_per_tape);
+    check<ConfigError>(gradient_horizon >= 0, "train.gradient_horizon must not be negative, got ",
+                       gradient_horizon);
+    check<ConfigError>(skips_allowed >= 0, "train.skips_allowed must not be negative, got ",
+                       skips_allowed);
   }
   RecurrenceOptions recurrence() const {
-    return {.schedule = schedule, .segments_per_tape = segments_per_tape, .gradient_horizon = gradient_horizon,
+    return {.schedule = schedule,
+            .segments_per_tape = segments_per_tape,
+            .gradient_horizon = gradient_horizon,
             .recompute_blocks = recompute_blocks};
   }
 };
@@ -58,7 +75,9 @@ struct CheckpointConfig {
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("every", every, "steps between checkpoints; one is also written at the end and when the run is stopped; 0: only then");
+    field("every", every,
+          "steps between checkpoints; one is also written at the end and when the run is stopped; "
+          "0: only then");
     field("keep", keep, "newest checkpoints that stay; 0: all");
   }
   void validate() const {
@@ -73,13 +92,15 @@ struct PasskeyTableConfig {
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("row_segments", row_segments, "row lengths in segments; empty: those trained on and twice the longest");
+    field("row_segments", row_segments,
+          "row lengths in segments; empty: those trained on and twice the longest");
     field("prompts", prompts, "prompts for each length and position");
   }
   void validate() const {
     check<ConfigError>(prompts >= 1, "evaluate.passkey.prompts must be at least 1, got ", prompts);
     for (const std::int64_t segments : row_segments)
-      check<ConfigError>(segments >= 1, "evaluate.passkey.row_segments must be at least 1, got ", segments);
+      check<ConfigError>(segments >= 1, "evaluate.passkey.row_segments must be at least 1, got ",
+                         segments);
   }
 };
 
@@ -91,15 +112,20 @@ struct EvaluateConfig {
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("every", every, "steps between evaluations on the validation split; 0: none while training");
-    field("segments_at_once", segments_at_once, "segments computed together; memory grows with it, results do not depend on it");
-    field("document_tokens", document_tokens, "tokens of a document that are read; 0: whole documents");
+    field("every", every,
+          "steps between evaluations on the validation split; 0: none while training");
+    field("segments_at_once", segments_at_once,
+          "segments computed together; memory grows with it, results do not depend on it");
+    field("document_tokens", document_tokens,
+          "tokens of a document that are read; 0: whole documents");
     field("passkey", passkey, "the table of exact matches, for data.source passkey");
   }
   void validate() const {
     check<ConfigError>(every >= 0, "evaluate.every must not be negative, got ", every);
-    check<ConfigError>(segments_at_once >= 1, "evaluate.segments_at_once must be at least 1, got ", segments_at_once);
-    check<ConfigError>(document_tokens >= 0, "evaluate.document_tokens must not be negative, got ", document_tokens);
+    check<ConfigError>(segments_at_once >= 1, "evaluate.segments_at_once must be at least 1, got ",
+                       segments_at_once);
+    check<ConfigError>(document_tokens >= 0, "evaluate.document_tokens must not be negative, got ",
+                       document_tokens);
   }
 };
 
@@ -116,7 +142,8 @@ struct RunConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("seed", seed, "every random number of the run follows from it");
-    field("directory", directory, "where the run writes; a number is appended when it already holds a run");
+    field("directory", directory,
+          "where the run writes; a number is appended when it already holds a run");
     field("model", model, "shape of the network");
     field("data", data, "what it learns from");
     field("optim", optim, "how it learns");
@@ -126,11 +153,12 @@ struct RunConfig {
   }
   void validate() const {
     check<ConfigError>(seed >= 0, "seed must not be negative, got ", seed);
-    check<ConfigError>(data.batch_rows % train.accumulate == 0, "data.batch_rows = ", data.batch_rows,
+    check<ConfigError>(data.batch_rows % train.accumulate == 0,
+                       "data.batch_rows = ", data.batch_rows,
                        " is not divisible by train.accumulate = ", train.accumulate);
     check<ConfigError>(data.source == DataKind::kPasskey || model.segment_tokens <= data.row_tokens,
-                       "model.segment_tokens = ", model.segment_tokens, " is longer than a row, data.row_tokens = ",
-                       data.row_tokens);
+                       "model.segment_tokens = ", model.segment_tokens,
+                       " is longer than a row, data.row_tokens = ", data.row_tokens);
   }
 };
 

@@ -13,8 +13,9 @@ namespace {
 
 RunConfig with_vocabulary(RunConfig config, const BatchSource& source) {
   if (config.model.vocabulary == 0) config.model.vocabulary = source.vocabulary();
-  check<ConfigError>(config.model.vocabulary >= source.vocabulary(), "model.vocabulary is ", config.model.vocabulary,
-                     ", but the data has token ids up to ", source.vocabulary() - 1);
+  check<ConfigError>(config.model.vocabulary >= source.vocabulary(), "model.vocabulary is ",
+                     config.model.vocabulary, ", but the data has token ids up to ",
+                     source.vocabulary() - 1);
   return config;
 }
 
@@ -22,7 +23,9 @@ RunConfig with_vocabulary(RunConfig config, const BatchSource& source) {
 Memories rows_of(const Memories& memories, std::int64_t first, std::int64_t count) {
   Memories part = memories;
   for (MemoryState& state : part)
-    if (state.matrix) state = {.matrix = state.matrix.slice(first, count), .normalizer = state.normalizer.slice(first, count)};
+    if (state.matrix)
+      state = {.matrix = state.matrix.slice(first, count),
+               .normalizer = state.normalizer.slice(first, count)};
   return part;
 }
 
@@ -44,7 +47,8 @@ NamedBuffer named_buffer(const std::string& name, const Tensor& tensor) {
           .bytes = static_cast<std::size_t>(tensor.bytes())};
 }
 
-Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source, std::string tokenizer)
+Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
+                   std::string tokenizer)
     : config_(with_vocabulary(config, *source)),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
@@ -52,8 +56,8 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
   model_.parameters().initialise(static_cast<std::uint64_t>(config_.seed));
   optimizer_ = make_optimizer(config_.optim, model_.parameters());
   if (source_->carries_memory())
-    memories_ = zero_memories(config_.model, source_->batch_rows(), model_.parameters().masters().dtype(),
-                              model_.device());
+    memories_ = zero_memories(config_.model, source_->batch_rows(),
+                              model_.parameters().masters().dtype(), model_.device());
 }
 
 StepReport Training::step() {
@@ -74,8 +78,8 @@ StepReport Training::step() {
     ++skipped_in_a_row_;
   }
   ++steps_done_;
-  check(skipped_in_a_row_ <= config_.train.skips_allowed, "step ", report.step, ": loss ", report.loss,
-        ", gradient norm ", report.gradient_norm, "; ", skipped_in_a_row_,
+  check(skipped_in_a_row_ <= config_.train.skips_allowed, "step ", report.step, ": loss ",
+        report.loss, ", gradient norm ", report.gradient_norm, "; ", skipped_in_a_row_,
         " steps in a row were not finite, train.skips_allowed is ", config_.train.skips_allowed);
   return report;
 }
@@ -86,12 +90,15 @@ bool Training::train_batch(const SequenceBatch& batch, StepReport& report, Memor
   const std::int64_t part = batch.rows / config_.train.accumulate;
   const double scale = batch.total_weight > 0 ? 1 / batch.total_weight : 0;
   if (!memories_.empty())
-    after = zero_memories(config_.model, batch.rows, model_.parameters().masters().dtype(), model_.device());
+    after = zero_memories(config_.model, batch.rows, model_.parameters().masters().dtype(),
+                          model_.device());
   double nll = 0;
   for (std::int64_t first = 0; first < batch.rows; first += part) {
-    const Memories before = memories_.empty() ? empty_memories(config_.model) : rows_of(memories_, first, part);
+    const Memories before =
+        memories_.empty() ? empty_memories(config_.model) : rows_of(memories_, first, part);
     const RandomKey key{.seed = static_cast<std::uint64_t>(config_.seed),
-                        .step = static_cast<std::uint64_t>(steps_done_), .site = 0};
+                        .step = static_cast<std::uint64_t>(steps_done_),
+                        .site = 0};
     const RowsResult result = recurrence.train(rows_of(batch, first, part), before, scale, key);
     report.loss += result.loss;
     for (const double value : result.nll.to_vector<double>()) nll += value;
@@ -106,14 +113,19 @@ std::vector<NamedBuffer> Training::buffers() {
   std::vector<NamedBuffer> buffers;
   for (const Parameter& parameter : model_.parameters().all())
     buffers.push_back(named_buffer(parameter.name, parameter.master));
-  for (const NamedTensor& state : optimizer_->state()) buffers.push_back(named_buffer(state.name, state.tensor));
+  for (const NamedTensor& state : optimizer_->state())
+    buffers.push_back(named_buffer(state.name, state.tensor));
   for (std::size_t layer = 0; layer < memories_.size(); ++layer) {
     if (!memories_[layer].matrix) continue;
     buffers.push_back(named_buffer(text("memory/", layer, "/matrix"), memories_[layer].matrix));
-    buffers.push_back(named_buffer(text("memory/", layer, "/normalizer"), memories_[layer].normalizer));
+    buffers.push_back(
+        named_buffer(text("memory/", layer, "/normalizer"), memories_[layer].normalizer));
   }
-  buffers.push_back({.name = "tokenizer", .dtype = "u8", .shape = {static_cast<std::int64_t>(tokenizer_.size())},
-                     .data = tokenizer_.data(), .bytes = tokenizer_.size()});
+  buffers.push_back({.name = "tokenizer",
+                     .dtype = "u8",
+                     .shape = {static_cast<std::int64_t>(tokenizer_.size())},
+                     .data = tokenizer_.data(),
+                     .bytes = tokenizer_.size()});
   return buffers;
 }
 
@@ -122,7 +134,8 @@ CheckpointContents Training::contents() {
                                 {"optimizer_steps", optimizer_->steps()},
                                 {"skipped", skipped_},
                                 {"skipped_in_a_row", skipped_in_a_row_}};
-  return {.buffers = buffers(), .position_json = position.dump(), .config_yaml = config_yaml(config_)};
+  return {
+      .buffers = buffers(), .position_json = position.dump(), .config_yaml = config_yaml(config_)};
 }
 
 void Training::resume(const Checkpoint& checkpoint) {

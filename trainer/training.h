@@ -1,5 +1,5 @@
-// One training run in memory: model, optimizer, data and where they stand. What the run does next follows from buffers() and
-// position() alone.
+// One training run in memory: model, optimizer, data and where they stand. What the run does next
+// follows from buffers() and position() alone.
 #pragma once
 
 #include <memory>
@@ -14,13 +14,13 @@
 namespace infini {
 
 struct StepReport {
-  std::int64_t step = 0;           // counted from 1
-  double loss = 0;                 // weighted mean of the negative log-likelihoods, in nats
-  double token_loss = 0;           // plain mean over the scored tokens
-  double learning_rate = 0;        // peak rate times the schedule's factor
-  double gradient_norm = 0;        // before clipping
-  std::int64_t tokens = 0;         // of the rows, padding included
-  bool skipped = false;            // loss or gradient was not finite: nothing was updated
+  std::int64_t step = 0;     // counted from 1
+  double loss = 0;           // weighted mean of the negative log-likelihoods, in nats
+  double token_loss = 0;     // plain mean over the scored tokens
+  double learning_rate = 0;  // peak rate times the schedule's factor
+  double gradient_norm = 0;  // before clipping
+  std::int64_t tokens = 0;   // of the rows, padding included
+  bool skipped = false;      // loss or gradient was not finite: nothing was updated
 };
 
 class Training {
@@ -28,9 +28,11 @@ class Training {
   // config.model.vocabulary may be 0: then it is that of the data.
   Training(const RunConfig& config, std::unique_ptr<BatchSource> source, std::string tokenizer);
 
-  // Takes the next batch and updates the parameters. Throws Error when more steps in a row were skipped than allowed.
+  // Takes the next batch and updates the parameters. Throws Error when more steps in a row were
+  // skipped than allowed.
   StepReport step();
 
+  std::string description() const { return source_->description(); }
   std::int64_t steps_done() const { return steps_done_; }
   InfiniTransformer& model() { return model_; }
   const RunConfig& config() const { return config_; }  // with the vocabulary filled in

@@ -1,0 +1,42 @@
+#include "trainer/loaded_model.h"
+
+#include "trainer/checkpoint.h"
+#include "trainer/config_reader.h"
+#include "trainer/training.h"
+
+namespace infini {
+
+std::filesystem::path checkpoint_directory(const std::filesystem::path& path) {
+  check<ConfigError>(std::filesystem::is_directory(path), path.string(), ": no such checkpoint or run");
+  if (std::filesystem::exists(path / "manifest.json")) return path;
+  const std::optional<Checkpoint> latest = find_latest(path);
+  check<ConfigError>(latest.has_value(), path.string(), " is neither a checkpoint nor a run that holds one");
+  return latest->directory();
+}
+
+LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  const Checkpoint checkpoint(checkpoint_directory(path));
+  LoadedModel loaded;
+  loaded.checkpoint = checkpoint.directory();
+  loaded.step = checkpoint.step();
+  loaded.config = read_config_text<RunConfig>(checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string(),
+                                              overrides);
+  loaded.model = std::make_unique<InfiniTransformer>(loaded.config.model, dtype_of_compute(loaded.config.train.compute),
+                                                     Device::kCpu);
+  std::vector<NamedBuffer> buffers;
+  for (const Parameter& parameter : loaded.model->parameters().all())
+    buffers.push_back(named_buffer(parameter.name, parameter.master));
+  std::string tokenizer;
+  for (const BufferInfo& info : checkpoint.buffers())
+    if (info.name == "tokenizer") {
+      tokenizer.resize(info.shape.at(0));
+      buffers.push_back({.name = info.name, .dtype = info.dtype, .shape = info.shape, .data = tokenizer.data(),
+                         .bytes = tokenizer.size()});
+    }
+  checkpoint.read(buffers);
+  loaded.model->parameters().refresh_values();
+  if (!tokenizer.empty()) loaded.tokenizer = load_tokenizer(tokenizer, checkpoint.directory().string());
+  return loaded;
+}
+
+}  // namespace infini

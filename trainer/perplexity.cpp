@@ -1,0 +1,113 @@
+#include "trainer/perplexity.h"
+
+#include <cmath>
+#include <iomanip>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace infini {
+namespace {
+
+struct Group {
+  std::size_t first, last;
+  PerplexityReport::Part sum;
+};
+
+// Segments 0, 1, 2-3, 4-7, 8-15, ... of all documents.
+std::vector<Group> groups(const PerplexityReport& report) {
+  std::vector<Group> result;
+  for (std::size_t first = 0; first < report.parts.size(); first = std::max<std::size_t>(1, 2 * first)) {
+    Group group{.first = first, .last = std::min(std::max<std::size_t>(1, 2 * first), report.parts.size()) - 1, .sum = {}};
+    for (std::size_t i = group.first; i <= group.last; ++i) {
+      group.sum.tokens += report.parts[i].tokens;
+      group.sum.nll += report.parts[i].nll;
+    }
+    result.push_back(group);
+  }
+  return result;
+}
+
+// One document, read in stretches of whole segments.
+void measure_document(const InfiniTransformer& model, const TokenStore& store, const StoredDocument& document,
+                      const PerplexityOptions& options, PerplexityReport& report) {
+  const std::int64_t segment = model.config().segment_tokens, stretch = segment * options.segments_at_once;
+  const std::int64_t scored = options.document_tokens > 0 ? std::min(options.document_tokens, document.scored_tokens())
+                                                          : document.scored_tokens();
+  const Recurrence recurrence(model, {});
+  Memories memory = empty_memories(model.config());
+  for (std::int64_t begin = 0; begin < scored; begin += stretch) {
+    const std::int64_t count = std::min(stretch, scored - begin);
+    std::vector<std::int32_t> tokens(count + 1);
+    store.read(document.begin + begin, tokens);
+    const std::span<const std::int32_t> all(tokens);
+    const Rows rows{.segment_tokens = segment, .tokens = Tensor::of(all.first(count), {1, count}),
+                    .targets = Tensor::of(all.last(count), {1, count}), .weights = {}, .resets = {}, .keep = {}};
+    const RowsResult result = recurrence.evaluate(rows, memory, options.segments_at_once);
+    memory = result.memory;
+    const std::vector<double> nll = result.nll.to_vector<double>();
+    for (std::int64_t t = 0; t < count; ++t) {
+      const auto index = static_cast<std::size_t>((begin + t) / segment);
+      if (report.parts.size() <= index) report.parts.resize(index + 1);
+      report.parts[index].tokens += 1;
+      report.parts[index].nll += nll[t];
+      report.nll += nll[t];
+    }
+  }
+  report.tokens += scored;
+  report.whole = report.whole && scored == document.scored_tokens();
+}
+
+}  // namespace
+
+double PerplexityReport::token_perplexity() const { return std::exp(nll / static_cast<double>(tokens)); }
+double PerplexityReport::word_perplexity() const { return std::exp(nll / static_cast<double>(words)); }
+double PerplexityReport::bits_per_byte() const { return nll / (static_cast<double>(bytes) * std::log(2.0)); }
+
+PerplexityReport measure_perplexity(const InfiniTransformer& model, const TokenStore& store, const PerplexityOptions& options,
+                                    const std::function<void(std::int64_t, std::int64_t)>& progress) {
+  check<ConfigError>(store.vocabulary() <= model.config().vocabulary, store.path().string(), " has token ids up to ",
+                     store.vocabulary() - 1, ", the model's vocabulary is ", model.config().vocabulary);
+  PerplexityReport report;
+  for (const StoredDocument& document : store.documents()) {
+    measure_document(model, store, document, options, report);
+    ++report.documents;
+    report.bytes += document.bytes;
+    report.words += document.words;
+    if (progress) progress(report.documents, report.tokens);
+  }
+  check<DataError>(report.tokens > 0, store.path().string(), " holds no document to score");
+  return report;
+}
+
+std::string format_perplexity(const PerplexityReport& report) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(4) << "documents " << report.documents << ", tokens " << report.tokens << '\n'
+      << "token perplexity " << report.token_perplexity() << '\n';
+  if (report.whole)
+    out << "word perplexity  " << report.word_perplexity() << "  (" << report.words << " words)\n"
+        << "bits per byte    " << report.bits_per_byte() << "  (" << report.bytes << " bytes)\n";
+  out << "by segment of the document:\n";
+  for (const Group& group : groups(report)) {
+    const std::string range = group.first == group.last ? text(group.first) : text(group.first, "-", group.last);
+    out << "  " << std::setw(11) << range << std::setw(12) << std::exp(group.sum.nll / static_cast<double>(group.sum.tokens))
+        << "  (" << group.sum.tokens << " tokens)\n";
+  }
+  return out.str();
+}
+
+std::string perplexity_json(const PerplexityReport& report) {
+  nlohmann::ordered_json json{{"documents", report.documents}, {"tokens", report.tokens}, {"nll", report.nll},
+                              {"token_perplexity", report.token_perplexity()}};
+  if (report.whole) {
+    json["words"] = report.words;
+    json["bytes"] = report.bytes;
+    json["word_perplexity"] = report.word_perplexity();
+    json["bits_per_byte"] = report.bits_per_byte();
+  }
+  for (const Group& group : groups(report))
+    json["by_segment"].push_back({{"first", group.first}, {"last", group.last}, {"tokens", group.sum.tokens},
+                                  {"token_perplexity", std::exp(group.sum.nll / static_cast<double>(group.sum.tokens))}});
+  return json.dump(2) + "\n";
+}
+
+}  // namespace infini

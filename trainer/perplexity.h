@@ -1,0 +1,44 @@
+// Perplexity of whole documents, each read from its first token to its last with the memory carried.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "data/token_store.h"
+#include "model/recurrence.h"
+
+namespace infini {
+
+struct PerplexityOptions {
+  std::int64_t segments_at_once = 8;
+  std::int64_t document_tokens = 0;  // of a document that are read; 0: all
+};
+
+// Sums in fp64.
+struct PerplexityReport {
+  struct Part {
+    std::int64_t tokens = 0;
+    double nll = 0;
+  };
+  std::int64_t documents = 0, tokens = 0, bytes = 0, words = 0;
+  double nll = 0;           // nats
+  bool whole = true;        // every document was read to its end, so that words and bytes belong to nll
+  std::vector<Part> parts;  // by index of the segment in its document
+
+  double token_perplexity() const;  // exp(nll / tokens)
+  double word_perplexity() const;   // exp(nll / words)
+  double bits_per_byte() const;     // nll / (bytes log 2)
+};
+
+// progress(documents done, tokens done) is called now and then. What is held does not grow with the documents.
+PerplexityReport measure_perplexity(const InfiniTransformer& model, const TokenStore& store,
+                                    const PerplexityOptions& options,
+                                    const std::function<void(std::int64_t, std::int64_t)>& progress = {});
+
+// For the terminal: the figures, and perplexity by segment index in groups 0, 1, 2-3, 4-7, ...
+std::string format_perplexity(const PerplexityReport& report);
+// The same as one JSON object.
+std::string perplexity_json(const PerplexityReport& report);
+
+}  // namespace infini
