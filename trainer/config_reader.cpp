@@ -25,20 +25,6 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-std::string suggestion(std::string_view name, const std::vector<std::string_view>& known) {
-  if (known.empty()) return "no keys are expected here";
-  if (name.size() <= 64) {
-    const auto nearest = std::ranges::min_element(
-        known, {}, [&](std::string_view candidate) { return edit_distance(name, candidate); });
-    if (edit_distance(name, *nearest) <= std::max<std::size_t>(2, name.size() / 3))
-      return text("did you mean ", *nearest, "?");
-  }
-  std::string list = "known keys are";
-  for (std::string_view candidate : known)
-    list += text(candidate == known.front() ? " " : ", ", candidate);
-  return list;
-}
-
 // The whole text as a number, or false. Out of range is told apart, because it reads differently.
 template <class T>
 bool parse_number(std::string_view digits, T& value, bool& out_of_range) {
@@ -104,12 +90,26 @@ std::string dotted(const std::string& path, std::string_view name) {
   return path.empty() ? std::string(name) : text(path, ".", name);
 }
 
+std::string name_hint(std::string_view name, const std::vector<std::string_view>& known) {
+  if (known.empty()) return "none is expected here";
+  if (name.size() <= 64) {
+    const auto nearest = std::ranges::min_element(
+        known, {}, [&](std::string_view candidate) { return edit_distance(name, candidate); });
+    if (edit_distance(name, *nearest) <= std::max<std::size_t>(2, name.size() / 3))
+      return text("did you mean ", *nearest, "?");
+  }
+  std::string list = "known are";
+  for (std::string_view candidate : known)
+    list += text(candidate == known.front() ? " " : ", ", candidate);
+  return list;
+}
+
 void refuse_unknown(const ConfigNode& map, const std::string& path,
                     const std::vector<std::string_view>& known) {
   for (const ConfigNode& child : map.children)
     check<ConfigError>(std::ranges::find(known, child.key) != known.end(), child.where,
                        ": unknown key ", dotted(path, child.key), "; ",
-                       suggestion(child.key, known));
+                       name_hint(child.key, known));
 }
 
 void refuse_value(const ConfigNode& node, const std::string& path, const std::string& expected) {

@@ -43,6 +43,9 @@ void read_scalar(const ConfigNode& node, const std::string& path, std::string& v
 // "optim" and "peak_rate" are "optim.peak_rate".
 std::string dotted(const std::string& path, std::string_view name);
 
+// "did you mean peak_rate?", or the list of known names when none is near.
+std::string name_hint(std::string_view name, const std::vector<std::string_view>& known);
+
 // Refuses whatever the map holds beyond the known names, suggesting the nearest one.
 void refuse_unknown(const ConfigNode& map, const std::string& path,
                     const std::vector<std::string_view>& known);

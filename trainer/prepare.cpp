@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "distributed/world.h"
 #include "tensor/error.h"
@@ -18,14 +19,6 @@ namespace infini {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// An enum's names as CLI11 wants them.
-template <class E>
-CLI::CheckedTransformer names_of(E value) {
-  std::map<std::string, E> names;
-  for (const auto& [name, option] : enum_names(value)) names.emplace(name, option);
-  return CLI::CheckedTransformer(names);
-}
 
 // One line for each stage, redrawn at most ten times a second.
 class StageLine {
@@ -67,8 +60,16 @@ void print(const PrepareReport& report) {
                 split.bytes_per_token(), split.seconds, split.encode_rate() / 1e6);
 }
 
-int run(PrepareOptions options, const std::string& tokenizer) {
+std::vector<std::string> format_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, format] : enum_names(CorpusFormat{})) names.emplace_back(name);
+  return names;
+}
+
+int run(PrepareOptions options, const std::string& format, const std::string& tokenizer) {
   World().require_single("prepare");
+  for (const auto& [name, value] : enum_names(CorpusFormat{}))
+    if (name == format) options.format = value;
   if (tokenizer == "byte" || tokenizer == "bytes") {
     options.tokenizer = TokenizerKind::kByte;
   } else if (tokenizer != "sentencepiece") {
@@ -90,6 +91,7 @@ void add_prepare(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "prepare", "Turn a corpus of text into token stores, training a tokenizer if none is given.");
   const auto options = std::make_shared<PrepareOptions>();
+  const auto format = std::make_shared<std::string>("auto");
   const auto tokenizer = std::make_shared<std::string>("sentencepiece");
   command
       ->add_option("--input", options->corpus,
@@ -97,10 +99,9 @@ void add_prepare(CLI::App& app, int& exit_code) {
       ->required();
   command->add_option("--output", options->output, "folder for the token stores and the tokenizer")
       ->required();
-  command
-      ->add_option("--format", options->format, "layout of the corpus; auto looks at what is there")
-      ->transform(names_of(options->format))
-      ->default_str("auto");
+  command->add_option("--format", *format, "layout of the corpus; auto looks at what is there")
+      ->check(CLI::IsMember(format_names()))
+      ->capture_default_str();
   command
       ->add_option("--tokenizer", *tokenizer,
                    "sentencepiece: train a lossless one; byte: a token per byte; or a file to use")
@@ -113,7 +114,8 @@ void add_prepare(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command->add_option("--threads", options->threads, "encoding threads; 0: one per core")
       ->capture_default_str();
-  command->callback([options, tokenizer, &exit_code] { exit_code = run(*options, *tokenizer); });
+  command->callback(
+      [options, format, tokenizer, &exit_code] { exit_code = run(*options, *format, *tokenizer); });
 }
 
 }  // namespace infini

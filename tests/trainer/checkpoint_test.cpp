@@ -242,10 +242,10 @@ TEST(Checkpoint, DamagedNewestNamesTheDamageAndOffersThePreviousOne) {
   EXPECT_THAT(
       refusal<DataError>([&] { find_latest(run.path()); }),
       ::testing::AllOf(HasSubstr("step-00000003/shard-00000-of-00001.h5: is damaged, has 100"),
-                       HasSubstr("--resume " + (checkpoints / "step-00000002").string())));
+                       HasSubstr("is intact: " + (checkpoints / "step-00000002").string())));
   fs::remove(checkpoints / "step-00000002" / "manifest.json");
   EXPECT_THAT(refusal<DataError>([&] { find_latest(run.path()); }),
-              HasSubstr("--resume " + (checkpoints / "step-00000001").string()));
+              HasSubstr("is intact: " + (checkpoints / "step-00000001").string()));
   fs::remove(checkpoints / "step-00000001" / "config.yaml");
   EXPECT_THAT(refusal<DataError>([&] { find_latest(run.path()); }),
               HasSubstr("no other checkpoint of this run is intact"));

@@ -119,7 +119,7 @@ TEST(Config, WhatIsWrittenReadsBackAsTheSame) {
 TEST(Config, UnknownKeyIsRefusedWithTheNearestName) {
   EXPECT_EQ(refusal("run: x\noptim:\n  peek_rate: 1\n"),
             "run.yaml:3: unknown key optim.peek_rate; did you mean peak_rate?");
-  EXPECT_THAT(refusal("colour: red\n"), HasSubstr("known keys are run, resume, threads"));
+  EXPECT_THAT(refusal("colour: red\n"), HasSubstr("known are run, resume, threads"));
   EXPECT_THAT(refusal("optim: {groups: [{rat: 1}]}"),
               HasSubstr("unknown key optim.groups[0].rat; did you mean rate?"));
 }
