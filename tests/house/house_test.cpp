@@ -91,9 +91,11 @@ TEST(House, IncludesRunDownwards) {
   const std::regex include(R"re(^\s*#\s*include\s*"([^"]+)")re");
   for (const auto& [folder, allowed] : kMayInclude)
     for (const fs::path& file : sources(fs::path(INFINI_SOURCE_DIR) / folder))
-      for (const std::string& line : lines_of(file))
-        if (std::smatch match; std::regex_search(line, match, include))
-          EXPECT_EQ(fault(folder, match[1]), "") << file << ": " << line;
+      for (const std::string& line : lines_of(file)) {
+        std::smatch match;
+        if (!std::regex_search(line, match, include)) continue;
+        EXPECT_EQ(fault(folder, match[1]), "") << file << ": " << line;
+      }
 }
 
 TEST(House, NothingElseLiesAtTheTop) {
