@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iomanip>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "model/recurrence.h"
@@ -111,6 +112,19 @@ std::string format_passkey_table(const std::vector<PasskeyCell>& cells, const Ru
     out << (cells[i].segments > longest ? "   beyond those trained\n" : "\n");
   }
   return out.str();
+}
+
+std::string passkey_json(const std::vector<PasskeyCell>& cells) {
+  nlohmann::ordered_json json;
+  for (const PasskeyCell& cell : cells)
+    json.push_back({{"segments", cell.segments},
+                    {"position", enum_names(cell.position)[static_cast<int>(cell.position)].first},
+                    {"memory", cell.memory},
+                    {"prompts", cell.prompts},
+                    {"exact", cell.exact},
+                    {"digits", cell.digits},
+                    {"right_digits", cell.right_digits}});
+  return json.dump(2) + "\n";
 }
 
 }  // namespace infini

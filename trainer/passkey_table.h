@@ -32,4 +32,7 @@ std::vector<std::int64_t> passkey_lengths(const RunConfig& config);
 // Rows of exact-match percentages, for the terminal.
 std::string format_passkey_table(const std::vector<PasskeyCell>& cells, const RunConfig& config);
 
+// The same as a JSON list.
+std::string passkey_json(const std::vector<PasskeyCell>& cells);
+
 }  // namespace infini

@@ -2,8 +2,6 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "data/passkey_source.h"
 #include "distributed/world.h"
@@ -17,6 +15,7 @@
 #include "trainer/progress.h"
 #include "trainer/signals.h"
 #include "trainer/tensorboard.h"
+#include "trainer/text_file.h"
 #include "trainer/training.h"
 
 namespace infini {
@@ -36,12 +35,6 @@ fs::path fresh_directory(const fs::path& name) {
   fs::path directory = name;
   for (int i = 2; fs::exists(directory / "metrics.jsonl"); ++i) directory = text(name.string(), "-", i);
   return directory;
-}
-
-void write_text(const fs::path& file, const std::string& content) {
-  std::ofstream out(file, std::ios::binary | std::ios::trunc);
-  out << content;
-  check<DeviceError>(out.flush().good(), "cannot write ", file.string());
 }
 
 struct RunData {
@@ -141,16 +134,13 @@ void evaluate_validation(Training& training, Reporter& reporter) {
 
 void report_passkeys(Training& training, const RunData& data, const fs::path& directory) {
   const std::vector<PasskeyCell> cells = passkey_table(training.model(), data.tokenizer(), training.config());
-  nlohmann::ordered_json json;
-  for (const PasskeyCell& cell : cells)
-    json.push_back({{"segments", cell.segments}, {"position", enum_names(cell.position)[static_cast<int>(cell.position)].first},
-                    {"memory", cell.memory}, {"prompts", cell.prompts}, {"exact", cell.exact}, {"digits", cell.digits},
-                    {"right_digits", cell.right_digits}});
-  write_text(directory / "passkey.json", json.dump(2) + "\n");
+  write_text(directory / "passkey.json", passkey_json(cells));
   fmt::print("{}", format_passkey_table(cells, training.config()));
 }
 
 int train(const TrainOptions& options) {
+  const World world;
+  world.require_single("train");
   RunConfig config = read_config_file<RunConfig>(options.config, options.overrides);
   const fs::path directory = options.resume ? fs::path(config.directory) : fresh_directory(config.directory);
   config.directory = directory.string();

@@ -1,0 +1,91 @@
+// infini evaluate: perplexity of whole documents, or the passkey table of a model trained on generated rows.
+#include <spdlog/fmt/fmt.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+
+#include "data/passkey_source.h"
+#include "distributed/world.h"
+#include "trainer/commands.h"
+#include "trainer/exit_codes.h"
+#include "trainer/loaded_model.h"
+#include "trainer/passkey_table.h"
+#include "trainer/perplexity.h"
+#include "trainer/progress.h"
+#include "trainer/text_file.h"
+
+namespace infini {
+namespace {
+
+struct EvaluateOptions {
+  std::string path;
+  std::vector<std::string> overrides;
+  std::string store;
+  std::string split = "test";
+  std::string output;
+  bool memory_off = false;
+};
+
+// One line that follows the documents while they are read.
+class DocumentProgress {
+ public:
+  void operator()(std::int64_t documents, std::int64_t tokens) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    progress_.update({.step = documents, .elapsed_seconds = seconds,
+                      .tokens_per_second = static_cast<double>(tokens) / seconds,
+                      .peak_bytes = memory_statistics(Device::kCpu).peak_bytes});
+  }
+
+ private:
+  Progress progress_{1};
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+int evaluate(const EvaluateOptions& options) {
+  const World world;
+  world.require_single("evaluate");
+  LoadedModel loaded = load_model(options.path, options.overrides);
+  loaded.model->use_memory(!options.memory_off);
+  fmt::print("{} (step {}){}\n", loaded.checkpoint.string(), loaded.step, options.memory_off ? ", memory off" : "");
+
+  if (loaded.config.data.source == DataKind::kPasskey && options.store.empty()) {
+    const auto tokenizer = passkey_tokenizer(loaded.config.data.passkey.tokens);
+    const std::vector<PasskeyCell> cells = passkey_table(*loaded.model, *tokenizer, loaded.config);
+    fmt::print("{}", format_passkey_table(cells, loaded.config));
+    if (!options.output.empty()) write_text(options.output, passkey_json(cells));
+    return kExitDone;
+  }
+
+  const std::filesystem::path folder = options.store.empty() ? loaded.config.data.store : options.store;
+  const auto store = TokenStore::open(folder / (options.split + ".h5"));
+  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(), " holds no tokenizer");
+  store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
+  DocumentProgress progress;
+  const PerplexityReport report = measure_perplexity(
+      *loaded.model, *store,
+      {.segments_at_once = loaded.config.evaluate.segments_at_once,
+       .document_tokens = loaded.config.evaluate.document_tokens},
+      std::ref(progress));
+  fmt::print("{}", format_perplexity(report));
+  fmt::print("peak memory {}\n", bytes_text(memory_statistics(Device::kCpu).peak_bytes));
+  if (!options.output.empty()) write_text(options.output, perplexity_json(report));
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_evaluate(CLI::App& app, int& exit_code) {
+  const auto options = std::make_shared<EvaluateOptions>();
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "perplexity of whole documents read with the memory carried, or the passkey table");
+  command->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")->required();
+  command->add_option("overrides", options->overrides, "key=value on top of its configuration");
+  command->add_option("--store", options->store, "folder of token stores; default: the one it was trained on");
+  command->add_option("--split", options->split, "train, validation or test")->capture_default_str();
+  command->add_option("--output", options->output, "also write the figures to this JSON file");
+  command->add_flag("--memory-off", options->memory_off, "close every gate: what local attention does alone");
+  command->callback([options, &exit_code] { exit_code = evaluate(*options); });
+}
+
+}  // namespace infini

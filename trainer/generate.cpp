@@ -1,0 +1,69 @@
+// infini generate: continues a prompt of any length. The prompt is read segment by segment into the memory, then tokens are
+// drawn one by one.
+#include <iostream>
+#include <memory>
+
+#include "distributed/world.h"
+#include "model/decoder.h"
+#include "trainer/commands.h"
+#include "trainer/exit_codes.h"
+#include "trainer/loaded_model.h"
+#include "trainer/sampling.h"
+#include "trainer/text_file.h"
+
+namespace infini {
+namespace {
+
+struct GenerateOptions {
+  std::string path;
+  std::string prompt, prompt_file;
+  std::int64_t tokens = 200;
+  std::uint64_t seed = 1;
+  SamplingOptions sampling{.temperature = 0.8, .top_k = 0, .top_p = 0.95};
+};
+
+int generate(const GenerateOptions& options) {
+  const World world;
+  world.require_single("generate");
+  check<ConfigError>(options.prompt.empty() || options.prompt_file.empty(), "generate: give --prompt or --prompt-file, not both");
+  const LoadedModel loaded = load_model(options.path);
+  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(), " holds no tokenizer");
+  const std::string prompt = options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file);
+  const std::vector<std::int32_t> encoded = loaded.tokenizer->encode(prompt);
+  std::vector<std::int32_t> next{loaded.tokenizer->end_of_text()};
+  next.insert(next.end(), encoded.begin(), encoded.end());
+
+  std::cout << prompt << std::flush;
+  Decoder decoder(*loaded.model);
+  const RandomKey key{.seed = options.seed, .step = 0, .site = 0x67656E};
+  for (std::int64_t i = 0; i < options.tokens; ++i) {
+    const std::vector<float> logits = decoder.next_logits(next);
+    const std::int32_t token = sample_token(logits, options.sampling, key, static_cast<std::uint64_t>(i));
+    if (token == loaded.tokenizer->end_of_text()) break;
+    next = {token};
+    std::cout << loaded.tokenizer->decode(next) << std::flush;
+  }
+  std::cout << '\n';
+  return kExitDone;
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, int& exit_code) {
+  const auto options = std::make_shared<GenerateOptions>();
+  CLI::App* command = app.add_subcommand("generate", "continue a prompt of any length");
+  command->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")->required();
+  command->add_option("--prompt", options->prompt, "what to continue");
+  command->add_option("--prompt-file", options->prompt_file, "the same from a file; - is standard input");
+  command->add_option("--tokens", options->tokens, "at most so many new tokens")->capture_default_str();
+  command->add_option("--temperature", options->sampling.temperature, "0: always the most likely token")->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--top-k", options->sampling.top_k, "only the k most likely; 0: all")->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--top-p", options->sampling.top_p, "only the most likely that together reach this probability")
+      ->capture_default_str()->check(CLI::Range(0.0, 1.0));
+  command->add_option("--seed", options->seed, "the same seed draws the same text")->capture_default_str();
+  command->callback([options, &exit_code] { exit_code = generate(*options); });
+}
+
+}  // namespace infini
