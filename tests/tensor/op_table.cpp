@@ -1,0 +1,260 @@
+#include "tests/tensor/op_table.h"
+
+#include "tensor/ops/activation.h"
+#include "tensor/ops/attention.h"
+#include "tensor/ops/cross_entropy.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/embedding.h"
+#include "tensor/ops/norm.h"
+#include "tensor/ops/product.h"
+#include "tensor/ops/rotary.h"
+
+namespace infini {
+namespace {
+
+using reference::Arrays;
+using reference::Ids;
+using reference::Marks;
+using In = const std::vector<Tensor>&;
+using Plain = const Arrays&;
+
+constexpr double kBase = 100;  // of the rotary angles
+
+template <class T>
+Tensor tensor(const std::vector<T>& values) {
+  return values.empty() ? Tensor{} : Tensor::of(values, {static_cast<std::int64_t>(values.size())});
+}
+
+// Marks that are 0 at every `hole`th place.
+Marks marks(std::int64_t count, int hole) {
+  Marks result(count, 1);
+  for (std::int64_t i = 0; i < count; i += hole) result[i] = 0;
+  return result;
+}
+
+Ids ids(std::int64_t count, std::int32_t bound) {
+  Ids result(count);
+  for (std::int64_t i = 0; i < count; ++i) result[i] = static_cast<std::int32_t>(i * i * 7 % bound);
+  return result;
+}
+
+Input rows(const HeadLayout& n, std::int64_t width) { return {.shape = {n.rows(), width}}; }
+Input state(const Shape& shape, double low = -1.5) {
+  return {.shape = shape, .role = Role::kState, .low = low, .high = 1.5};
+}
+// A normaliser, positive as sums of sigma(K) are, with the numbers of segment 0 replaced.
+Input normalizer(const HeadLayout& n, double first_segment) {
+  Input input = state(n.normalizer_shape(), 0.5);
+  input.edit = [count = n.kv_heads * n.head_width, first_segment](std::vector<double>& values) {
+    std::fill_n(values.begin(), count, first_segment);
+  };
+  return input;
+}
+
+OpCase rotate_case(const std::string& name, const HeadLayout& n, std::int64_t first) {
+  return {name,
+          {rows(n, n.qkv_width())},
+          [=](In in) {
+            const Tensor table = rotary_table(first + n.tokens, n.head_width, kBase,
+                                              accumulator_of(in[0].dtype()), Device::kCpu);
+            return std::vector{rotate(in[0], table, n, first)};
+          },
+          [=](Plain in, Plain) { return Arrays{reference::rotate(in[0], n, kBase, first)}; }};
+}
+
+OpCase attention_case(const std::string& name, const HeadLayout& n) {
+  return {
+      name,
+      {rows(n, n.rotated_width()), rows(n, n.qkv_width())},
+      [=](In in) { return std::vector{local_attention(in[0], in[1], n, 0.7)}; },
+      [=](Plain in, Plain) { return Arrays{reference::local_attention(in[0], in[1], n, 0.7)}; }};
+}
+
+OpCase sums_case(const std::string& name, const HeadLayout& n, const Marks& keep) {
+  return {name,
+          {rows(n, n.qkv_width())},
+          [=](In in) {
+            const MemorySums sums = memory_sums(in[0], tensor(keep), n);
+            return std::vector{sums.matrix, sums.normalizer};
+          },
+          [=](Plain in, Plain) { return reference::memory_sums(in[0], keep, n); }};
+}
+
+// eps is large so that in segment 0, where the normaliser is small, the denominator is clamped.
+OpCase overlap_case(const std::string& name, const HeadLayout& n, const Marks& keep) {
+  return {name,
+          {rows(n, n.qkv_width()), normalizer(n, 1e-3)},
+          [=](In in) { return std::vector{memory_overlap(in[0], tensor(keep), in[1], n, 0.1)}; },
+          [=](Plain in, Plain) {
+            return Arrays{reference::memory_overlap(in[0], in[1], keep, n, 0.1)};
+          }};
+}
+
+OpCase recall_case(const std::string& name, const HeadLayout& n, double first_normalizer,
+                   bool bypass) {
+  const RecallOptions options{.eps = 0.1, .bypass_empty = bypass};
+  return {name,
+          {rows(n, n.qkv_width()), state(n.matrix_shape()), normalizer(n, first_normalizer),
+           state({n.heads}), rows(n, n.query_width())},
+          [=](In in) {
+            return std::vector{memory_recall(in[0], in[1], in[2], in[3], in[4], n, options)};
+          },
+          [=](Plain in, Plain) {
+            return Arrays{reference::memory_recall(in[0], in[1], in[2], in[3], in[4], n, options)};
+          }};
+}
+
+OpCase scan_case(const std::string& name, const reference::ScanCase& n, bool affine, bool initial) {
+  const Shape sums{n.batch, n.segments, n.heads, n.width, n.width};
+  std::vector<Input> inputs{state(sums)};
+  if (affine) inputs.push_back(state(sums, -0.5));
+  if (initial) inputs.push_back(state({n.batch, n.heads, n.width, n.width}));
+  const auto optional = [=](const auto& in, bool given, std::size_t at) {
+    return given ? in[at] : std::decay_t<decltype(in[at])>{};
+  };
+  const auto plain = [=](Plain in, const Arrays& constant) {
+    return reference::scan(optional(in, affine, 1), in[0], optional(in, initial, affine ? 2 : 1), n,
+                           constant);
+  };
+  return {name, inputs,
+          [=](In in) {
+            ScanBorders borders{.resets = tensor(n.resets), .detach = n.detach};
+            if (borders.resets) borders.resets = borders.resets.reshape({n.batch, n.segments});
+            const Tensor first = optional(in, initial, affine ? 2 : 1);
+            const Scan out =
+                affine ? affine_scan(in[1], in[0], first, borders) : scan(in[0], first, borders);
+            return std::vector{out.before, out.after};
+          },
+          [=](Plain in, Plain constant) { return plain(in, plain(constant, {})); }};
+}
+
+OpCase loss_case(const std::string& name, std::int64_t count, std::int64_t width,
+                 std::int64_t vocabulary, bool weighted, int differences) {
+  Ids targets = ids(count, static_cast<std::int32_t>(vocabulary));
+  for (std::int64_t i = 2; i < count; i += 5) targets[i] = -1;
+  std::vector<float> weights;
+  for (std::int64_t i = 0; weighted && i < count; ++i) weights.push_back(0.25f * (i % 4));
+  return {name,
+          {{.shape = {count, width}}, {.shape = {vocabulary, width}, .role = Role::kWeight}},
+          [=](In in) {
+            const CrossEntropy out =
+                cross_entropy(in[0], in[1], tensor(targets), tensor(weights), 0.3);
+            return std::vector{out.loss, out.nll};
+          },
+          [=](Plain in, Plain) {
+            return reference::cross_entropy(in[0], in[1], targets, {weights.begin(), weights.end()},
+                                            0.3);
+          },
+          true,
+          differences};
+}
+
+std::vector<OpCase> make_table() {
+  const HeadLayout mha{
+      .batch = 2, .segments = 3, .tokens = 5, .heads = 2, .kv_heads = 2, .head_width = 4};
+  const HeadLayout gqa{
+      .batch = 1, .segments = 2, .tokens = 7, .heads = 4, .kv_heads = 2, .head_width = 6};
+  const auto attention_of = [](std::int64_t tokens) {
+    return HeadLayout{
+        .batch = 1, .segments = 2, .tokens = tokens, .heads = 2, .kv_heads = 1, .head_width = 4};
+  };
+  const reference::ScanCase scans{2, 4, 2, 3, {}, {}};
+  reference::ScanCase resets = scans, detach = scans;
+  resets.resets = {0, 0, 1, 0, 1, 0, 0, 1};
+  detach.resets = {0, 1, 0, 0, 0, 0, 0, 0};
+  detach.detach = {0, 0, 1, 0};
+  const Input weight{.shape = {9, 40}, .role = Role::kWeight};
+  const Input norm{.shape = {40}, .role = Role::kState, .low = 0.5};
+  const Ids tokens = ids(12, 7);
+
+  return {
+      {"linear",
+       {{.shape = {2, 3, 40}}, weight},
+       [](In in) { return std::vector{linear(in[0], in[1])}; },
+       [](Plain in, Plain) { return Arrays{reference::linear(in[0], in[1], 40)}; }},
+      {"linear over many rows",
+       {{.shape = {700, 40}}, weight},
+       [](In in) { return std::vector{linear(in[0], in[1])}; },
+       [](Plain in, Plain) { return Arrays{reference::linear(in[0], in[1], 40)}; },
+       false,
+       10},
+      {"add",
+       {{.shape = {3, 40}}, {.shape = {3, 40}}},
+       [](In in) { return std::vector{add(in[0], in[1])}; },
+       [](Plain in, Plain) { return Arrays{reference::add(in[0], in[1])}; }},
+      {"add to itself",
+       {{.shape = {3, 40}}},
+       [](In in) { return std::vector{add(in[0], in[0])}; },
+       [](Plain in, Plain) { return Arrays{reference::add(in[0], in[0])}; }},
+      {"rms_norm",
+       {{.shape = {3, 40}}, norm},
+       [](In in) { return std::vector{rms_norm(in[0], in[1], 1e-3)}; },
+       [](Plain in, Plain) { return Arrays{reference::rms_norm(in[0], in[1], 1e-3)}; }},
+      {"rms_norm over many rows",
+       {{.shape = {150, 40}}, norm},
+       [](In in) { return std::vector{rms_norm(in[0], in[1], 1e-3)}; },
+       [](Plain in, Plain) { return Arrays{reference::rms_norm(in[0], in[1], 1e-3)}; },
+       false,
+       10},
+      {"add_rms_norm",
+       {{.shape = {3, 40}}, {.shape = {3, 40}}, norm},
+       [](In in) {
+         const ResidualNorm out = add_rms_norm(in[0], in[1], in[2], 1e-3);
+         return std::vector{out.sum, out.y};
+       },
+       [](Plain in, Plain) {
+         const auto sum = reference::add(in[0], in[1]);
+         return Arrays{sum, reference::rms_norm(sum, in[2], 1e-3)};
+       }},
+      {"relu",
+       {{.shape = {5, 21}}},
+       [](In in) { return std::vector{relu(in[0])}; },
+       [](Plain in, Plain) { return Arrays{reference::relu(in[0])}; }},
+      {"gelu",
+       {{.shape = {5, 21}, .low = -5, .high = 5}},
+       [](In in) { return std::vector{gelu(in[0])}; },
+       [](Plain in, Plain) { return Arrays{reference::gelu(in[0])}; }},
+      {"swiglu",
+       {{.shape = {5, 22}, .low = -4, .high = 4}},
+       [](In in) { return std::vector{swiglu(in[0])}; },
+       [](Plain in, Plain) { return Arrays{reference::swiglu(in[0], 11)}; }},
+      {"embedding",
+       {{.shape = {7, 10}, .role = Role::kWeight}},
+       [=](In in) { return std::vector{embedding(tensor(tokens), in[0])}; },
+       [=](Plain in, Plain) { return Arrays{reference::embedding(tokens, in[0], 10)}; }},
+      rotate_case("rotate", mha, 0),
+      rotate_case("rotate from position 3, grouped heads", gqa, 3),
+      attention_case("local_attention", mha),
+      attention_case("local_attention, grouped heads", gqa),
+      attention_case("local_attention of 1 token", attention_of(1)),
+      attention_case("local_attention of 64 tokens", attention_of(64)),
+      attention_case("local_attention of 130 tokens", attention_of(130)),
+      sums_case("memory_sums", mha, {}),
+      sums_case("memory_sums with padding, grouped heads", gqa, marks(gqa.rows(), 3)),
+      overlap_case("memory_overlap", mha, {}),
+      overlap_case("memory_overlap with padding, grouped heads", gqa, marks(gqa.rows(), 3)),
+      recall_case("memory_recall", mha, 0.7, false),
+      recall_case("memory_recall with a clamped denominator, grouped heads", gqa, 1e-3, false),
+      recall_case("memory_recall of an empty memory", mha, 0, false),
+      recall_case("memory_recall bypassing an empty memory, grouped heads", gqa, 0, true),
+      recall_case("memory_recall with nothing to bypass", mha, 0.7, true),
+      scan_case("scan", scans, false, false),
+      scan_case("scan with an initial state and resets", resets, false, true),
+      scan_case("scan detached before segment 2", detach, false, true),
+      scan_case("affine_scan", scans, true, false),
+      scan_case("affine_scan with an initial state and resets", resets, true, true),
+      scan_case("affine_scan detached before segment 2", detach, true, true),
+      loss_case("cross_entropy", 12, 10, 33, false, 40),
+      loss_case("cross_entropy with weights", 12, 10, 33, true, 40),
+      loss_case("cross_entropy in two chunks", 17, 2, 131073, true, 5),
+  };
+}
+
+}  // namespace
+
+const std::vector<OpCase>& op_table() {
+  static const std::vector<OpCase> table = make_table();
+  return table;
+}
+
+}  // namespace infini

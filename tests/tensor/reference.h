@@ -1,0 +1,49 @@
+// Every op of tensor/ops by plain loops in fp64, formula after formula: what the op table compares
+// with.
+#pragma once
+
+#include <vector>
+
+#include "tensor/ops/heads.h"
+#include "tensor/ops/memory.h"
+#include "tensor/ops/scan.h"
+
+namespace infini::reference {
+
+using Array = std::vector<double>;
+using Arrays = std::vector<Array>;
+using Ids = std::vector<std::int32_t>;
+using Marks = std::vector<std::uint8_t>;  // empty: none given
+
+Array linear(const Array& x, const Array& weight, std::int64_t width);
+Array add(const Array& x, const Array& y);
+Array rms_norm(const Array& x, const Array& weight, double eps);
+Array relu(const Array& x);
+Array gelu(const Array& x);
+Array swiglu(const Array& x, std::int64_t inner);
+Array embedding(const Ids& tokens, const Array& table, std::int64_t width);
+Array rotate(const Array& qkv, const HeadLayout& layout, double base, std::int64_t first_position);
+Array local_attention(const Array& rotated, const Array& qkv, const HeadLayout& layout,
+                      double scale);
+// {matrix, normalizer}
+Arrays memory_sums(const Array& qkv, const Marks& keep, const HeadLayout& layout);
+Array memory_overlap(const Array& qkv, const Array& normalizer, const Marks& keep,
+                     const HeadLayout& layout, double eps);
+Array memory_recall(const Array& qkv, const Array& matrix, const Array& normalizer,
+                    const Array& gate, const Array& local, const HeadLayout& layout,
+                    const RecallOptions& options);
+// {loss, nll}
+Arrays cross_entropy(const Array& x, const Array& weight, const Ids& targets, const Array& weights,
+                     double scale);
+
+// {before, after} of states of `heads` matrices [width, width], or of heads * width * width numbers
+// each for itself when `overlap` is empty. Where detach[s] is 1 the state before segment s is the
+// one `constant` holds (as returned by a scan), so that differences do not see across that border.
+struct ScanCase {
+  std::int64_t batch, segments, heads, width;
+  Marks resets, detach;
+};
+Arrays scan(const Array& overlap, const Array& sums, const Array& initial, const ScanCase& sizes,
+            const Arrays& constant = {});
+
+}  // namespace infini::reference
