@@ -119,7 +119,7 @@ fs::path save_checkpoint(const fs::path& run, std::int64_t step, const Checkpoin
                          const SaveOptions& options) {
   check(options.ranks == 1 || options.all_agree, "save_checkpoint: ", options.ranks,
         " ranks need all_agree");
-  const fs::path directory = run / "checkpoints" / step_name(step);
+  fs::path directory = run / "checkpoints" / step_name(step);
   fs::path temporary = directory;
   temporary += kTemporary;
   const bool first = options.rank == 0;

@@ -36,7 +36,6 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(36);
   infini::add_prepare(app, exit_code);
   infini::add_train(app, exit_code);
-  infini::add_train(app, exit_code);
   infini::add_evaluate(app, exit_code);
   infini::add_score(app, exit_code);
   infini::add_generate(app, exit_code);
