@@ -1,6 +1,9 @@
 // The `infini` program: reads the command line and runs one command.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,9 +27,18 @@ void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
       infini::text("unknown command ", name, "; ", infini::name_hint(name, known)));
 }
 
+// GNU OpenMP's threads burn their core while they wait for each other, which on a machine that is busy with something else
+// slows a step several times over. It reads its settings before main, so the program starts itself again with them.
+void yield_while_waiting(char** argv) {
+  if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
+  setenv("GOMP_SPINCOUNT", "1000", 1);  // a few microseconds
+  execv("/proc/self/exe", argv);        // returns only where there is no /proc; then things stay as they are
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  yield_while_waiting(argv);
   infini::set_up_logging();
   int exit_code = infini::kExitDone;
 
@@ -40,6 +52,7 @@ int main(int argc, char** argv) {
   infini::add_score(app, exit_code);
   infini::add_generate(app, exit_code);
   infini::add_inspect(app, exit_code);
+  infini::add_bench(app, exit_code);
 
   return infini::guarded([&] {
     refuse_unknown_command(app, argc, argv);
