@@ -317,12 +317,16 @@ void check_state(const char* who, const Tensor& qkv, const Tensor& state, const 
         state.dtype(), state.shape(), ", expected ", accumulator_of(qkv.dtype()), shape);
 }
 
+void check_keep(const char* who, const Tensor& keep, const HeadLayout& layout) {
+  check(!keep || keep.size() == layout.rows(), who, ": keep has ", keep.size(), " marks for ",
+        layout.rows(), " rows");
+}
+
 }  // namespace
 
 MemorySums memory_sums(const Tensor& qkv, const Tensor& keep, const HeadLayout& layout) {
   layout.check_rows("memory_sums", qkv, layout.qkv_width());
-  check(!keep || keep.size() == layout.rows(), "memory_sums: keep has ", keep.size(), " marks for ",
-        layout.rows(), " rows");
+  check_keep("memory_sums", keep, layout);
   const DType full = accumulator_of(qkv.dtype());
   const Tensor matrix = Tensor::empty(layout.matrix_shape(), full, qkv.device());
   const Tensor normalizer = Tensor::empty(layout.normalizer_shape(), full, qkv.device());
@@ -340,6 +344,7 @@ MemorySums memory_sums(const Tensor& qkv, const Tensor& keep, const HeadLayout& 
 Tensor memory_overlap(const Tensor& qkv, const Tensor& keep, const Tensor& normalizer,
                       const HeadLayout& layout, double eps) {
   layout.check_rows("memory_overlap", qkv, layout.qkv_width());
+  check_keep("memory_overlap", keep, layout);
   check_state("memory_overlap", qkv, normalizer, layout.normalizer_shape());
   const Tensor overlap = Tensor::empty(layout.matrix_shape(), normalizer.dtype(), qkv.device());
   const MemoryKernels& device = on<cpu_memory>(qkv.device());

@@ -85,6 +85,9 @@ Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
   layout.check_rows("rotate", qkv, layout.qkv_width());
   check(first_position + layout.tokens <= table.shape()[0], "rotate: position ",
         first_position + layout.tokens - 1, " in a table of ", table.shape()[0]);
+  const DType full = accumulator_of(qkv.dtype());
+  check(table.shape()[-1] == layout.head_width && table.dtype() == full, "rotate: the table is ",
+        table.dtype(), table.shape(), ", expected ", full, "[..., ", layout.head_width, "]");
   const Tensor rotated = Tensor::empty({layout.rows(), layout.rotated_width()}, qkv.dtype(), qkv.device());
   const RotaryKernels& device = on<cpu_rotary>(qkv.device());
   device.rotate(qkv, table, layout, first_position, rotated);
