@@ -1,0 +1,180 @@
+#include "tensor/tape.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tensor/ops/activation.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/norm.h"
+#include "tensor/ops/product.h"
+
+namespace infini {
+namespace {
+
+using testing::Each;
+using testing::ElementsAre;
+using testing::ThrowsMessage;
+
+Tensor row(const std::vector<double>& values) {
+  return Tensor::of(values, {static_cast<std::int64_t>(values.size())});
+}
+
+// An op that does nothing but write its name into `log` when backward reaches it.
+Tensor logged(const Tensor& x, const std::string& name, std::vector<std::string>& log) {
+  return record(x.clone(), {x}, [name, &log](const Tensor& dy, Gradients& gradients) {
+    log.push_back(name);
+    add_into(gradients.of(0), dy);
+  });
+}
+
+std::int64_t in_use() { return memory_statistics(Device::kCpu).in_use_bytes; }
+
+TEST(Tape, RunsEntriesNewestFirst) {
+  Tape tape;
+  std::vector<std::string> log;
+  const Tensor x = tape.watch(row({1, 2}));
+  const Tensor y = logged(logged(logged(x, "a", log), "b", log), "c", log);
+  EXPECT_EQ(tape.entries(), 3u);
+  tape.seed(y, row({5, 7}));
+  tape.backward();
+  EXPECT_THAT(log, ElementsAre("c", "b", "a"));
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(5, 7));
+  EXPECT_EQ(tape.entries(), 0u);
+}
+
+TEST(Tape, SkipsEntriesThatNothingReaches) {
+  Tape tape;
+  std::vector<std::string> log;
+  const Tensor x = tape.watch(row({1})), other = tape.watch(row({1}));
+  const Tensor y = logged(x, "reached", log);
+  logged(logged(y, "aside", log), "further aside", log);
+  logged(other, "elsewhere", log);
+  tape.seed(y, row({1}));
+  tape.backward();
+  EXPECT_THAT(log, ElementsAre("reached"));
+  EXPECT_FALSE(tape.gradient(other));
+}
+
+TEST(Tape, RecordsOnlyWhatDependsOnSomethingWatched) {
+  Tape tape;
+  const Tensor plain = row({1, 2});
+  EXPECT_EQ(add(plain, plain).tape(), nullptr);
+  EXPECT_EQ(relu(tape.watch(plain)).tape(), &tape);
+  EXPECT_EQ(tape.entries(), 1u);
+}
+
+TEST(Tape, LetsGoOfWhatAnEntryHoldsWhenItIsPopped) {
+  constexpr std::int64_t kBytes = 8 << 15;
+  const Tensor gradient = Tensor::zeros({1 << 15}, DType::kFloat64);
+  const std::int64_t before = in_use();
+  Tape tape;
+  std::vector<std::int64_t> held;  // when backward is at each entry
+  Tensor y = tape.watch(Tensor::zeros({1 << 15}, DType::kFloat64), gradient);
+  for (int i = 0; i < 4; ++i) {
+    y = gelu(y);  // keeps its input
+    y = record(y.clone(), {y}, [&held](const Tensor& dy, Gradients& gradients) {
+      held.push_back(in_use());
+      add_into(gradients.of(0), dy);
+    });
+  }
+  const Tensor seed = Tensor::zeros({1 << 15}, DType::kFloat64);
+  EXPECT_GE(in_use() - before, 5 * kBytes);
+  tape.seed(y, seed);
+  y = {};
+  tape.backward();
+  ASSERT_EQ(held.size(), 4u);
+  for (std::size_t i = 1; i < held.size(); ++i) EXPECT_LE(held[i], held[i - 1] - kBytes / 2);
+  EXPECT_LT(in_use() - before, 2 * kBytes);  // the seed alone
+}
+
+TEST(Tape, DoesNotHoldTheElementsOfInputsThatBackwardDoesNotRead) {
+  Tape tape;
+  const std::int64_t before = in_use();
+  Tensor sum = tape.watch(Tensor::zeros({1 << 15}, DType::kFloat64));
+  for (int i = 0; i < 8; ++i) sum = add(sum, sum);
+  EXPECT_LT(in_use() - before, 2 * (8 << 15));  // of nine tensors the last one
+}
+
+TEST(Tape, AddsTheGradientsOfEveryUse) {
+  Tape tape;
+  const Tensor x = tape.watch(row({1, 2}));
+  const Tensor y = add(add(x, x), x);
+  tape.seed(y, row({1, 10}));
+  tape.backward();
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(3, 30));
+}
+
+TEST(Tape, AddsToTheCallersBuffer) {
+  Tape tape;
+  const Tensor gradient = row({100, 200});
+  const Tensor value = row({1, 2});
+  const Tensor y = add(tape.watch(value, gradient), tape.watch(value, gradient));  // watched twice
+  tape.seed(y, row({1, 10}));
+  tape.backward();
+  EXPECT_THAT(gradient.to_vector<double>(), ElementsAre(102, 220));
+}
+
+TEST(Tape, KeepsGradientsOfTwoHandlesApart) {
+  Tape tape;
+  const Tensor value = row({1, -2});
+  const Tensor a = tape.watch(value), b = tape.watch(value);
+  tape.seed(add(relu(a), b), row({1, 10}));
+  tape.backward();
+  EXPECT_THAT(tape.gradient(a).to_vector<double>(), ElementsAre(1, 0));
+  EXPECT_THAT(tape.gradient(b).to_vector<double>(), ElementsAre(1, 10));
+}
+
+TEST(Tape, AddsSeedsAndTakesThemInAnyShapeOfTheSameSize) {
+  Tape tape;
+  const Tensor x = tape.watch(row({1, 2}));
+  const Tensor y = relu(x.reshape({2, 1}));
+  tape.seed(y, row({1, 10}));
+  tape.seed(y, row({2, 20}).reshape({1, 2}));
+  tape.backward();
+  EXPECT_EQ(tape.gradient(x).shape(), (Shape{2}));
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(3, 30));
+}
+
+TEST(Tape, HandsAnEmptyGradientToAnOutputThatNobodyUsed) {
+  for (const bool use_sum : {true, false}) {
+    Tape tape;
+    const Tensor x = tape.watch(row({3, 4})), weight = row({1, 1});
+    const ResidualNorm out = add_rms_norm(x, row({0, 0}), weight, 1e-6);
+    tape.seed(use_sum ? out.sum : out.y, row({1, 1}));
+    tape.backward();
+    if (use_sum) {
+      EXPECT_THAT(tape.gradient(x).to_vector<double>(), Each(1));
+    }
+  }
+}
+
+TEST(Tape, StartsFromAScalarWithGradientOne) {
+  Tape tape;
+  const Tensor x = tape.watch(Tensor::of(std::vector<double>{3}, {1, 1}));
+  tape.backward(linear(x, Tensor::of(std::vector<double>{5}, {1, 1})));
+  EXPECT_EQ(tape.gradient(x).item(), 5);
+}
+
+TEST(Tape, RefusesWhatItCannotDifferentiate) {
+  Tape tape, another;
+  const Tensor x = tape.watch(row({1, 2})), y = another.watch(row({1, 2}));
+  EXPECT_THAT([&] { add(x, y); }, ThrowsMessage<Error>("an op with inputs on two tapes"));
+  EXPECT_THAT(
+      [&] {
+        tape.seed(y, row({1, 2}));
+      },
+      ThrowsMessage<Error>("this tape does not watch the tensor"));
+  EXPECT_THAT([&] { (void)tape.gradient(x.unwatched()); },
+              ThrowsMessage<Error>("this tape does not watch the tensor"));
+  EXPECT_THAT([&] { tape.backward(x); },
+              ThrowsMessage<Error>("backward: expected a scalar, got shape [2]"));
+  EXPECT_THAT(
+      [&] {
+        tape.watch(row({1, 2}), row({1}));
+      },
+      ThrowsMessage<Error>("watch: a gradient of shape [1] for a value of shape [2]"));
+  EXPECT_THAT([&] { tape.seed(x, row({1})); }, ThrowsMessage<Error>("add_into: [1] into [2]"));
+}
+
+}  // namespace
+}  // namespace infini
