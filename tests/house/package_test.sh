@@ -10,7 +10,7 @@ trap 'rm -rf "$place"' EXIT
 
 cmake --install "$build" --prefix "$place/usr" >"$place/log" || { tail "$place/log"; exit 1; }
 "$place/usr/bin/infini" --help | grep -q train
-cmake -S "$source/tests/house/package" -B "$place/build" -DCMAKE_BUILD_TYPE=Release \
+cmake -G Ninja -S "$source/tests/house/package" -B "$place/build" -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_PREFIX_PATH="$place/usr" >"$place/log" || { tail -n 30 "$place/log"; exit 1; }
 cmake --build "$place/build" >"$place/log" || { tail -n 30 "$place/log"; exit 1; }
 "$place/build/uses_infini"
