@@ -63,8 +63,13 @@ class Row {
 void check_rows(const Rows& rows, const ModelConfig& config) {
   check(rows.segment_tokens >= 1 && rows.segment_tokens <= config.segment_tokens,
         "rows have segments of ", rows.segment_tokens, " tokens, the model is made for ", config.segment_tokens);
-  check(rows.targets.shape() == rows.tokens.shape(), "targets are ", rows.targets.shape(), ", tokens are ",
-        rows.tokens.shape());
+  const Shape& tokens = rows.tokens.shape();
+  check(tokens.rank() == 2 && tokens.size() > 0, "rows have no tokens: ", tokens);
+  check(rows.targets.shape() == tokens, "targets are ", rows.targets.shape(), ", tokens are ", tokens);
+  check(!rows.weights || rows.weights.shape() == tokens, "weights are ", rows.weights.shape(), ", tokens are ", tokens);
+  check(!rows.keep || rows.keep.shape() == tokens, "keep is ", rows.keep.shape(), ", tokens are ", tokens);
+  const Shape borders{rows.batch(), rows.segments()};
+  check(!rows.resets || rows.resets.shape() == borders, "resets are ", rows.resets.shape(), ", expected ", borders);
 }
 
 Memories watch(Tape& tape, const Memories& memory) {
@@ -104,6 +109,7 @@ Memories unwatched(const Memories& memory) {
 }  // namespace
 
 std::vector<Piece> cut_row(std::int64_t row_tokens, std::int64_t segment_tokens, std::int64_t most) {
+  check(most >= 1, "a piece of a row has at least 1 segment, got ", most);
   std::vector<Piece> pieces;
   const std::int64_t full = row_tokens / segment_tokens;
   for (std::int64_t first = 0; first < full; first += most)
@@ -156,7 +162,8 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
   for (std::size_t i = pieces.size(); i-- > 0;) {
     Tape tape;
     const Pass pass{.tape = &tape, .training = true, .key = key};
-    const Memories before = i > 0 || dmemory ? watch(tape, borders[i]) : borders[i];
+    const bool asked = i > 0 || dmemory;  // whether anyone wants the gradient of the memory before this piece
+    const Memories before = asked ? watch(tape, borders[i]) : borders[i];
     const InfiniTransformer::Output out = model_(pass, row.span(pieces[i]), before, options_.recompute_blocks);
     const CrossEntropy loss = model_.loss(pass, out.hidden, row.targets(pieces[i]), row.weights(pieces[i]), scale);
     row.place(pieces[i], loss.nll, result.nll);
@@ -165,7 +172,7 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
     tape.seed(loss.loss, Tensor::of(std::vector<double>{1}, {}).to(loss.loss.dtype()));
     seed(tape, out.memory, passed);
     tape.backward();
-    passed = gradients(tape, before);
+    if (asked) passed = gradients(tape, before);
     borders.pop_back();
   }
   if (dmemory) *dmemory = passed;
