@@ -21,11 +21,20 @@ MemoryState as_before(const MemoryState& state, const HeadLayout& layout, DType 
 Decoder::Decoder(const InfiniTransformer& model) : Decoder(model, empty_memories(model.config())) {}
 
 Decoder::Decoder(const InfiniTransformer& model, Memories memory) : model_(model), memory_(std::move(memory)) {
+  check(memory_.size() == model.blocks().size(), "decoder: a model of ", model.blocks().size(), " layers was given ",
+        memory_.size(), " memories");
   const HeadLayout window = layout(1, model.config().segment_tokens);
   const DType compute = model.parameters().compute();
   for (int layer = 0; layer < model.config().layers; ++layer)
     windows_.push_back({.qkv = Tensor::zeros({window.rows(), window.qkv_width()}, compute, model.device()),
                         .rotated = Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
+}
+
+// Memories are replaced, never written to, so that copies may share them; windows are written to.
+Decoder::Decoder(const Decoder& other)
+    : model_(other.model_), memory_(other.memory_), windows_(other.windows_), filled_(other.filled_),
+      position_(other.position_) {
+  for (Window& window : windows_) window = {.qkv = window.qkv.clone(), .rotated = window.rotated.clone()};
 }
 
 HeadLayout Decoder::layout(std::int64_t segments, std::int64_t tokens) const {

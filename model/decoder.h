@@ -12,6 +12,8 @@ class Decoder {
  public:
   explicit Decoder(const InfiniTransformer& model);
   Decoder(const InfiniTransformer& model, Memories memory);  // starts at the border of a segment
+  Decoder(const Decoder& other);                             // goes on from the same place by itself
+  Decoder& operator=(const Decoder&) = delete;
 
   // Takes the next tokens of the sequence (one or more), full segments through the model's forward pass and the rest
   // through the window. Returns the normalised hidden state of the last one [1, D].
