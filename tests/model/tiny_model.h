@@ -1,0 +1,196 @@
+// Models and rows small enough to compare to the last digit.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+
+#include "model/recurrence.h"
+
+namespace infini {
+
+struct Tiny {
+  MemoryRule memory = MemoryRule::kLinear;
+  int kv_heads = 2;  // of 2
+  int layers = 2;
+  std::int64_t segment_tokens = 5;
+  DType dtype = DType::kFloat64;
+  FirstSegment first_segment = FirstSegment::kGated;
+  double gate_mean = 0;
+};
+
+inline ModelConfig config_of(const Tiny& tiny) {
+  ModelConfig config;
+  config.layers = tiny.layers;
+  config.d_model = 12;
+  config.heads = 2;
+  config.kv_heads = tiny.kv_heads;
+  config.d_head = 6;
+  config.feed_forward = 16;
+  config.vocabulary = 23;
+  config.segment_tokens = tiny.segment_tokens;
+  config.memory = tiny.memory;
+  config.tied = false;
+  config.first_segment = tiny.first_segment;
+  config.gate_mean = tiny.gate_mean;
+  config.gate_deviation = 0.5;
+  config.init_deviation = 0.4;  // far from linear, so that nothing agrees by being small
+  return config;
+}
+
+inline InfiniTransformer model_of(const Tiny& tiny, std::uint64_t seed = 1) {
+  InfiniTransformer model(config_of(tiny), tiny.dtype, Device::kCpu);
+  model.parameters().initialise(seed);
+  return model;
+}
+
+inline Tensor random_ids(const Shape& shape, std::uint32_t site, int vocabulary = 23) {
+  std::vector<std::int32_t> ids(shape.size());
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<std::int32_t>(RandomKey{.seed = 6, .site = site}.below(i, vocabulary));
+  return Tensor::of(ids, shape);
+}
+
+// Rows of a model's segments: 2 rows of `tokens` tokens.
+inline Rows rows_of(std::int64_t tokens, std::int64_t segment_tokens = 5, std::int64_t batch = 2) {
+  return {.segment_tokens = segment_tokens,
+          .tokens = random_ids({batch, tokens}, 1),
+          .targets = random_ids({batch, tokens}, 2),
+          .weights = {},
+          .resets = {},
+          .keep = {}};
+}
+
+// Rows with everything at once: 5 full segments and a ragged one, resets, padding, weights, targets
+// that do not count.
+inline Rows rich_rows() {
+  Rows rows = rows_of(28);
+  for (std::int64_t i = 3; i < 56; i += 9) rows.targets.data<std::int32_t>()[i] = -1;
+  std::vector<float> weights(56);
+  for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = 0.25f * static_cast<float>(i % 5);
+  rows.weights = Tensor::of(weights, {2, 28});
+  rows.resets = Tensor::of(std::vector<std::uint8_t>{1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1}, {2, 6});
+  std::vector<std::uint8_t> keep(56, 1);
+  for (const int padded : {3, 4, 26, 27, 28 + 14, 28 + 27}) keep[padded] = 0;
+  rows.keep = Tensor::of(keep, {2, 28});
+  return rows;
+}
+
+// A memory as some text before the rows would leave it.
+inline Memories random_memories(const ModelConfig& config, std::int64_t batch, DType dtype) {
+  Memories memories = zero_memories(config, batch, DType::kFloat64, Device::kCpu);
+  for (std::size_t layer = 0; layer < memories.size(); ++layer) {
+    if (!memories[layer].matrix) continue;
+    const RandomKey key{.seed = 7, .site = static_cast<std::uint32_t>(layer)};
+    const Tensor matrix = memories[layer].matrix, normalizer = memories[layer].normalizer;
+    for (std::int64_t i = 0; i < matrix.size(); ++i) matrix.data<double>()[i] = 2 * key.normal(i);
+    for (std::int64_t i = 0; i < normalizer.size(); ++i)
+      normalizer.data<double>()[i] = 1 + 3 * key.uniform(1000 + i);
+    memories[layer] = {.matrix = matrix.to(dtype), .normalizer = normalizer.to(dtype)};
+  }
+  return memories;
+}
+
+// |a - b| / |b|; 0 for nothing at all.
+inline double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    norm += b[i] * b[i];
+  }
+  return std::sqrt(difference) / std::max(std::sqrt(norm), 1e-300);
+}
+inline double relative_error(const Tensor& a, const Tensor& b) {
+  EXPECT_EQ(bool(a), bool(b));
+  return a ? relative_error(a.to_vector<double>(), b.to_vector<double>()) : 0;
+}
+
+inline void expect_near(const Memories& a, const Memories& b, double tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t layer = 0; layer < a.size(); ++layer) {
+    EXPECT_LE(relative_error(a[layer].matrix, b[layer].matrix), tolerance) << "matrix " << layer;
+    EXPECT_LE(relative_error(a[layer].normalizer, b[layer].normalizer), tolerance)
+        << "normalizer " << layer;
+  }
+}
+
+inline bool same_bytes(const Tensor& a, const Tensor& b) {
+  if (!a || !b) return !a && !b;
+  return a.bytes() == b.bytes() && std::equal(a.raw(), a.raw() + a.bytes(), b.raw());
+}
+
+// The normalised hidden states of rows [B, T, D], `at_once` segments at a time.
+struct Hidden {
+  Tensor states;
+  Memories memory;
+
+  Tensor at(std::int64_t row, std::int64_t begin, std::int64_t count) const {
+    const auto [batch, tokens, width] = states.dims<3>();
+    return states.reshape({batch * tokens, width}).slice(row * tokens + begin, count);
+  }
+};
+inline Hidden hidden_of(const InfiniTransformer& model, const Rows& rows, const Memories& memory,
+                        std::int64_t at_once = 100) {
+  const std::int64_t batch = rows.batch(), tokens = rows.row_tokens(),
+                     width = model.config().d_model;
+  Hidden result{.states = Tensor::zeros({batch, tokens, width}, model.parameters().compute()),
+                .memory = {}};
+  result.memory = Recurrence(model, {}).forward(
+      rows, memory, at_once, [&](const Piece& piece, const Tensor& hidden) {
+        const std::int64_t count = piece.count * piece.tokens;
+        for (std::int64_t b = 0; b < batch; ++b)
+          result.at(b, piece.first * rows.segment_tokens, count)
+              .copy_from(hidden.slice(b * count, count));
+      });
+  return result;
+}
+inline Hidden hidden_of(const InfiniTransformer& model, const Rows& rows) {
+  return hidden_of(model, rows, empty_memories(model.config()));
+}
+
+// Tokens [begin, begin + count) of every row; begin and count at borders of segments, or the row's
+// end.
+inline Rows part_of(const Rows& rows, std::int64_t begin, std::int64_t count) {
+  const auto cut = [&](const Tensor& table, std::int64_t first, std::int64_t width) {
+    if (!table) return Tensor{};
+    const Tensor part = Tensor::empty({table.shape()[0], width}, table.dtype());
+    const std::int64_t bytes = bytes_of(table.dtype());
+    for (std::int64_t b = 0; b < table.shape()[0]; ++b)
+      std::copy_n(table.raw() + (b * table.shape()[1] + first) * bytes, width * bytes,
+                  part.raw() + b * width * bytes);
+    return part;
+  };
+  Rows part{.segment_tokens = rows.segment_tokens,
+            .tokens = cut(rows.tokens, begin, count),
+            .targets = cut(rows.targets, begin, count),
+            .weights = cut(rows.weights, begin, count),
+            .resets = {},
+            .keep = cut(rows.keep, begin, count)};
+  part.resets = cut(rows.resets, begin / rows.segment_tokens, part.segments());
+  return part;
+}
+
+inline const Tiny kTinies[] = {
+    {.memory = MemoryRule::kLinear, .kv_heads = 2},
+    {.memory = MemoryRule::kLinear, .kv_heads = 1},
+    {.memory = MemoryRule::kLinear, .kv_heads = 1, .first_segment = FirstSegment::kBypass},
+    {.memory = MemoryRule::kDelta, .kv_heads = 2},
+    {.memory = MemoryRule::kDelta, .kv_heads = 1},
+    {.memory = MemoryRule::kNone, .kv_heads = 2},
+};
+
+inline std::string name_of(const Tiny& tiny) {
+  std::string name;
+  for (const auto& [known, rule] : enum_names(tiny.memory))
+    if (rule == tiny.memory) name = known;
+  return text(name, "_with_", tiny.kv_heads, "_key_heads",
+              tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
+}
+inline std::string tiny_name(const testing::TestParamInfo<Tiny>& info) {
+  return name_of(info.param);
+}
+inline void PrintTo(const Tiny& tiny, std::ostream* out) { *out << name_of(tiny); }
+
+}  // namespace infini
