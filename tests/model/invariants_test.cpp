@@ -45,6 +45,27 @@ TEST_P(Invariants, NothingSeesLaterTokensOrOtherRows) {
   }
 }
 
+// The same where a segment is longer than the tiles that attention works on.
+TEST_P(Invariants, NothingSeesLaterTokensOfALongSegment) {
+  Tiny tiny = GetParam();
+  tiny.segment_tokens = 150;
+  tiny.dtype = DType::kFloat32;
+  const InfiniTransformer model = model_of(tiny);
+  const Rows rows = rows_of(310, 150);
+  const Hidden before = hidden_of(model, rows);
+  for (const std::int64_t t : {62, 63, 64, 65, 127, 128, 149, 150, 213, 214, 299, 300}) {
+    SCOPED_TRACE(text("token ", t));
+    std::int32_t& token = rows.tokens.data<std::int32_t>()[310 + t];
+    const std::int32_t usual = token;
+    token = (usual + 1) % 23;
+    const Hidden after = hidden_of(model, rows);
+    token = usual;
+    EXPECT_TRUE(same_bytes(after.at(1, 0, t), before.at(1, 0, t)));
+    EXPECT_FALSE(same_bytes(after.at(1, t, 1), before.at(1, t, 1)));
+    EXPECT_TRUE(same_bytes(after.at(0, 0, 310), before.at(0, 0, 310)));
+  }
+}
+
 TEST_P(Invariants, ARowAloneEqualsTheRowAmongOthers) {
   const InfiniTransformer model = model_of(GetParam());
   const Rows rows = rows_of(18);

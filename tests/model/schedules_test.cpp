@@ -2,12 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tensor/parallel.h"
 #include "tests/model/tiny_model.h"
 
 namespace infini {
 namespace {
-
-using testing::ThrowsMessage;
 
 struct Trained {
   RowsResult result;
@@ -99,14 +98,22 @@ TEST_P(Schedules, GiveTheSameBytesWithBlocksRecomputed) {
     }
 }
 
-TEST_P(Schedules, GiveTheSameBytesEveryTime) {
+TEST_P(Schedules, GiveTheSameBytesEveryTimeAndOnAnyNumberOfThreads) {
   for (const RecurrenceOptions& options : {kWhole, streaming(2)}) {
     Tiny tiny = GetParam();
     tiny.dtype = DType::kFloat32;
-    const Trained first = train(tiny, rich_rows(), options),
-                  again = train(tiny, rich_rows(), options);
-    EXPECT_EQ(again.result.loss, first.result.loss);
-    EXPECT_EQ(again.gradients, first.gradients);
+    const Trained first = train(tiny, rich_rows(), options);
+#ifdef _OPENMP
+    const int usual = omp_get_max_threads();
+    for (const int threads : {1, 2, 3, usual}) {
+      omp_set_num_threads(threads);
+#else
+    for (const int threads : {1, 1}) {
+#endif
+      const Trained again = train(tiny, rich_rows(), options);
+      EXPECT_EQ(again.result.loss, first.result.loss) << threads << " threads";
+      EXPECT_EQ(again.gradients, first.gradients) << threads << " threads";
+    }
   }
 }
 

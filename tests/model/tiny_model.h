@@ -18,6 +18,8 @@ struct Tiny {
   DType dtype = DType::kFloat64;
   FirstSegment first_segment = FirstSegment::kGated;
   double gate_mean = 0;
+  Activation activation = Activation::kGelu;
+  bool tied = false;
 };
 
 inline ModelConfig config_of(const Tiny& tiny) {
@@ -31,7 +33,8 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.vocabulary = 23;
   config.segment_tokens = tiny.segment_tokens;
   config.memory = tiny.memory;
-  config.tied = false;
+  config.activation = tiny.activation;
+  config.tied = tiny.tied;
   config.first_segment = tiny.first_segment;
   config.gate_mean = tiny.gate_mean;
   config.gate_deviation = 0.5;
@@ -174,11 +177,11 @@ inline Rows part_of(const Rows& rows, std::int64_t begin, std::int64_t count) {
 
 inline const Tiny kTinies[] = {
     {.memory = MemoryRule::kLinear, .kv_heads = 2},
-    {.memory = MemoryRule::kLinear, .kv_heads = 1},
+    {.memory = MemoryRule::kLinear, .kv_heads = 1, .activation = Activation::kSwiglu, .tied = true},
     {.memory = MemoryRule::kLinear, .kv_heads = 1, .first_segment = FirstSegment::kBypass},
-    {.memory = MemoryRule::kDelta, .kv_heads = 2},
+    {.memory = MemoryRule::kDelta, .kv_heads = 2, .activation = Activation::kRelu},
     {.memory = MemoryRule::kDelta, .kv_heads = 1},
-    {.memory = MemoryRule::kNone, .kv_heads = 2},
+    {.memory = MemoryRule::kNone, .kv_heads = 2, .tied = true},
 };
 
 inline std::string name_of(const Tiny& tiny) {
