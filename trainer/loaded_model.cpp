@@ -26,15 +26,9 @@ LoadedModel load_model(const std::filesystem::path& path, const std::vector<std:
   std::vector<NamedBuffer> buffers;
   for (const Parameter& parameter : loaded.model->parameters().all())
     buffers.push_back(named_buffer(parameter.name, parameter.master));
-  std::string tokenizer;
-  for (const BufferInfo& info : checkpoint.buffers())
-    if (info.name == "tokenizer") {
-      tokenizer.resize(info.shape.at(0));
-      buffers.push_back({.name = info.name, .dtype = info.dtype, .shape = info.shape, .data = tokenizer.data(),
-                         .bytes = tokenizer.size()});
-    }
   checkpoint.read(buffers);
   loaded.model->parameters().refresh_values();
+  const std::string tokenizer = saved_tokenizer(checkpoint);
   if (!tokenizer.empty()) loaded.tokenizer = load_tokenizer(tokenizer, checkpoint.directory().string());
   return loaded;
 }

@@ -11,6 +11,16 @@
 namespace infini {
 namespace {
 
+constexpr const char* kTokenizer = "tokenizer";
+
+NamedBuffer tokenizer_buffer(std::string& tokenizer) {
+  return {.name = kTokenizer,
+          .dtype = "u8",
+          .shape = {static_cast<std::int64_t>(tokenizer.size())},
+          .data = tokenizer.data(),
+          .bytes = tokenizer.size()};
+}
+
 RunConfig with_vocabulary(RunConfig config, const BatchSource& source) {
   if (config.model.vocabulary == 0) config.model.vocabulary = source.vocabulary();
   check<ConfigError>(config.model.vocabulary >= source.vocabulary(), "model.vocabulary is ",
@@ -58,6 +68,17 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
   if (source_->carries_memory())
     memories_ = zero_memories(config_.model, source_->batch_rows(),
                               model_.parameters().masters().dtype(), model_.device());
+}
+
+std::string saved_tokenizer(const Checkpoint& checkpoint) {
+  std::string tokenizer;
+  for (const BufferInfo& info : checkpoint.buffers()) {
+    if (info.name != kTokenizer) continue;
+    tokenizer.resize(static_cast<std::size_t>(info.shape.at(0)));
+    const NamedBuffer buffer = tokenizer_buffer(tokenizer);
+    checkpoint.read({&buffer, 1});
+  }
+  return tokenizer;
 }
 
 StepReport Training::step() {
@@ -121,11 +142,7 @@ std::vector<NamedBuffer> Training::buffers() {
     buffers.push_back(
         named_buffer(text("memory/", layer, "/normalizer"), memories_[layer].normalizer));
   }
-  buffers.push_back({.name = "tokenizer",
-                     .dtype = "u8",
-                     .shape = {static_cast<std::int64_t>(tokenizer_.size())},
-                     .data = tokenizer_.data(),
-                     .bytes = tokenizer_.size()});
+  buffers.push_back(tokenizer_buffer(tokenizer_));
   return buffers;
 }
 
@@ -139,10 +156,10 @@ CheckpointContents Training::contents() {
 }
 
 void Training::resume(const Checkpoint& checkpoint) {
-  const std::string tokenizer = tokenizer_;
-  checkpoint.read_all(buffers());
-  check<ConfigError>(tokenizer == tokenizer_, checkpoint.directory().string(),
+  // Before the parameters: another tokenizer often changes their shapes too, which says less.
+  check<ConfigError>(saved_tokenizer(checkpoint) == tokenizer_, checkpoint.directory().string(),
                      " was trained with another tokenizer than the data has now");
+  checkpoint.read_all(buffers());
   model_.parameters().refresh_values();
   const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());
   steps_done_ = position.at("step");
