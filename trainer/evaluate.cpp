@@ -58,7 +58,9 @@ int evaluate(const EvaluateOptions& options) {
   }
 
   const std::filesystem::path folder = options.store.empty() ? loaded.config.data.store : options.store;
-  const auto store = TokenStore::open(folder / (options.split + ".h5"));
+  const std::filesystem::path file = folder / (options.split + ".h5");
+  check<ConfigError>(std::filesystem::exists(file), file.string(), " does not exist; see --store and --split");
+  const auto store = TokenStore::open(file);
   check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(), " holds no tokenizer");
   store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
   DocumentProgress progress;

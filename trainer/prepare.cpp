@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -76,6 +77,8 @@ int run(PrepareOptions options, const std::string& format, const std::string& to
     options.tokenizer_file = tokenizer;
   }
   options.validate();
+  check<ConfigError>(std::filesystem::exists(options.corpus), options.corpus,
+                     ": no such corpus; expected a folder or a file");
 
   StageLine line;
   const PrepareReport report =

@@ -34,6 +34,7 @@ int score(const ScoreOptions& options) {
 
   std::ofstream file;
   if (!options.output.empty()) file.open(options.output, std::ios::binary | std::ios::trunc);
+  check<ConfigError>(options.output.empty() || file.good(), "cannot write ", options.output);
   std::ostream& out = options.output.empty() ? std::cout : file;
 
   const std::int64_t segment = loaded.config.model.segment_tokens;
