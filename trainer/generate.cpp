@@ -1,5 +1,6 @@
 // infini generate: continues a prompt of any length. The prompt is read segment by segment into the memory, then tokens are
 // drawn one by one.
+#include <array>
 #include <iostream>
 #include <memory>
 
@@ -22,6 +23,12 @@ struct GenerateOptions {
   SamplingOptions sampling{.temperature = 0.8, .top_k = 0, .top_p = 0.95};
 };
 
+// What a token adds to a text that ends with another one: words of the passkey task are written apart, the pieces of a word
+// are not.
+std::string text_after(const Tokenizer& tokenizer, std::int32_t last, std::int32_t token) {
+  return tokenizer.decode(std::array{last, token}).substr(tokenizer.decode({&last, 1}).size());
+}
+
 int generate(const GenerateOptions& options) {
   const World world;
   world.require_single("generate");
@@ -40,8 +47,8 @@ int generate(const GenerateOptions& options) {
     const std::vector<float> logits = decoder.next_logits(next);
     const std::int32_t token = sample_token(logits, options.sampling, key, static_cast<std::uint64_t>(i));
     if (token == loaded.tokenizer->end_of_text()) break;
+    std::cout << text_after(*loaded.tokenizer, next.back(), token) << std::flush;
     next = {token};
-    std::cout << loaded.tokenizer->decode(next) << std::flush;
   }
   std::cout << '\n';
   return kExitDone;
