@@ -1,0 +1,162 @@
+// Bad settings, corpora, stores and checkpoints, given to the program: each has an answer that says
+// what is wrong, and an exit code that says whose mistake it was (2 the user's, 3 damaged data).
+#include "data/sentencepiece_tokenizer.h"
+#include "tests/trainer/program.h"
+#include "tests/trainer/tiny_run.h"
+#include "trainer/loaded_model.h"
+
+namespace infini {
+namespace {
+
+using ::testing::HasSubstr;
+
+class BadSettings : public ProgramTest {
+ protected:
+  void SetUp() override {
+    write("run.yaml", kTinyRun);
+    tiny_store(path("data"), kTinyLengths);
+  }
+};
+
+TEST_F(BadSettings, ThatDoNotFitEachOtherExitWith2BeforeAnythingIsWritten) {
+  const auto refused = [&](const std::string& overrides, const std::string& message) {
+    expect_refused("train run.yaml " + overrides, 2, message);
+  };
+  refused("model.segment_tokens=64",
+          "model.segment_tokens = 64 is longer than a row, data.row_tokens = 16");
+  refused("model.d_model=18 model.heads=4",
+          "model.d_model = 18 is not divisible by model.heads = 4; give model.d_head");
+  refused("model.kv_heads=3", "model.heads = 2 is not divisible by model.kv_heads = 3");
+  refused("model.vocabulary=100", "model.vocabulary is 100, but the data has token ids up to 256");
+  refused("train.accumulate=3", "data.batch_rows = 4 is not divisible by train.accumulate = 3");
+  refused("data.sampler=lanes data.row_tokens=20", "data.row_tokens must be a multiple");
+  refused("data.sampler=lanes data.batch_rows=8", "the store has only 7 documents");
+  refused("data.store=elsewhere", "elsewhere/train.h5 does not exist; `infini prepare` makes it");
+  refused("data.store=''", "data.store must name the folder of a prepared corpus");
+  refused("model.memory=deep", "model.memory is \"deep\", expected linear or delta or none");
+  refused("optim.learning_rate=-1", "optim.learning_rate");
+  refused("'optim.groups=[{pattern: gate, rate: 1}]'", "unknown key optim.groups[0].rate");
+  refused("--resume", "--resume: run holds no checkpoint");
+  EXPECT_FALSE(std::filesystem::exists(path("run")));
+}
+
+TEST_F(BadSettings, APlaceThatIsNoRunExitsWith2) {
+  write("folder/file.txt", "text");
+  for (const std::string command : {"evaluate", "score", "generate"}) {
+    expect_refused(command + " nowhere", 2, "nowhere: no such checkpoint or run");
+    expect_refused(command + " folder", 2,
+                   "folder is neither a checkpoint nor a run that holds one");
+  }
+  expect_done("train run.yaml");
+  expect_refused("evaluate run --split tset", 2, "data/tset.h5 does not exist");
+  expect_refused("evaluate run --split train model.d_model=32", 2, "a checkpoint of another model");
+}
+
+class BadText : public ProgramTest {
+ protected:
+  std::vector<StoredDocument> documents(const std::string& split) const {
+    return TokenStore::open(path("data/" + split + ".h5"))->documents();
+  }
+};
+
+TEST_F(BadText, ThatIsNotThereExitsWith2) {
+  expect_refused("prepare --input nowhere --output data", 2, "nowhere: no such corpus");
+  expect_refused("prepare --output data", 2, "--input is required");
+  EXPECT_FALSE(std::filesystem::exists(path("data")));
+}
+
+TEST_F(BadText, WithoutAnyDocumentExitsWith3) {
+  write("corpus/readme.md", "not a text of the corpus");
+  expect_refused("prepare --input corpus --output data", 3, "corpus: holds no documents");
+  write("corpus/a.jsonl", "{\"text\": \"a\"}\n{\"tex\": \"b\"}\n");
+  expect_refused("prepare --input corpus --output data --tokenizer byte", 3,
+                 "a.jsonl:2: expected a JSON object with a string `text`");
+}
+
+TEST_F(BadText, EmptyFilesAreSkippedAndCounted) {
+  write("corpus/a.txt", "A text.");
+  write("corpus/b.txt", "");
+  write("corpus/c.txt", "Another.");
+  const Outcome outcome = infini("prepare --input corpus --output data --tokenizer byte");
+  EXPECT_EQ(outcome.code, 0) << outcome.said;
+  EXPECT_THAT(outcome.said, ::testing::ContainsRegex("train +2 +1 +15"));
+  EXPECT_EQ(documents("train").size(), 2u);
+}
+
+TEST_F(BadText, InvalidUtf8IsKeptByteForByte) {
+  const std::string bytes("caf\xE9 \xFF\xFE\x80 na\xC3\xAFve \xED\xA0\x80\xF0\x9F\x98 \0 end\n",
+                          32);
+  std::string book;
+  for (int i = 0; i < 300; ++i) book += "The book of line " + std::to_string(i) + ".\n";
+  write("corpus/train/a.txt", book + bytes);
+  write("corpus/train/b.txt", bytes);
+  for (const std::string tokenizer : {"byte", "sentencepiece --vocabulary 300"}) {
+    expect_done("prepare --input corpus --output data --tokenizer " + tokenizer);
+    const auto store = TokenStore::open(path("data/train.h5"));
+    ASSERT_EQ(store->documents().size(), 2u);
+    const auto text_of = [&](int d) {
+      return store->tokenizer().decode(store->read(store->documents()[d]));
+    };
+    EXPECT_EQ(text_of(0), book + bytes) << tokenizer;
+    EXPECT_EQ(text_of(1), bytes) << tokenizer;
+  }
+}
+
+TEST_F(BadText, BooksShorterThanARowAreKeptAndPadded) {
+  write("run.yaml", kTinyRun);
+  tiny_store(path("data"), {5, 200, 9});
+  const Outcome outcome = infini("train run.yaml");
+  EXPECT_EQ(outcome.code, 0) << outcome.said;
+  EXPECT_THAT(outcome.said, HasSubstr("2 documents are shorter than a row and are padded"));
+  EXPECT_EQ(metrics("run").size(), 6u);
+  for (const nlohmann::json& line : metrics("run")) EXPECT_TRUE(line.at("loss").is_number());
+}
+
+// A finished run over a store of bytes.
+class BadStore : public ProgramTest {
+ protected:
+  void SetUp() override {
+    write("run.yaml", kTinyRun);
+    tiny_store(path("data"), kTinyLengths);
+    expect_done("train run.yaml");
+  }
+  // The same corpus with another tokenizer, of about as many ids.
+  void prepare_with_pieces() {
+    std::string book;
+    for (int i = 0; i < 300; ++i) book += "The book of line " + std::to_string(i) + ".\n";
+    write("corpus/a.txt", book);
+    expect_done("prepare --input corpus --output pieces --vocabulary 300");
+  }
+};
+
+TEST_F(BadStore, OfAnotherTokenizerIsRefused) {
+  prepare_with_pieces();
+  expect_refused("evaluate run --store pieces --split train", 3,
+                 "pieces/train.h5: was made with another tokenizer (sentencepiece, ");
+  for (const char* vocabulary : {"", " model.vocabulary=600"})
+    expect_refused(
+        std::string("train run.yaml --resume data.store=pieces train.steps=8") + vocabulary, 2,
+        "run/checkpoints/step-00000006 was trained with another tokenizer");
+  EXPECT_EQ(metrics("run").size(), 6u);
+}
+
+TEST_F(BadStore, CutOrChangedExitsWith3) {
+  const std::string good = content("data/train.h5");
+  const auto refused = [&](const std::string& bytes, const std::string& message) {
+    write("data/train.h5", bytes);
+    expect_refused("train run.yaml", 3, message);
+    expect_refused("evaluate run --split train", 3, message);
+  };
+  refused(good.substr(0, good.size() - 1), "data/train.h5: is not a complete token store");
+  refused(good.substr(0, good.size() / 2), "data/train.h5: is not a complete token store");
+  refused("", "data/train.h5: is not a complete token store");
+  std::string flipped = good;
+  flipped[good.size() / 2] = static_cast<char>(flipped[good.size() / 2] ^ 16);
+  refused(flipped, "data/train.h5: this token store is damaged");
+  EXPECT_FALSE(std::filesystem::exists(path("run-2")));
+  write("data/train.h5", good);
+  expect_done("evaluate run --split train");
+}
+
+}  // namespace
+}  // namespace infini

@@ -1,0 +1,159 @@
+// An interrupted run is the same run: what a new process goes on to do equals, byte for byte, what
+// the unbroken one did.
+#include "tests/trainer/program.h"
+#include "tests/trainer/tiny_run.h"
+
+namespace infini {
+namespace {
+
+struct Variant {
+  const char* name;
+  const char* overrides;
+  const char* held;  // a buffer that the checkpoint of this variant must hold
+};
+
+const Variant kVariants[] = {
+    {"crops_adafactor", "", "optimizer/embedding.weight/row_mean"},
+    {"crops_adamw", "optim.kind=adamw optim.learning_rate=0.01",
+     "optimizer/embedding.weight/square"},
+    {"lanes_adafactor", "data.sampler=lanes", "memory/1/normalizer"},
+    {"lanes_adamw", "data.sampler=lanes optim.kind=adamw optim.learning_rate=0.01",
+     "memory/1/matrix"},
+    {"lanes_delta_bf16",
+     "data.sampler=lanes train.compute=bf16 model.memory=delta train.schedule=streaming",
+     "memory/0/matrix"},
+    {"passkey",
+     "data.source=passkey data.passkey.row_segments=[1,2] model.segment_tokens=80 "
+     "evaluate.passkey.prompts=1",
+     "optimizer/embedding.weight/momentum"},
+};
+
+class ResumedRun : public ProgramTest, public ::testing::WithParamInterface<Variant> {
+ protected:
+  void SetUp() override {
+    write("run.yaml", kTinyRun);
+    tiny_store(path("data"), kTinyLengths);
+  }
+
+  // Losses and gradient norms, step by step, to the last digit.
+  std::vector<std::string> steps_of(const std::string& run) const {
+    std::vector<std::string> steps;
+    for (const nlohmann::json& line : metrics(run)) {
+      std::string step;
+      for (const char* name : {"step", "loss", "token_loss", "learning_rate", "gradient_norm"})
+        step += line.at(name).dump() + " ";
+      steps.push_back(step);
+    }
+    return steps;
+  }
+  std::vector<std::string> names_of_buffers(const std::string& run) const {
+    std::vector<std::string> names;
+    for (const BufferInfo& info : find_latest(path(run))->buffers()) names.push_back(info.name);
+    return names;
+  }
+};
+
+TEST_P(ResumedRun, SixStepsAreThreeStepsANewProcessAndThreeSteps) {
+  const std::string overrides = GetParam().overrides;
+  expect_done("train run.yaml directory=unbroken " + overrides);
+  const Outcome stopped = infini("train run.yaml directory=broken --stop-after 3 " + overrides);
+  EXPECT_EQ(stopped.code, 75) << stopped.said;
+  EXPECT_THAT(stopped.said, ::testing::HasSubstr("stopped at step 3 of 6"));
+  EXPECT_EQ(metrics("broken").size(), 3u);
+  expect_done("train run.yaml directory=broken --resume " + overrides);
+
+  EXPECT_EQ(steps_of("broken"), steps_of("unbroken"));
+  EXPECT_EQ(steps_of("broken").size(), 6u);
+  EXPECT_TRUE(shard("broken", 6) == shard("unbroken", 6));
+  EXPECT_THAT(names_of_buffers("broken"), ::testing::Contains(GetParam().held));
+}
+
+INSTANTIATE_TEST_SUITE_P(OfEveryKind, ResumedRun, ::testing::ValuesIn(kVariants),
+                         [](const auto& variant) { return std::string(variant.param.name); });
+
+TEST_F(ResumedRun, AfterSigtermEqualsTheUnbrokenOne) {
+  const std::string steps =
+      "train.steps=150 data.sampler=lanes data.row_tokens=64 data.batch_rows=2";
+  expect_done("train run.yaml directory=unbroken " + steps);
+  const Outcome stopped =
+      shell("$infini train run.yaml directory=broken " + steps +
+            " & job=$!; until [ -s broken/metrics.jsonl ]; do sleep 0.01; done; "
+            "kill -TERM $job; wait $job");
+  EXPECT_EQ(stopped.code, 75) << stopped.said;
+  EXPECT_LT(metrics("broken").size(), 150u);
+  expect_done("train run.yaml directory=broken --resume " + steps);
+  EXPECT_EQ(steps_of("broken"), steps_of("unbroken"));
+  EXPECT_TRUE(shard("broken", 150) == shard("unbroken", 150));
+}
+
+TEST_F(ResumedRun, WithAnotherSeedSeesOtherRows) {
+  expect_done("train run.yaml directory=unbroken");
+  infini("train run.yaml directory=broken --stop-after 3");
+  expect_done("train run.yaml directory=broken --resume seed=4");
+  const auto broken = steps_of("broken"), unbroken = steps_of("unbroken");
+  EXPECT_EQ(broken[2], unbroken[2]);
+  EXPECT_NE(broken[3], unbroken[3]);
+  EXPECT_FALSE(shard("broken", 6) == shard("unbroken", 6));
+}
+
+// What a checkpoint holds is all needed: without any one piece the run goes on differently.
+class CheckpointPieces : public ::testing::Test {
+ protected:
+  using Change = std::function<void(CheckpointContents&)>;
+
+  Bytes unbroken() {
+    Training training = training_of(config_, store_);
+    for (int i = 0; i < 6; ++i) training.step();
+    return bytes_of(training);
+  }
+  Bytes resumed(const Change& change) {
+    Training before = training_of(config_, store_);
+    for (int i = 0; i < 3; ++i) before.step();
+    CheckpointContents contents = before.contents();
+    change(contents);
+    Training after = training_of(config_, store_);
+    after.resume(Checkpoint(save_checkpoint(folder_.path(), 3, contents)));
+    for (int i = 0; i < 3; ++i) after.step();
+    return bytes_of(after);
+  }
+  static Change zeros_in(const std::string& buffers) {
+    return [buffers](CheckpointContents& contents) {
+      int changed = 0;
+      for (const NamedBuffer& buffer : contents.buffers)
+        if (buffer.name.find(buffers) != std::string::npos) {
+          std::memset(buffer.data, 0, buffer.bytes);
+          ++changed;
+        }
+      EXPECT_GT(changed, 0) << buffers;
+    };
+  }
+  static Change position(const std::string& name, std::int64_t value) {
+    return [name, value](CheckpointContents& contents) {
+      auto position = nlohmann::json::parse(contents.position_json);
+      position.at(name) = value;
+      contents.position_json = position.dump();
+    };
+  }
+
+  TempFolder folder_;
+  std::shared_ptr<const TokenStore> store_ = tiny_store(folder_ / "data", kTinyLengths);
+  RunConfig config_ =
+      tiny_config({"data.sampler=lanes", "optim.kind=adamw", "optim.learning_rate=0.01"});
+};
+
+TEST_F(CheckpointPieces, AllOfThemContinueTheRun) {
+  EXPECT_TRUE(resumed([](CheckpointContents&) {}) == unbroken());
+}
+
+TEST_F(CheckpointPieces, NoneCanBeLeftOut) {
+  const Bytes whole = unbroken();
+  for (const char* piece :
+       {"blocks.1.attention.query", "optimizer/embedding.weight/mean",
+        "optimizer/embedding.weight/square", "memory/0/matrix", "memory/1/normalizer"})
+    EXPECT_FALSE(resumed(zeros_in(piece)) == whole) << piece;
+  EXPECT_FALSE(resumed(position("step", 0)) == whole);
+  EXPECT_FALSE(resumed(position("optimizer_steps", 0)) == whole);
+}
+
+}  // namespace
+}  // namespace infini
