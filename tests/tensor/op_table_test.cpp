@@ -154,11 +154,12 @@ TEST_P(OpTable, HasTheGradientsOfFiniteDifferences) {
   }
 }
 
-// Of the largest number: fp32 rounds to 6e-8 and bf16 to 4e-3, a few times on the way.
+// Of the largest number: fp32 rounds to 6e-8 and bf16 to 4e-3, a few times on the way; a sum over a
+// vocabulary of 131073 in fp32 is the least exact.
 TEST_P(OpTable, StaysNearFp64InShorterTypes) {
   const OpCase& row = GetParam();
   for (const auto& [dtype, tolerance] :
-       {std::pair{DType::kFloat32, 3e-6}, std::pair{DType::kBFloat16, 1.5e-2}}) {
+       {std::pair{DType::kFloat32, 1e-5}, std::pair{DType::kBFloat16, 1.5e-2}}) {
     SCOPED_TRACE(dtype);
     const std::vector<Tensor> inputs = inputs_of(row, dtype);
     std::vector<Tensor> same;
