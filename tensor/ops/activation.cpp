@@ -8,58 +8,62 @@ namespace {
 
 using Kind = ActivationKernels::Kind;
 
+template <class A>
+struct ValueAndSlope {
+  A value, slope;
+};
+
 struct Relu {
   template <class A>
-  static A value(A x) {
-    return x > 0 ? x : A(0);
-  }
-  template <class A>
-  static A slope(A x) {
-    return x > 0 ? A(1) : A(0);
+  static ValueAndSlope<A> both(A x) {
+    return {x > 0 ? x : A(0), x > 0 ? A(1) : A(0)};
   }
 };
 
 // tanh(u) = 2 sigmoid(2u) - 1, so gelu(x) = x sigmoid(2u) with u = sqrt(2/pi) (x + 0.044715 x^3).
 struct Gelu {
-  static constexpr double kScale = 1.5957691216057308;  // 2 sqrt(2/pi)
-  static constexpr double kCube = 0.044715;
-
   template <class A>
-  static A value(A x) {
-    return x * sigmoid(A(kScale) * (x + A(kCube) * x * x * x));
-  }
-  template <class A>
-  static A slope(A x) {
+  static ValueAndSlope<A> both(A x) {
+    constexpr double kScale = 1.5957691216057308;  // 2 sqrt(2/pi)
+    constexpr double kCube = 0.044715;
     const A s = sigmoid(A(kScale) * (x + A(kCube) * x * x * x));
-    return s + x * s * (A(1) - s) * A(kScale) * (A(1) + A(3 * kCube) * x * x);
+    return {x * s, s + x * s * (A(1) - s) * A(kScale) * (A(1) + A(3 * kCube) * x * x)};
   }
 };
 
 template <class Activation, class T>
-void elementwise(const Tensor& x, const Tensor& y) {
+void apply(const Tensor& x, const Tensor& y, const Tensor& slope) {
   using A = Accumulator<T>;
   const T* in = x.data<T>();
   T* out = y.data<T>();
+  T* slopes = slope ? slope.data<T>() : nullptr;
   parallel_ranges(x.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+    if (slopes) {
 #pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) out[i] = T(Activation::value(A(in[i])));
+      for (std::int64_t i = begin; i < end; ++i) {
+        const auto [value, derivative] = Activation::both(A(in[i]));
+        out[i] = T(value);
+        slopes[i] = T(derivative);
+      }
+    } else {
+#pragma omp simd
+      for (std::int64_t i = begin; i < end; ++i) out[i] = T(Activation::both(A(in[i])).value);
+    }
   });
 }
 
-template <class Activation, class T>
-void elementwise_grad(const Tensor& x, const Tensor& dy, const GradTarget& dx) {
+template <class T>
+void multiply_slopes(const Tensor& slope, const Tensor& dy, const GradTarget& dx) {
   using A = Accumulator<T>;
-  const T *in = x.data<T>(), *upstream = dy.data<T>();
+  const T *slopes = slope.data<T>(), *upstream = dy.data<T>();
   T* out = dx.tensor.data<T>();
-  parallel_ranges(x.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_ranges(slope.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     if (dx.accumulate) {
 #pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i)
-        out[i] = T(A(out[i]) + A(upstream[i]) * Activation::slope(A(in[i])));
+      for (std::int64_t i = begin; i < end; ++i) out[i] = T(A(out[i]) + A(upstream[i]) * A(slopes[i]));
     } else {
 #pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i)
-        out[i] = T(A(upstream[i]) * Activation::slope(A(in[i])));
+      for (std::int64_t i = begin; i < end; ++i) out[i] = T(A(upstream[i]) * A(slopes[i]));
     }
   });
 }
@@ -103,45 +107,48 @@ void swiglu_backward(const Tensor& x, const Tensor& dy, const GradTarget& dx) {
 
 class CpuActivation final : public ActivationKernels {
  public:
-  void forward(Kind kind, const Tensor& x, const Tensor& y) const override {
+  void elementwise(Kind kind, const Tensor& x, const Tensor& y, const Tensor& slope) const override {
     dispatch_float(x.dtype(), [&]<class T>() {
-      switch (kind) {
-        case Kind::kRelu: return elementwise<Relu, T>(x, y);
-        case Kind::kGelu: return elementwise<Gelu, T>(x, y);
-        case Kind::kSwiglu: return swiglu_forward<T>(x, y);
-      }
+      kind == Kind::kRelu ? apply<Relu, T>(x, y, slope) : apply<Gelu, T>(x, y, slope);
     });
   }
-  void backward(Kind kind, const Tensor& x, const Tensor& dy, const GradTarget& dx) const override {
-    dispatch_float(x.dtype(), [&]<class T>() {
-      switch (kind) {
-        case Kind::kRelu: return elementwise_grad<Relu, T>(x, dy, dx);
-        case Kind::kGelu: return elementwise_grad<Gelu, T>(x, dy, dx);
-        case Kind::kSwiglu: return swiglu_backward<T>(x, dy, dx);
-      }
-    });
+  void elementwise_grad(const Tensor& slope, const Tensor& dy, const GradTarget& dx) const override {
+    dispatch_float(slope.dtype(), [&]<class T>() { multiply_slopes<T>(slope, dy, dx); });
+  }
+  void swiglu(const Tensor& x, const Tensor& y) const override {
+    dispatch_float(x.dtype(), [&]<class T>() { swiglu_forward<T>(x, y); });
+  }
+  void swiglu_grad(const Tensor& x, const Tensor& dy, const GradTarget& dx) const override {
+    dispatch_float(x.dtype(), [&]<class T>() { swiglu_backward<T>(x, dy, dx); });
   }
 };
 
 const CpuActivation cpu_activation;
 
-Tensor activate(Kind kind, const Tensor& x, const Tensor& y) {
+Tensor activate(Kind kind, const Tensor& x) {
+  const Tensor y = Tensor::empty_like(x);
+  const Tensor slope = x.tape() ? Tensor::empty_like(x) : Tensor{};
   const ActivationKernels& device = on<cpu_activation>(x.device());
-  device.forward(kind, x, y);
-  return record(y, {x}, [=, &device](const Tensor& dy, Gradients& gradients) {
-    device.backward(kind, x, dy, gradients.of(0));
+  device.elementwise(kind, x, y, slope);
+  return record(y, {x}, [slope, &device](const Tensor& dy, Gradients& gradients) {
+    device.elementwise_grad(slope, dy, gradients.of(0));
   });
 }
 
 }  // namespace
 
-Tensor relu(const Tensor& x) { return activate(Kind::kRelu, x, Tensor::empty_like(x)); }
-Tensor gelu(const Tensor& x) { return activate(Kind::kGelu, x, Tensor::empty_like(x)); }
+Tensor relu(const Tensor& x) { return activate(Kind::kRelu, x); }
+Tensor gelu(const Tensor& x) { return activate(Kind::kGelu, x); }
 
 Tensor swiglu(const Tensor& x) {
   const auto [rows, width] = x.dims<2>();
   check(width % 2 == 0, "swiglu: expected an even width, got ", x.shape());
-  return activate(Kind::kSwiglu, x, Tensor::empty({rows, width / 2}, x.dtype(), x.device()));
+  const Tensor y = Tensor::empty({rows, width / 2}, x.dtype(), x.device());
+  const ActivationKernels& device = on<cpu_activation>(x.device());
+  device.swiglu(x, y);
+  return record(y, {x}, [x, &device](const Tensor& dy, Gradients& gradients) {
+    device.swiglu_grad(x, dy, gradients.of(0));
+  });
 }
 
 }  // namespace infini

@@ -15,10 +15,13 @@ Tensor swiglu(const Tensor& x);
 // What a device provides for this family: activation.cpp for the CPU.
 class ActivationKernels {
  public:
-  enum class Kind { kRelu, kGelu, kSwiglu };
+  enum class Kind { kRelu, kGelu };
 
-  virtual void forward(Kind kind, const Tensor& x, const Tensor& y) const = 0;
-  virtual void backward(Kind kind, const Tensor& x, const Tensor& dy, const GradTarget& dx) const = 0;
+  // y = f(x) and, where slope is given, f'(x): the backward pass then is one multiplication.
+  virtual void elementwise(Kind kind, const Tensor& x, const Tensor& y, const Tensor& slope) const = 0;
+  virtual void elementwise_grad(const Tensor& slope, const Tensor& dy, const GradTarget& dx) const = 0;
+  virtual void swiglu(const Tensor& x, const Tensor& y) const = 0;
+  virtual void swiglu_grad(const Tensor& x, const Tensor& dy, const GradTarget& dx) const = 0;
 
  protected:
   ~ActivationKernels() = default;

@@ -41,17 +41,14 @@ struct Tokens {
     }
   }
 
-  // dx[t, :] += dmapped[t, :] * sigma'(x[t, :]), nothing for padding.
+  // dx[t, :] += dmapped[t, :] * sigma'(x[t, :]), from mapped = sigma(x), which is 0 for padding and so is its slope.
   template <class A>
-  void map_grad(const T* x, const A* dmapped, T* dx) const {
+  void map_grad(const A* mapped, const A* dmapped, T* dx) const {
     for (std::int64_t t = 0; t < count; ++t) {
-      if (keep && !keep[t]) continue;
-      const T* in = x + t * leading;
-      const A* upstream = dmapped + t * width;
+      const A *value = mapped + t * width, *upstream = dmapped + t * width;
       T* out = dx + t * leading;
 #pragma omp simd
-      for (std::int64_t c = 0; c < width; ++c)
-        out[c] = T(A(out[c]) + upstream[c] * feature_map_grad(A(in[c])));
+      for (std::int64_t c = 0; c < width; ++c) out[c] = T(A(out[c]) + upstream[c] * feature_map_grad(value[c]));
     }
   }
 };
@@ -83,10 +80,10 @@ class CpuMemory final : public MemoryKernels {
       const std::int64_t width = tokens.width, at = segment * args.layout.kv_heads + head;
       const std::int64_t key = args.layout.key_column(head), value = args.layout.value_column(head);
       A* dmapped = scratch<A, kMappedGrad>(tokens.count * width);
+      A* mapped = scratch<A, kMapped>(tokens.count * width);
+      tokens.map(tokens.columns(args.qkv, key), mapped);
       if (args.dmatrix) {
         const A* dmatrix = args.dmatrix.data<A>() + at * width * width;
-        A* mapped = scratch<A, kMapped>(tokens.count * width);
-        tokens.map(tokens.columns(args.qkv, key), mapped);
         gemm(false, false, tokens.count, width, width, mapped, width, dmatrix, width,
              tokens.columns(args.dqkv, value), tokens.leading, true);
         gemm(false, true, tokens.count, width, width, tokens.columns(args.qkv, value), tokens.leading,
@@ -99,7 +96,7 @@ class CpuMemory final : public MemoryKernels {
         for (std::int64_t t = 0; t < tokens.count; ++t)
           for (std::int64_t c = 0; c < width; ++c) dmapped[t * width + c] += dnormalizer[c];
       }
-      tokens.map_grad(tokens.columns(args.qkv, key), dmapped, tokens.columns(args.dqkv, key));
+      tokens.map_grad(mapped, dmapped, tokens.columns(args.dqkv, key));
     });
   }
 
@@ -152,7 +149,7 @@ class CpuMemory final : public MemoryKernels {
       gemm(false, false, tokens.count, width, width, weighted, width, doverlap, width, dmapped, width, true);
       if (args.dqkv) {
         const std::int64_t key = args.layout.key_column(head);
-        tokens.map_grad(tokens.columns(args.qkv, key), dmapped, tokens.columns(args.dqkv.tensor, key));
+        tokens.map_grad(mapped, dmapped, tokens.columns(args.dqkv.tensor, key));
       }
       if (args.dnormalizer)
         store_tile(dz, 1, width, args.dnormalizer.tensor.data<A>() + at * width, width,
@@ -225,7 +222,7 @@ class CpuMemory final : public MemoryKernels {
           gemm(false, true, reading.tokens.count, width, width, dnumerator, width, reading.m, width, dmapped,
                width, true);
           const std::int64_t query = std::int64_t{head} * width;
-          reading.tokens.map_grad(reading.tokens.columns(args.qkv, query), dmapped,
+          reading.tokens.map_grad(reading.mapped, dmapped,
                                   reading.tokens.columns(args.dqkv.tensor, query));
         }
         if (args.dlocal) {

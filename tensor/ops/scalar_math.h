@@ -38,9 +38,10 @@ template <class A>
 A feature_map(A x) {
   return x > 0 ? x + A(1) : fast_exp(x > 0 ? A(0) : x);
 }
+// The derivative at x from the value there: sigma'(x) is 1 where sigma(x) > 1 and sigma(x) = e^x elsewhere.
 template <class A>
-A feature_map_grad(A x) {
-  return x > 0 ? A(1) : fast_exp(x > 0 ? A(0) : x);
+A feature_map_grad(A mapped) {
+  return mapped < A(1) ? mapped : A(1);
 }
 
 }  // namespace infini
