@@ -48,7 +48,7 @@ struct TrainConfig {
     field("recompute_blocks", recompute_blocks,
           "backward computes each block again instead of keeping its activations");
     field("skips_allowed", skips_allowed,
-          "steps with a loss or gradient that is not finite are skipped; after this many in a row "
+          "steps with a loss, gradient or memory that is not finite are skipped; after this many in a row "
           "the run stops");
   }
   void validate() const {
@@ -153,6 +153,7 @@ struct RunConfig {
   }
   void validate() const {
     check<ConfigError>(seed >= 0, "seed must not be negative, got ", seed);
+    check<ConfigError>(!directory.empty(), "directory must name where the run writes");
     check<ConfigError>(data.batch_rows % train.accumulate == 0,
                        "data.batch_rows = ", data.batch_rows,
                        " is not divisible by train.accumulate = ", train.accumulate);

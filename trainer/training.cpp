@@ -1,5 +1,6 @@
 #include "trainer/training.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -37,6 +38,19 @@ Memories rows_of(const Memories& memories, std::int64_t first, std::int64_t coun
       state = {.matrix = state.matrix.slice(first, count),
                .normalizer = state.normalizer.slice(first, count)};
   return part;
+}
+
+// A memory that overflowed would spoil every later step of its lane.
+bool is_finite(const Memories& memories) {
+  const auto finite = [](const Tensor& part) {
+    return !part || dispatch_accumulator(part.dtype(), [&]<class A>() {
+      return std::all_of(part.data<A>(), part.data<A>() + part.size(),
+                         [](A value) { return std::isfinite(value); });
+    });
+  };
+  return std::ranges::all_of(memories, [&](const MemoryState& state) {
+    return finite(state.matrix) && finite(state.normalizer);
+  });
 }
 
 void copy_memories(const Memories& to, const Memories& from) {
@@ -127,7 +141,7 @@ bool Training::train_batch(const SequenceBatch& batch, StepReport& report, Memor
   }
   report.token_loss = batch.scored_tokens > 0 ? nll / static_cast<double>(batch.scored_tokens) : 0;
   report.gradient_norm = gradient_norm(model_.parameters());
-  return std::isfinite(report.loss) && std::isfinite(report.gradient_norm);
+  return std::isfinite(report.loss) && std::isfinite(report.gradient_norm) && is_finite(after);
 }
 
 std::vector<NamedBuffer> Training::buffers() {

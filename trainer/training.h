@@ -20,7 +20,7 @@ struct StepReport {
   double learning_rate = 0;  // peak rate times the schedule's factor
   double gradient_norm = 0;  // before clipping
   std::int64_t tokens = 0;   // of the rows, padding included
-  bool skipped = false;      // loss or gradient was not finite: nothing was updated
+  bool skipped = false;      // loss, gradient or memory was not finite: nothing was updated
 };
 
 class Training {

@@ -1,6 +1,8 @@
 // A loss that is not finite costs the step, never the model: the step is skipped and counted, and
 // after too many in a row the run stops and says why.
+#include <cmath>
 #include <limits>
+#include <span>
 
 #include "tests/trainer/program.h"
 #include "tests/trainer/tiny_run.h"
@@ -14,9 +16,13 @@ class NotFinite : public ::testing::Test {
     overrides.push_back("data.sampler=lanes");
     return training_of(tiny_config(overrides), store_);
   }
-  // One element of the named parameter; writing it changes what the model computes with.
+  // Of a parameter; the model computes with what is written here.
+  static std::span<float> elements(Training& training, const std::string& name) {
+    const Tensor& master = training.model().parameters()[name].master;
+    return {master.data<float>(), static_cast<std::size_t>(master.size())};
+  }
   static float& element(Training& training, const std::string& name) {
-    return training.model().parameters()[name].master.data<float>()[3];
+    return elements(training, name)[3];
   }
 
   TempFolder folder_;
@@ -57,6 +63,26 @@ TEST_F(NotFinite, TrainingGoesOnOnceTheLossIsFiniteAgain) {
     EXPECT_FALSE(training.step().skipped);
   }
   EXPECT_EQ(nlohmann::json::parse(training.contents().position_json).at("skipped"), 4);
+}
+
+TEST_F(NotFinite, MemoryIsNotCarriedOnEvenWhereTheLossDoesNotSeeIt) {
+  Training training = training_with({"data.row_tokens=8"});  // written after the only segment
+  training.step();
+  const Bytes before = bytes_of(training);
+  std::vector<float> kept;
+  for (const char* name : {"key", "value"})
+    for (float& weight : elements(training, text("blocks.1.attention.", name, ".weight"))) {
+      kept.push_back(weight);
+      weight *= 1e20f;
+    }
+  const StepReport report = training.step();
+  EXPECT_TRUE(std::isfinite(report.loss) && std::isfinite(report.gradient_norm));
+  EXPECT_TRUE(report.skipped);
+  std::size_t next = 0;
+  for (const char* name : {"key", "value"})
+    for (float& weight : elements(training, text("blocks.1.attention.", name, ".weight")))
+      weight = kept[next++];
+  EXPECT_TRUE(bytes_of(training) == before);
 }
 
 TEST_F(NotFinite, TooManyInARowStopTheRunWithAllFigures) {
