@@ -39,6 +39,7 @@ fs::path fresh_directory(const fs::path& name) {
 
 struct RunData {
   std::shared_ptr<const TokenStore> store;      // for data.source store
+  std::shared_ptr<const TokenStore> validation;  // the same, when the run is measured while it trains
   std::unique_ptr<Tokenizer> passkey_tokens;    // for data.source passkey
   std::unique_ptr<BatchSource> source;
   const Tokenizer& tokenizer() const { return store ? store->tokenizer() : *passkey_tokens; }
@@ -46,10 +47,15 @@ struct RunData {
 
 RunData open_data(const RunConfig& config) {
   RunData data;
-  if (config.data.source == DataKind::kStore)
+  if (config.data.source == DataKind::kStore) {
     data.store = open_store(config.data);
-  else
+    if (config.evaluate.every > 0) {
+      data.validation = open_store(config.data, "validation");
+      data.validation->require_tokenizer(data.store->tokenizer(), data.store->path().string());
+    }
+  } else {
     data.passkey_tokens = passkey_tokenizer(config.data.passkey.tokens);
+  }
   data.source = make_source(config.data, config.model.segment_tokens, static_cast<std::uint64_t>(config.seed),
                             config.train.steps, data.store);
   return data;
@@ -85,7 +91,7 @@ class Reporter {
     events_.append(report.step, metrics);
     if (report.skipped) {
       progress_.finish();
-      spdlog::warn("step {}: loss {} and gradient norm {} are not finite; the step was skipped", report.step, report.loss,
+      spdlog::warn("step {} was skipped: its loss {}, gradient norm {} or memory is not finite", report.step, report.loss,
                    report.gradient_norm);
     }
     progress_.update({.step = report.step, .total_steps = total_steps_,
@@ -122,11 +128,11 @@ bool save(Training& training, const fs::path& directory) {
   }
 }
 
-void evaluate_validation(Training& training, Reporter& reporter) {
+void evaluate_validation(Training& training, const TokenStore& store, Reporter& reporter) {
   const RunConfig& config = training.config();
   reporter.pause();
   const PerplexityReport report = measure_perplexity(
-      training.model(), *open_store(config.data, "validation"),
+      training.model(), store,
       {.segments_at_once = config.evaluate.segments_at_once, .document_tokens = config.evaluate.document_tokens});
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(), report.token_perplexity());
   reporter.record(training.steps_done(), {{"validation_token_perplexity", report.token_perplexity()}});
@@ -152,7 +158,9 @@ int train(const TrainOptions& options) {
     training.resume(*latest);
     spdlog::info("resuming {} at step {}", latest->directory().string(), training.steps_done());
   }
-  fs::create_directories(directory);
+  std::error_code error;
+  fs::create_directories(directory, error);
+  check<ConfigError>(!error, "directory: cannot make ", directory.string(), ": ", error.message());
   write_text(directory / "config.yaml", config_yaml(training.config()));
   spdlog::info("{}", training.description());
   spdlog::info("{} parameters; writing to {}", training.model().parameters().count(), directory.string());
@@ -166,7 +174,7 @@ int train(const TrainOptions& options) {
   while (training.steps_done() < end) {
     reporter.go_on();
     reporter.step(training.step());
-    if (due(config.evaluate.every) && config.data.source == DataKind::kStore) evaluate_validation(training, reporter);
+    if (data.validation && due(config.evaluate.every)) evaluate_validation(training, *data.validation, reporter);
     if (stop_requested()) break;
     if (due(config.checkpoint.every) && save(training, directory)) last_saved = training.steps_done();
   }
@@ -174,7 +182,8 @@ int train(const TrainOptions& options) {
   if (last_saved != training.steps_done() && !save(training, directory))
     throw DeviceError("the last checkpoint could not be saved");
   if (training.steps_done() < config.train.steps) {
-    spdlog::info("stopped at step {} of {}; continue with --resume", training.steps_done(), config.train.steps);
+    spdlog::info("stopped at step {} of {}; continue with --resume directory={}", training.steps_done(), config.train.steps,
+                 directory.string());
     return kExitStopped;
   }
   if (config.data.source == DataKind::kPasskey) report_passkeys(training, data, directory);
@@ -189,7 +198,8 @@ void add_train(CLI::App& app, int& exit_code) {
   command->add_option("config", options->config, "the YAML file; all keys: infini inspect --keys")->required();
   command->add_option("overrides", options->overrides, "key=value on top of it, for example optim.learning_rate=0.01");
   command->add_flag("--resume", options->resume, "continue the run in its directory from its newest checkpoint");
-  command->add_option("--stop-after", options->stop_after, "save and stop after this many steps, with exit code 75");
+  command->add_option("--stop-after", options->stop_after, "save and stop after this many steps, with exit code 75")
+      ->check(CLI::NonNegativeNumber);
   command->callback([options, &exit_code] { exit_code = train(*options); });
 }
 

@@ -1,9 +1,7 @@
 // Bad settings, corpora, stores and checkpoints, given to the program: each has an answer that says
 // what is wrong, and an exit code that says whose mistake it was (2 the user's, 3 damaged data).
-#include "data/sentencepiece_tokenizer.h"
 #include "tests/trainer/program.h"
 #include "tests/trainer/tiny_run.h"
-#include "trainer/loaded_model.h"
 
 namespace infini {
 namespace {
@@ -37,6 +35,10 @@ TEST_F(BadSettings, ThatDoNotFitEachOtherExitWith2BeforeAnythingIsWritten) {
   refused("optim.learning_rate=-1", "optim.learning_rate");
   refused("'optim.groups=[{pattern: gate, rate: 1}]'", "unknown key optim.groups[0].rate");
   refused("--resume", "--resume: run holds no checkpoint");
+  refused("--stop-after -1", "stop-after");
+  refused("directory=", "directory must name where the run writes");
+  refused("directory=run.yaml", "directory: cannot make run.yaml: ");
+  refused("evaluate.every=2", "data/validation.h5 does not exist");  // not only when it is due
   EXPECT_FALSE(std::filesystem::exists(path("run")));
 }
 
@@ -138,6 +140,31 @@ TEST_F(BadStore, OfAnotherTokenizerIsRefused) {
         std::string("train run.yaml --resume data.store=pieces train.steps=8") + vocabulary, 2,
         "run/checkpoints/step-00000006 was trained with another tokenizer");
   EXPECT_EQ(metrics("run").size(), 6u);
+}
+
+// Says that it is the byte tokenizer, but has more ids.
+class TokenizerWithMoreIds final : public Tokenizer {
+ public:
+  std::vector<std::int32_t> encode(std::string_view) const override { return {}; }
+  std::string decode(std::span<const std::int32_t>) const override { return {}; }
+  int vocabulary() const override { return 300; }
+  std::int32_t end_of_text() const override { return 256; }
+  std::string_view kind() const override { return "byte"; }
+
+ protected:
+  std::string definition() const override { return {}; }
+};
+
+TEST_F(BadStore, WithTokensBeyondItsVocabularyExitsWith3) {
+  std::vector<std::int32_t> tokens(100, 7);
+  tokens[50] = 280;
+  TokenStoreWriter writer(path("data/test.h5"), TokenizerWithMoreIds(), "test");
+  writer.add("a", 100, 1, tokens);
+  writer.finish(1);
+  const std::string message = "test.h5: token id 280 at 51 is beyond the vocabulary of 257";
+  expect_refused("evaluate run", 3, message);
+  std::filesystem::rename(path("data/test.h5"), path("data/train.h5"));
+  expect_refused("train run.yaml data.row_tokens=90", 3, "token id 280 at 51 is beyond");
 }
 
 TEST_F(BadStore, CutOrChangedExitsWith3) {

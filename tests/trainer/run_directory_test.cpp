@@ -93,6 +93,15 @@ TEST_F(RunDirectory, ValidationFiguresStandOnLinesOfTheirOwn) {
   EXPECT_EQ(measured, (std::vector<std::int64_t>{3, 6}));
 }
 
+TEST_F(RunDirectory, OfAStoppedRunIsNamedForResuming) {
+  expect_done("train run.yaml");
+  const Outcome outcome = infini("train run.yaml --stop-after 4");
+  EXPECT_EQ(outcome.code, 75);
+  EXPECT_THAT(outcome.said, ::testing::HasSubstr("continue with --resume directory=run-2"));
+  expect_done("train run.yaml --resume directory=run-2");
+  EXPECT_TRUE(shard("run-2", 6) == shard("run", 6));
+}
+
 TEST_F(RunDirectory, OfAnEarlierRunIsNotTouched) {
   expect_done("train run.yaml");
   const Files before = files_of("run");
