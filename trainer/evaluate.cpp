@@ -1,6 +1,7 @@
 // infini evaluate: perplexity of whole documents, or the passkey table of a model trained on generated rows.
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -31,14 +32,18 @@ struct EvaluateOptions {
 class DocumentProgress {
  public:
   void operator()(std::int64_t documents, std::int64_t tokens) {
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-    progress_.update({.step = documents, .elapsed_seconds = seconds,
-                      .tokens_per_second = static_cast<double>(tokens) / seconds,
-                      .peak_bytes = memory_statistics(Device::kCpu).peak_bytes});
+    line_.draw([&] {
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+      return text(documents, " documents, ", count_text(static_cast<double>(tokens)), " tokens, ",
+                  count_text(static_cast<double>(tokens) / std::max(seconds, 1e-3)), " tok/s, ",
+                  bytes_text(memory_statistics(Device::kCpu).peak_bytes));
+    });
   }
 
+  void finish() { line_.finish(); }
+
  private:
-  Progress progress_{1};
+  RedrawnLine line_;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
@@ -69,6 +74,7 @@ int evaluate(const EvaluateOptions& options) {
       {.segments_at_once = loaded.config.evaluate.segments_at_once,
        .document_tokens = loaded.config.evaluate.document_tokens},
       std::ref(progress));
+  progress.finish();
   fmt::print("{}", format_perplexity(report));
   fmt::print("peak memory {}\n", bytes_text(memory_statistics(Device::kCpu).peak_bytes));
   if (!options.output.empty()) write_text(options.output, perplexity_json(report));

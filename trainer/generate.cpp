@@ -62,7 +62,8 @@ void add_generate(CLI::App& app, int& exit_code) {
   command->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")->required();
   command->add_option("--prompt", options->prompt, "what to continue");
   command->add_option("--prompt-file", options->prompt_file, "the same from a file; - is standard input");
-  command->add_option("--tokens", options->tokens, "at most so many new tokens")->capture_default_str();
+  command->add_option("--tokens", options->tokens, "at most so many new tokens")->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--temperature", options->sampling.temperature, "0: always the most likely token")->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   command->add_option("--top-k", options->sampling.top_k, "only the k most likely; 0: all")->capture_default_str()

@@ -130,6 +130,7 @@ TEST_F(TrainedOnBytes, ImpossibleRequestsAreRefused) {
   expect_refused("generate run --prompt a --prompt-file run.yaml", 2, "not both");
   expect_refused("generate run --top-p 1.5", 2, "1.5");
   expect_refused("generate run --temperature -1", 2, "temperature");
+  expect_refused("generate run --tokens -1", 2, "tokens");
   expect_refused("generate run --prompt-file nowhere.txt", 2, "cannot read nowhere.txt");
   expect_refused("score run --input nowhere.txt", 2, "cannot read nowhere.txt");
   write("empty.txt", "");
@@ -140,7 +141,7 @@ TEST_F(TrainedOnBytes, ImpossibleRequestsAreRefused) {
 
 using TrainedOnPasskeys = ProgramTest;
 
-TEST_F(TrainedOnPasskeys, GeneratesWordsThatReadAsWords) {
+TEST_F(TrainedOnPasskeys, EvaluateRepeatsTheTableAndGenerateWritesWords) {
   write("run.yaml",
         "directory: run\n"
         "model: {layers: 1, d_model: 16, heads: 2, segment_tokens: 80}\n"
@@ -148,6 +149,9 @@ TEST_F(TrainedOnPasskeys, GeneratesWordsThatReadAsWords) {
         "train: {steps: 1}\n"
         "evaluate: {passkey: {prompts: 1, row_segments: [1]}}\n");
   expect_done("train run.yaml");
+  expect_done("evaluate run --output again.json");
+  EXPECT_EQ(content("again.json"), content("run/passkey.json"));
+
   expect_done(
       "generate run --prompt 'The grass is' --temperature 1e9 --top-p 1 --tokens 40 > text.txt");
   std::string text = content("text.txt");
