@@ -88,10 +88,9 @@ TEST_F(CommandLine, CheckpointOfAnotherModelExitsWith2) {
 }
 
 TEST_F(CommandLine, SigtermSavesAndExitsWith75EvenWhenRepeated) {
-  const Outcome outcome = shell(
-      "$infini train run.yaml train.steps=1000000 checkpoint.every=0 & job=$!; "
-      "until [ -s run/metrics.jsonl ]; do sleep 0.05; done; "
-      "kill -TERM $job; kill -INT $job; kill -TERM $job; wait $job");
+  const Outcome outcome =
+      infini_until_first_step("train run.yaml train.steps=1000000 checkpoint.every=0", "run",
+                              "kill -TERM $job; kill -INT $job; kill -TERM $job");
   EXPECT_EQ(outcome.code, 75) << outcome.said;
   EXPECT_THAT(outcome.said, HasSubstr("--resume"));
   const auto latest = find_latest(run_);

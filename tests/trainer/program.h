@@ -40,6 +40,14 @@ class ProgramTest : public ::testing::Test {
   }
   Outcome infini(const std::string& arguments) { return shell("$infini " + arguments); }
 
+  // Starts the program and, once the run has written its first step, does `then` with the process
+  // $job. The exit code is that of the program.
+  Outcome infini_until_first_step(const std::string& arguments, const std::string& run,
+                                  const std::string& then) {
+    return shell("$infini " + arguments + " & job=$!; for i in $(seq 3000); do [ -s " + run +
+                 "/metrics.jsonl ] && break; sleep 0.01; done; " + then + "; wait $job");
+  }
+
   void expect_done(const std::string& arguments) {
     const Outcome outcome = infini(arguments);
     EXPECT_EQ(outcome.code, 0) << "infini " << arguments << "\n" << outcome.said;

@@ -79,6 +79,14 @@ TEST(SampleToken, NeverDrawsTheImpossible) {
   expect_frequencies(counts({-1e30f, 1e30f, 0}, {}), {0, 1, 0});
 }
 
+TEST(SampleToken, DrawsAreIndependent) {
+  double same = 0, expected = 0;
+  for (int i = 0; i < kDraws; i += 2)
+    same += sample_token(kLogits, {}, kKey, i) == sample_token(kLogits, {}, kKey, i + 1);
+  for (const double p : kProbabilities) expected += p * p;
+  EXPECT_NEAR(same, kDraws / 2 * expected, 4 * std::sqrt(kDraws / 2 * expected * (1 - expected)));
+}
+
 TEST(SampleToken, IsAFunctionOfKeyAndIndex) {
   std::vector<int> once, again;
   for (int i = 0; i < 100; ++i) once.push_back(sample_token(kLogits, {}, kKey, i));
