@@ -1,18 +1,16 @@
 #include "tensor/allocator.h"
 
-#include <sys/mman.h>
-
 #include <bit>
-#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <vector>
+
+#include "tensor/system_memory.h"
 
 namespace infini {
 namespace {
 
 constexpr std::int64_t kSmallestBytes = 256;
-constexpr std::int64_t kMappedBytes = 4 << 20;  // from here on whole pages are mapped, huge ones where the system has them
 
 // Blocks come in sizes of eight steps to the octave: at most an eighth is wasted, and a size that
 // returns finds its block again.
@@ -23,23 +21,10 @@ std::int64_t rounded(std::int64_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-std::byte* system_allocate(std::int64_t bytes) {
-  if (bytes < kMappedBytes) return static_cast<std::byte*>(std::aligned_alloc(64, bytes));
-  void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (block == MAP_FAILED) return nullptr;
-  madvise(block, bytes, MADV_HUGEPAGE);
-  return static_cast<std::byte*>(block);
-}
-
-void system_release(std::byte* block, std::int64_t bytes) {
-  if (bytes < kMappedBytes)
-    std::free(block);
-  else
-    munmap(block, bytes);
-}
-
 class Cache {
  public:
+  explicit Cache(const SystemMemory& system) : system_(system) {}
+
   std::byte* take(std::int64_t bytes) {
     const std::lock_guard lock(mutex_);
     std::byte* block = nullptr;
@@ -47,10 +32,10 @@ class Cache {
       block = found->second.back();
       found->second.pop_back();
     } else {
-      block = system_allocate(bytes);
+      block = system_.allocate(bytes);
       if (!block) {
         release_free();
-        block = system_allocate(bytes);
+        block = system_.allocate(bytes);
       }
       check<DeviceError>(block, "out of memory: asked for ", bytes, " bytes with ",
                          statistics_.in_use_bytes, " in use");
@@ -86,12 +71,13 @@ class Cache {
  private:
   void release_free() {
     for (auto& [bytes, blocks] : free_) {
-      for (std::byte* block : blocks) system_release(block, bytes);
+      for (std::byte* block : blocks) system_.release(block, bytes);
       statistics_.reserved_bytes -= bytes * static_cast<std::int64_t>(blocks.size());
       blocks.clear();
     }
   }
 
+  const SystemMemory& system_;
   std::mutex mutex_;
   std::map<std::int64_t, std::vector<std::byte*>> free_;
   MemoryStatistics statistics_;
@@ -99,9 +85,12 @@ class Cache {
 
 // Never destroyed: tensors with static storage may outlive any order of destruction.
 Cache& cache(Device device) {
-  check<DeviceError>(device == Device::kCpu, "this build has no memory on ", device);
-  static Cache& cpu = *new Cache;
-  return cpu;
+  if (device == Device::kCpu) {
+    static Cache& cpu = *new Cache(system_memory(Device::kCpu));
+    return cpu;
+  }
+  static Cache& cuda = *new Cache(system_memory(Device::kCuda));
+  return cuda;
 }
 
 }  // namespace

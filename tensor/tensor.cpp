@@ -1,6 +1,6 @@
 #include "tensor/tensor.h"
 
-#include <cstring>
+#include "tensor/system_memory.h"
 
 namespace infini {
 namespace {
@@ -90,15 +90,18 @@ double Tensor::item() const {
   return to_vector<double>()[0];
 }
 
-void Tensor::fill_zero() const {
-  check(device_ == Device::kCpu, "fill_zero: no kernel for ", device_);
-  std::memset(raw(), 0, bytes());
-}
+void Tensor::fill_zero() const { system_memory(device_).fill_zero(raw(), bytes()); }
 
 void Tensor::copy_from(const Tensor& source) const {
   check(source.shape() == shape_ && source.dtype() == dtype_, "copy_from: ", source.dtype(),
         source.shape(), " into ", dtype_, shape_);
-  std::memcpy(raw(), source.raw(), bytes());
+  copy_bytes(raw(), device_, source.raw(), source.device(), bytes());
+}
+
+Tensor Tensor::to(Device device) const {
+  const Tensor result = empty(shape_, dtype_, device);
+  result.copy_from(*this);
+  return result;
 }
 
 }  // namespace infini

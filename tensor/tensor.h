@@ -68,6 +68,7 @@ class Tensor {
   // Copies, which carry no watch.
   Tensor clone() const;
   Tensor to(DType dtype) const;
+  Tensor to(Device device) const;
   template <class T>
   std::vector<T> to_vector() const;  // converted to T, in row-major order
   double item() const;               // the only element

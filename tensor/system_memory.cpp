@@ -1,0 +1,58 @@
+#include "tensor/system_memory.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+
+namespace infini {
+
+// Of system_memory_cuda.cpp. Null on a machine without a usable GPU.
+const SystemMemory* cuda_memory();
+
+namespace {
+
+constexpr std::int64_t kMappedBytes = 4 << 20;  // from here on whole pages are mapped, huge ones where the system has them
+
+class CpuMemory final : public SystemMemory {
+ public:
+  std::byte* allocate(std::int64_t bytes) const override {
+    if (bytes < kMappedBytes) return static_cast<std::byte*>(std::aligned_alloc(64, bytes));
+    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) return nullptr;
+    madvise(block, bytes, MADV_HUGEPAGE);
+    return static_cast<std::byte*>(block);
+  }
+  void release(std::byte* block, std::int64_t bytes) const override {
+    if (bytes < kMappedBytes)
+      std::free(block);
+    else
+      munmap(block, bytes);
+  }
+  void fill_zero(std::byte* block, std::int64_t bytes) const override { std::memset(block, 0, bytes); }
+  void copy(std::byte* to, const std::byte* from, std::int64_t bytes) const override { std::memcpy(to, from, bytes); }
+};
+
+}  // namespace
+
+const SystemMemory& system_memory(Device device) {
+  static const CpuMemory cpu;
+  if (device == Device::kCpu) return cpu;
+#ifdef INFINI_CUDA
+  const SystemMemory* const cuda = cuda_memory();
+  check<DeviceError>(cuda != nullptr, "this machine has no GPU that CUDA can use");
+  return *cuda;
+#else
+  throw DeviceError(text("this build has no memory on ", device));
+#endif
+}
+
+bool is_available(Device device) {
+#ifdef INFINI_CUDA
+  return device == Device::kCpu || cuda_memory() != nullptr;
+#else
+  return device == Device::kCpu;
+#endif
+}
+
+}  // namespace infini
