@@ -43,7 +43,7 @@ class Tensor {
   std::array<std::int64_t, n> dims() const {
     check(shape_.rank() == n, "expected a tensor of rank ", n, ", got ", shape_);
     std::array<std::int64_t, n> extents{};
-    std::copy(shape_.begin(), shape_.end(), extents.begin());
+    std::copy_n(shape_.begin(), n, extents.begin());
     return extents;
   }
   // Everything before the last axis folded into rows R, and the last axis C.

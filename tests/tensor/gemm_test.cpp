@@ -112,12 +112,12 @@ TEST(Gemm, RoundsToBFloat16AsBFloat16Does) {
     std::vector<BFloat16> rounded(32);
     const std::vector<float> row(32, value);
     gemm(false, false, 1, 32, 1, &one, 1, row.data(), 32, rounded.data(), 32, false);
-    for (const BFloat16 x : rounded) EXPECT_EQ(x.bits, BFloat16(value).bits) << value;
+    for (const BFloat16& x : rounded) EXPECT_EQ(x.bits, BFloat16(value).bits) << value;
   }
   const std::vector<float> row(32, NAN);
   std::vector<BFloat16> rounded(32);
   gemm(false, false, 1, 32, 1, &one, 1, row.data(), 32, rounded.data(), 32, false);
-  for (const BFloat16 x : rounded) EXPECT_TRUE(std::isnan(float(x)));
+  for (const BFloat16& x : rounded) EXPECT_TRUE(std::isnan(float(x)));
 }
 
 }  // namespace

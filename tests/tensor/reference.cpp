@@ -216,7 +216,8 @@ Arrays scan(const Array& overlap, const Array& sums, const Array& initial, const
       double* now = &after[b * state];
       if (!detach.empty() && detach[s] && !constant.empty())
         std::copy_n(&constant[0][at], state, now);
-      if (!resets.empty() && resets[b * segments + s]) std::fill_n(now, state, 0.0);
+      if (!resets.empty() && resets[b * segments + s])
+        for (std::int64_t i = 0; i < state; ++i) now[i] = 0;
       std::copy_n(now, state, &before[at]);
       for (std::int64_t i = 0; i < state; ++i) {
         now[i] += sums[at + i];

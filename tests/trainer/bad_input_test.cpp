@@ -86,8 +86,8 @@ TEST_F(BadText, EmptyFilesAreSkippedAndCounted) {
 }
 
 TEST_F(BadText, InvalidUtf8IsKeptByteForByte) {
-  const std::string bytes("caf\xE9 \xFF\xFE\x80 na\xC3\xAFve \xED\xA0\x80\xF0\x9F\x98 \0 end\n",
-                          32);
+  constexpr char literal[] = "caf\xE9 \xFF\xFE\x80 na\xC3\xAFve \xED\xA0\x80\xF0\x9F\x98 \0 end\n";
+  const std::string bytes(literal, sizeof literal - 1);  // with the zero in its middle
   std::string book;
   for (int i = 0; i < 300; ++i) book += "The book of line " + std::to_string(i) + ".\n";
   write("corpus/train/a.txt", book + bytes);
