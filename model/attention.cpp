@@ -11,36 +11,50 @@ namespace infini {
 
 void InfiniAttention::declare(const ModelConfig& config, const std::string& prefix,
                               std::vector<ParameterSpec>& specs) {
-  const std::int64_t width = config.d_model, queries = std::int64_t{config.heads} * config.head_width();
+  const std::int64_t width = config.d_model,
+                     queries = std::int64_t{config.heads} * config.head_width();
   const std::int64_t keys = std::int64_t{config.key_value_heads()} * config.head_width();
   const auto deviation = [&](std::int64_t fan_in) {
-    return config.init_deviation > 0 ? config.init_deviation : 1 / std::sqrt(static_cast<double>(fan_in));
+    return config.init_deviation > 0 ? config.init_deviation
+                                     : 1 / std::sqrt(static_cast<double>(fan_in));
   };
-  specs.push_back({.name = prefix + "query.weight", .shape = {queries, width}, .deviation = deviation(width)});
-  specs.push_back({.name = prefix + "key.weight", .shape = {keys, width}, .deviation = deviation(width)});
-  specs.push_back({.name = prefix + "value.weight", .shape = {keys, width}, .deviation = deviation(width)});
-  // What adds to the residual stream starts smaller, so that the stream does not grow with depth (GPT-2).
-  specs.push_back({.name = prefix + "output.weight", .shape = {width, queries},
+  specs.push_back(
+      {.name = prefix + "query.weight", .shape = {queries, width}, .deviation = deviation(width)});
+  specs.push_back(
+      {.name = prefix + "key.weight", .shape = {keys, width}, .deviation = deviation(width)});
+  specs.push_back(
+      {.name = prefix + "value.weight", .shape = {keys, width}, .deviation = deviation(width)});
+  // What adds to the residual stream starts smaller, so that the stream does not grow with depth
+  // (GPT-2).
+  specs.push_back({.name = prefix + "output.weight",
+                   .shape = {width, queries},
                    .deviation = deviation(queries) / std::sqrt(2.0 * config.layers)});
   if (config.memory != MemoryRule::kNone)
-    specs.push_back({.name = prefix + "gate", .shape = {config.heads}, .deviation = config.gate_deviation,
-                     .mean = config.gate_mean, .full_precision = true});
+    specs.push_back({.name = prefix + "gate",
+                     .shape = {config.heads},
+                     .deviation = config.gate_deviation,
+                     .mean = config.gate_mean,
+                     .full_precision = true});
 }
 
 InfiniAttention::InfiniAttention(const ModelConfig& config, const Parameters& parameters,
                                  const std::string& prefix, const Tensor& rotary_table)
     : rule_(config.memory),
-      scale_(1 / std::sqrt(static_cast<double>(
-                     config.softmax_scale == SoftmaxScale::kHead ? config.head_width() : config.d_model))),
+      scale_(1 / std::sqrt(static_cast<double>(config.softmax_scale == SoftmaxScale::kHead
+                                                   ? config.head_width()
+                                                   : config.d_model))),
       eps_(config.memory_eps),
-      recall_{.eps = config.memory_eps, .bypass_empty = config.first_segment == FirstSegment::kBypass},
+      recall_{.eps = config.memory_eps,
+              .bypass_empty = config.first_segment == FirstSegment::kBypass},
       rotary_table_(rotary_table),
-      qkv_(parameters.joined({prefix + "query.weight", prefix + "key.weight", prefix + "value.weight"})),
+      qkv_(parameters.joined(
+          {prefix + "query.weight", prefix + "key.weight", prefix + "value.weight"})),
       output_(parameters[prefix + "output.weight"]) {
   if (rule_ != MemoryRule::kNone) gate_ = parameters[prefix + "gate"];
 }
 
-InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tensor& x, const Span& span,
+InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tensor& x,
+                                                    const Span& span,
                                                     const MemoryState& memory) const {
   const Tensor qkv = project(pass, x);
   const Tensor local = local_attention(rotated(qkv, span.layout), qkv, span.layout, scale_);
@@ -49,7 +63,9 @@ InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tens
   return {.y = output(pass, mixed), .memory = history.after};
 }
 
-Tensor InfiniAttention::project(const Pass& pass, const Tensor& x) const { return linear(x, pass(qkv_)); }
+Tensor InfiniAttention::project(const Pass& pass, const Tensor& x) const {
+  return linear(x, pass(qkv_));
+}
 
 Tensor InfiniAttention::rotated(const Tensor& qkv, const HeadLayout& layout,
                                 std::int64_t first_position) const {
@@ -64,8 +80,8 @@ InfiniAttention::History InfiniAttention::remember(const Tensor& qkv, const Span
   const Scan matrix =
       rule_ == MemoryRule::kLinear
           ? scan(sums.matrix, memory.matrix, span.borders)
-          : affine_scan(memory_overlap(qkv, span.keep, normalizer.before, span.layout, eps_), sums.matrix,
-                        memory.matrix, span.borders);
+          : affine_scan(memory_overlap(qkv, span.keep, normalizer.before, span.layout, eps_),
+                        sums.matrix, memory.matrix, span.borders);
   return {.before = {.matrix = matrix.before, .normalizer = normalizer.before},
           .after = {.matrix = matrix.after, .normalizer = normalizer.after}};
 }

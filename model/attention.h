@@ -1,11 +1,13 @@
-// Infini-attention: causal local attention inside each segment and a read of the compressive memory, mixed by one learned gate
-// a head, with the same queries, keys and values for both (paper, section 2.1). All segments of a span run at once.
+// Infini-attention: causal local attention inside each segment and a read of the compressive
+// memory, mixed by one learned gate a head, with the same queries, keys and values for both (paper,
+// section 2.1). All segments of a span run at once.
 #pragma once
 
 #include "model/config.h"
 #include "model/memory_state.h"
 #include "model/span.h"
 #include "tensor/ops/memory.h"
+#include "tensor/ops/recall.h"
 #include "tensor/pass.h"
 
 namespace infini {
@@ -13,20 +15,23 @@ namespace infini {
 class InfiniAttention {
  public:
   // Parameters are named prefix + "query.weight" and so on.
-  InfiniAttention(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
-                  const Tensor& rotary_table);
-  static void declare(const ModelConfig& config, const std::string& prefix, std::vector<ParameterSpec>& specs);
+  InfiniAttention(const ModelConfig& config, const Parameters& parameters,
+                  const std::string& prefix, const Tensor& rotary_table);
+  static void declare(const ModelConfig& config, const std::string& prefix,
+                      std::vector<ParameterSpec>& specs);
 
   struct Output {
     Tensor y;            // [R, D]
     MemoryState memory;  // after the last segment
   };
   // x [R, D]; memory before the first segment.
-  Output operator()(const Pass& pass, const Tensor& x, const Span& span, const MemoryState& memory) const;
+  Output operator()(const Pass& pass, const Tensor& x, const Span& span,
+                    const MemoryState& memory) const;
 
   // The steps of the above, which generation takes one by one.
   Tensor project(const Pass& pass, const Tensor& x) const;  // [R, (H + 2 Hk) K]
-  Tensor rotated(const Tensor& qkv, const HeadLayout& layout, std::int64_t first_position = 0) const;
+  Tensor rotated(const Tensor& qkv, const HeadLayout& layout,
+                 std::int64_t first_position = 0) const;
   struct History {
     MemoryState before;  // [B, S, ...] what each segment reads
     MemoryState after;   // [B, ...]

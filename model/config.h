@@ -12,12 +12,15 @@ namespace infini {
 
 enum class MemoryRule { kLinear, kDelta, kNone };
 constexpr std::array<std::pair<std::string_view, MemoryRule>, 3> enum_names(MemoryRule) {
-  return {{{"linear", MemoryRule::kLinear}, {"delta", MemoryRule::kDelta}, {"none", MemoryRule::kNone}}};
+  return {{{"linear", MemoryRule::kLinear},
+           {"delta", MemoryRule::kDelta},
+           {"none", MemoryRule::kNone}}};
 }
 
 enum class Activation { kGelu, kRelu, kSwiglu };
 constexpr std::array<std::pair<std::string_view, Activation>, 3> enum_names(Activation) {
-  return {{{"gelu", Activation::kGelu}, {"relu", Activation::kRelu}, {"swiglu", Activation::kSwiglu}}};
+  return {
+      {{"gelu", Activation::kGelu}, {"relu", Activation::kRelu}, {"swiglu", Activation::kSwiglu}}};
 }
 
 enum class SoftmaxScale { kHead, kModel };
@@ -56,22 +59,33 @@ struct ModelConfig {
     field("layers", layers, "number of blocks");
     field("d_model", d_model, "width of the residual stream");
     field("heads", heads, "query heads");
-    field("kv_heads", kv_heads, "key/value heads, each with a memory of its own; 0: as many as heads");
+    field("kv_heads", kv_heads,
+          "key/value heads, each with a memory of its own; 0: as many as heads");
     field("d_head", d_head, "width of a head; 0: d_model / heads");
     field("feed_forward", feed_forward, "width of the feed-forward part; 0: 4 d_model");
     field("vocabulary", vocabulary, "number of token ids; 0: that of the data");
-    field("segment_tokens", segment_tokens, "tokens that local attention sees; the memory is written after each segment");
-    field("memory", memory, "linear: add what a segment holds; delta: add what the memory does not hold yet; none: local attention only");
+    field("segment_tokens", segment_tokens,
+          "tokens that local attention sees; the memory is written after each segment");
+    field("memory", memory,
+          "linear: add what a segment holds; delta: add what the memory does not hold yet; none: "
+          "local attention only");
     field("activation", activation, "gelu (tanh form), relu or swiglu");
     field("tied", tied, "one matrix for the embedding and the output");
     field("norm_eps", norm_eps, "added to the mean square inside RMSNorm");
-    field("rope_base", rope_base, "base of the rotary angles of local attention; positions restart in each segment");
+    field("rope_base", rope_base,
+          "base of the rotary angles of local attention; positions restart in each segment");
     field("memory_eps", memory_eps, "least denominator of a memory read");
-    field("softmax_scale", softmax_scale, "scores are divided by the square root of d_head, or of d_model as the paper prints");
-    field("first_segment", first_segment, "while the memory is empty, gated scales local attention by 1 - sigmoid(gate), bypass does not");
-    field("gate_mean", gate_mean, "mean of the gates' start; 0 gives memory and local attention equal weight");
-    field("gate_deviation", gate_deviation, "deviation of the gates' start; above 0 a relative optimizer can move them");
-    field("init_deviation", init_deviation, "deviation of the matrices' start; 0: 1 / sqrt(fan in)");
+    field("softmax_scale", softmax_scale,
+          "scores are divided by the square root of d_head, or of d_model as the paper prints");
+    field("first_segment", first_segment,
+          "while the memory is empty, gated scales local attention by 1 - sigmoid(gate), bypass "
+          "does not");
+    field("gate_mean", gate_mean,
+          "mean of the gates' start; 0 gives memory and local attention equal weight");
+    field("gate_deviation", gate_deviation,
+          "deviation of the gates' start; above 0 a relative optimizer can move them");
+    field("init_deviation", init_deviation,
+          "deviation of the matrices' start; 0: 1 / sqrt(fan in)");
   }
 
   void validate() const {
@@ -79,17 +93,22 @@ struct ModelConfig {
     check<ConfigError>(d_model >= 2, "model.d_model must be at least 2, got ", d_model);
     check<ConfigError>(heads >= 1, "model.heads must be at least 1, got ", heads);
     check<ConfigError>(d_head > 0 || d_model % heads == 0, "model.d_model = ", d_model,
-                       " is not divisible by model.heads = ", heads, "; give model.d_head or another width");
-    check<ConfigError>(kv_heads >= 0 && (kv_heads == 0 || heads % kv_heads == 0), "model.heads = ", heads,
-                       " is not divisible by model.kv_heads = ", kv_heads);
-    check<ConfigError>(d_head >= 0 && head_width() % 2 == 0, "the head width must be even and positive, got ", head_width());
-    check<ConfigError>(feed_forward >= 0, "model.feed_forward must not be negative, got ", feed_forward);
+                       " is not divisible by model.heads = ", heads,
+                       "; give model.d_head or another width");
+    check<ConfigError>(kv_heads >= 0 && (kv_heads == 0 || heads % kv_heads == 0),
+                       "model.heads = ", heads, " is not divisible by model.kv_heads = ", kv_heads);
+    check<ConfigError>(d_head >= 0 && head_width() % 2 == 0,
+                       "the head width must be even and positive, got ", head_width());
+    check<ConfigError>(feed_forward >= 0, "model.feed_forward must not be negative, got ",
+                       feed_forward);
     check<ConfigError>(vocabulary >= 0, "model.vocabulary must not be negative, got ", vocabulary);
-    check<ConfigError>(segment_tokens >= 1, "model.segment_tokens must be at least 1, got ", segment_tokens);
+    check<ConfigError>(segment_tokens >= 1, "model.segment_tokens must be at least 1, got ",
+                       segment_tokens);
     check<ConfigError>(norm_eps > 0, "model.norm_eps must be positive, got ", norm_eps);
     check<ConfigError>(memory_eps > 0, "model.memory_eps must be positive, got ", memory_eps);
     check<ConfigError>(rope_base > 1, "model.rope_base must be above 1, got ", rope_base);
-    check<ConfigError>(gate_deviation >= 0 && init_deviation >= 0, "model: deviations must not be negative");
+    check<ConfigError>(gate_deviation >= 0 && init_deviation >= 0,
+                       "model: deviations must not be negative");
   }
 
   int key_value_heads() const { return kv_heads ? kv_heads : heads; }

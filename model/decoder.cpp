@@ -7,8 +7,10 @@ namespace {
 
 constexpr std::int64_t kSegmentsAtOnce = 4;
 
-// A state [B, ...] as what the only segment of a span reads, [B, 1, ...]; zeros where nothing was written.
-MemoryState as_before(const MemoryState& state, const HeadLayout& layout, DType dtype, Device device) {
+// A state [B, ...] as what the only segment of a span reads, [B, 1, ...]; zeros where nothing was
+// written.
+MemoryState as_before(const MemoryState& state, const HeadLayout& layout, DType dtype,
+                      Device device) {
   if (!state.matrix)
     return {.matrix = Tensor::zeros(layout.matrix_shape(), dtype, device),
             .normalizer = Tensor::zeros(layout.normalizer_shape(), dtype, device)};
@@ -20,27 +22,38 @@ MemoryState as_before(const MemoryState& state, const HeadLayout& layout, DType 
 
 Decoder::Decoder(const InfiniTransformer& model) : Decoder(model, empty_memories(model.config())) {}
 
-Decoder::Decoder(const InfiniTransformer& model, Memories memory) : model_(model), memory_(std::move(memory)) {
-  check(memory_.size() == model.blocks().size(), "decoder: a model of ", model.blocks().size(), " layers was given ",
-        memory_.size(), " memories");
+Decoder::Decoder(const InfiniTransformer& model, Memories memory)
+    : model_(model), memory_(std::move(memory)) {
+  check(memory_.size() == model.blocks().size(), "decoder: a model of ", model.blocks().size(),
+        " layers was given ", memory_.size(), " memories");
   const HeadLayout window = layout(1, model.config().segment_tokens);
   const DType compute = model.parameters().compute();
   for (int layer = 0; layer < model.config().layers; ++layer)
-    windows_.push_back({.qkv = Tensor::zeros({window.rows(), window.qkv_width()}, compute, model.device()),
-                        .rotated = Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
+    windows_.push_back(
+        {.qkv = Tensor::zeros({window.rows(), window.qkv_width()}, compute, model.device()),
+         .rotated =
+             Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
 }
 
 // Memories are replaced, never written to, so that copies may share them; windows are written to.
 Decoder::Decoder(const Decoder& other)
-    : model_(other.model_), memory_(other.memory_), windows_(other.windows_), filled_(other.filled_),
+    : model_(other.model_),
+      memory_(other.memory_),
+      windows_(other.windows_),
+      filled_(other.filled_),
       position_(other.position_) {
-  for (Window& window : windows_) window = {.qkv = window.qkv.clone(), .rotated = window.rotated.clone()};
+  for (Window& window : windows_)
+    window = {.qkv = window.qkv.clone(), .rotated = window.rotated.clone()};
 }
 
 HeadLayout Decoder::layout(std::int64_t segments, std::int64_t tokens) const {
   const ModelConfig& config = model_.config();
-  return {.batch = 1, .segments = segments, .tokens = tokens, .heads = config.heads,
-          .kv_heads = config.key_value_heads(), .head_width = config.head_width()};
+  return {.batch = 1,
+          .segments = segments,
+          .tokens = tokens,
+          .heads = config.heads,
+          .kv_heads = config.key_value_heads(),
+          .head_width = config.head_width()};
 }
 
 Tensor Decoder::read(std::span<const std::int32_t> tokens) {
@@ -67,8 +80,11 @@ std::vector<float> Decoder::next_logits(std::span<const std::int32_t> tokens) {
 }
 
 Tensor Decoder::read_segments(std::span<const std::int32_t> tokens) {
-  const std::int64_t segment = model_.config().segment_tokens, count = static_cast<std::int64_t>(tokens.size());
-  const Span span{.layout = layout(count / segment, segment), .tokens = Tensor::of(tokens, {count}), .keep = {},
+  const std::int64_t segment = model_.config().segment_tokens,
+                     count = static_cast<std::int64_t>(tokens.size());
+  const Span span{.layout = layout(count / segment, segment),
+                  .tokens = Tensor::of(tokens, {count}),
+                  .keep = {},
                   .borders = {}};
   const InfiniTransformer::Output out = model_(Pass{}, span, memory_);
   memory_ = out.memory;
@@ -88,13 +104,17 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
     const Stream before = add_norm(pass, stream, block.attention_norm, block.norm_eps);
     const Tensor qkv = block.attention.project(pass, before.branch);
     windows_[layer].qkv.slice(filled_, count).copy_from(qkv);
-    windows_[layer].rotated.slice(filled_, count).copy_from(block.attention.rotated(qkv, fresh, filled_));
-    const Tensor local = window_attention(windows_[layer].rotated.slice(0, seen), windows_[layer].qkv.slice(0, seen),
-                                          window, block.attention.scale(), filled_);
+    windows_[layer]
+        .rotated.slice(filled_, count)
+        .copy_from(block.attention.rotated(qkv, fresh, filled_));
+    const Tensor local =
+        window_attention(windows_[layer].rotated.slice(0, seen), windows_[layer].qkv.slice(0, seen),
+                         window, block.attention.scale(), filled_);
     const MemoryState memory = as_before(memory_[layer], fresh, state, model_.device());
-    const Tensor attended = block.attention.output(pass, block.attention.mix(pass, qkv, memory, local, fresh));
-    const Stream middle =
-        add_norm(pass, {.sum = before.sum, .branch = attended}, block.feed_forward_norm, block.norm_eps);
+    const Tensor attended =
+        block.attention.output(pass, block.attention.mix(pass, qkv, memory, local, fresh));
+    const Stream middle = add_norm(pass, {.sum = before.sum, .branch = attended},
+                                   block.feed_forward_norm, block.norm_eps);
     stream = {.sum = middle.sum, .branch = block.feed_forward(pass, middle.branch)};
   }
   filled_ = seen;
@@ -105,7 +125,8 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
 void Decoder::close_segment() {
   const Span span{.layout = layout(1, filled_), .tokens = {}, .keep = {}, .borders = {}};
   for (std::size_t layer = 0; layer < windows_.size(); ++layer)
-    memory_[layer] = model_.blocks()[layer].attention.remember(windows_[layer].qkv, span, memory_[layer]).after;
+    memory_[layer] =
+        model_.blocks()[layer].attention.remember(windows_[layer].qkv, span, memory_[layer]).after;
   filled_ = 0;
 }
 

@@ -5,18 +5,20 @@
 
 namespace infini {
 
-// Where a sequence stands: the memory of all full segments, and the projections of the segment that is not full yet. What a
-// decoder computes equals the forward pass over the whole sequence, token for token: local attention restarts in each segment,
-// and the memory is written when a segment fills.
+// Where a sequence stands: the memory of all full segments, and the projections of the segment that
+// is not full yet. What a decoder computes equals the forward pass over the whole sequence, token
+// for token: local attention restarts in each segment, and the memory is written when a segment
+// fills.
 class Decoder {
  public:
   explicit Decoder(const InfiniTransformer& model);
   Decoder(const InfiniTransformer& model, Memories memory);  // starts at the border of a segment
-  Decoder(const Decoder& other);                             // goes on from the same place by itself
+  Decoder(const Decoder& other);  // goes on from the same place by itself
   Decoder& operator=(const Decoder&) = delete;
 
-  // Takes the next tokens of the sequence (one or more), full segments through the model's forward pass and the rest
-  // through the window. Returns the normalised hidden state of the last one [1, D].
+  // Takes the next tokens of the sequence (one or more), full segments through the model's forward
+  // pass and the rest through the window. Returns the normalised hidden state of the last one [1,
+  // D].
   Tensor read(std::span<const std::int32_t> tokens);
   // The logits of the token that follows: model.logits(read(tokens)).
   std::vector<float> next_logits(std::span<const std::int32_t> tokens);

@@ -1,4 +1,5 @@
-// The feed-forward part of a block: down(activation(up(x))), or down(silu(gate(x)) * up(x)) for swiglu.
+// The feed-forward part of a block: down(activation(up(x))), or down(silu(gate(x)) * up(x)) for
+// swiglu.
 #pragma once
 
 #include "model/config.h"
@@ -9,7 +10,8 @@ namespace infini {
 class FeedForward {
  public:
   FeedForward(const ModelConfig& config, const Parameters& parameters, const std::string& prefix);
-  static void declare(const ModelConfig& config, const std::string& prefix, std::vector<ParameterSpec>& specs);
+  static void declare(const ModelConfig& config, const std::string& prefix,
+                      std::vector<ParameterSpec>& specs);
 
   Tensor operator()(const Pass& pass, const Tensor& x) const;  // [R, D] -> [R, D]
 

@@ -5,16 +5,19 @@
 
 namespace infini {
 
-// Floating-point operations to train on one token, forward and backward, nothing recomputed: 2 for each multiply-add of every
-// matrix parameter, causal attention inside segments at half, the memory's reads and writes; times 3 for the two products of the
-// backward pass.
+// Floating-point operations to train on one token, forward and backward, nothing recomputed: 2 for
+// each multiply-add of every matrix parameter, causal attention inside segments at half, the
+// memory's reads and writes; times 3 for the two products of the backward pass.
 inline double training_flops_per_token(const ModelConfig& config) {
   const double width = config.d_model, head = config.head_width();
   const double queries = config.heads * head, keys = config.key_value_heads() * head;
-  const double inner = config.inner_width(), matrices = config.activation == Activation::kSwiglu ? 3 : 2;
-  double block = 2 * (width * (queries + 2 * keys) + queries * width) + 2 * matrices * width * inner;
+  const double inner = config.inner_width(),
+               matrices = config.activation == Activation::kSwiglu ? 3 : 2;
+  double block =
+      2 * (width * (queries + 2 * keys) + queries * width) + 2 * matrices * width * inner;
   block += 2 * static_cast<double>(config.segment_tokens) * queries;
-  // Read for every query head, written for every key/value head; the delta rule reads the memory by keys as well.
+  // Read for every query head, written for every key/value head; the delta rule reads the memory by
+  // keys as well.
   if (config.memory != MemoryRule::kNone) block += 2 * head * queries + 2 * head * keys;
   if (config.memory == MemoryRule::kDelta) block += 2 * head * keys;
   return 3 * (config.layers * block + 2 * width * config.vocabulary);

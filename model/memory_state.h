@@ -21,7 +21,8 @@ using Memories = std::vector<MemoryState>;
 inline Memories empty_memories(const ModelConfig& config) { return Memories(config.layers); }
 
 // The same as tensors of zeros, for B rows.
-inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DType dtype, Device device) {
+inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DType dtype,
+                              Device device) {
   Memories memories(config.layers);
   if (config.memory == MemoryRule::kNone) return memories;
   const std::int64_t heads = config.key_value_heads(), width = config.head_width();

@@ -22,10 +22,14 @@ class Row {
 
   Span span(const Piece& piece) const {
     Span span;
-    span.layout = {.batch = rows_.batch(), .segments = piece.count, .tokens = piece.tokens,
-                   .heads = config_.heads, .kv_heads = config_.key_value_heads(),
+    span.layout = {.batch = rows_.batch(),
+                   .segments = piece.count,
+                   .tokens = piece.tokens,
+                   .heads = config_.heads,
+                   .kv_heads = config_.key_value_heads(),
                    .head_width = config_.head_width()};
-    span.tokens = columns<std::int32_t>(rows_.tokens, first_token(piece), piece_tokens(piece), device_);
+    span.tokens =
+        columns<std::int32_t>(rows_.tokens, first_token(piece), piece_tokens(piece), device_);
     span.keep = columns<std::uint8_t>(rows_.keep, first_token(piece), piece_tokens(piece), device_);
     if (rows_.resets)
       span.borders.resets = columns<std::uint8_t>(rows_.resets, piece.first, piece.count, device_)
@@ -46,7 +50,8 @@ class Row {
     const std::int64_t count = piece_tokens(piece), width = rows_.row_tokens();
     dispatch_accumulator(part.dtype(), [&]<class A>() {
       for (std::int64_t r = 0; r < rows_.batch(); ++r)
-        std::copy_n(part.data<A>() + r * count, count, whole.data<A>() + r * width + first_token(piece));
+        std::copy_n(part.data<A>() + r * count, count,
+                    whole.data<A>() + r * width + first_token(piece));
     });
   }
 
@@ -62,14 +67,19 @@ class Row {
 
 void check_rows(const Rows& rows, const ModelConfig& config) {
   check(rows.segment_tokens >= 1 && rows.segment_tokens <= config.segment_tokens,
-        "rows have segments of ", rows.segment_tokens, " tokens, the model is made for ", config.segment_tokens);
+        "rows have segments of ", rows.segment_tokens, " tokens, the model is made for ",
+        config.segment_tokens);
   const Shape& tokens = rows.tokens.shape();
   check(tokens.rank() == 2 && tokens.size() > 0, "rows have no tokens: ", tokens);
-  check(rows.targets.shape() == tokens, "targets are ", rows.targets.shape(), ", tokens are ", tokens);
-  check(!rows.weights || rows.weights.shape() == tokens, "weights are ", rows.weights.shape(), ", tokens are ", tokens);
-  check(!rows.keep || rows.keep.shape() == tokens, "keep is ", rows.keep.shape(), ", tokens are ", tokens);
+  check(rows.targets.shape() == tokens, "targets are ", rows.targets.shape(), ", tokens are ",
+        tokens);
+  check(!rows.weights || rows.weights.shape() == tokens, "weights are ", rows.weights.shape(),
+        ", tokens are ", tokens);
+  check(!rows.keep || rows.keep.shape() == tokens, "keep is ", rows.keep.shape(), ", tokens are ",
+        tokens);
   const Shape borders{rows.batch(), rows.segments()};
-  check(!rows.resets || rows.resets.shape() == borders, "resets are ", rows.resets.shape(), ", expected ", borders);
+  check(!rows.resets || rows.resets.shape() == borders, "resets are ", rows.resets.shape(),
+        ", expected ", borders);
 }
 
 Memories watch(Tape& tape, const Memories& memory) {
@@ -102,18 +112,21 @@ void seed(Tape& tape, const Memories& memory, const Memories& dmemory) {
 Memories unwatched(const Memories& memory) {
   Memories result;
   for (const MemoryState& state : memory)
-    result.push_back({.matrix = state.matrix.unwatched(), .normalizer = state.normalizer.unwatched()});
+    result.push_back(
+        {.matrix = state.matrix.unwatched(), .normalizer = state.normalizer.unwatched()});
   return result;
 }
 
 }  // namespace
 
-std::vector<Piece> cut_row(std::int64_t row_tokens, std::int64_t segment_tokens, std::int64_t most) {
+std::vector<Piece> cut_row(std::int64_t row_tokens, std::int64_t segment_tokens,
+                           std::int64_t most) {
   check(most >= 1, "a piece of a row has at least 1 segment, got ", most);
   std::vector<Piece> pieces;
   const std::int64_t full = row_tokens / segment_tokens;
   for (std::int64_t first = 0; first < full; first += most)
-    pieces.push_back({.first = first, .count = std::min(most, full - first), .tokens = segment_tokens});
+    pieces.push_back(
+        {.first = first, .count = std::min(most, full - first), .tokens = segment_tokens});
   if (row_tokens % segment_tokens)
     pieces.push_back({.first = full, .count = 1, .tokens = row_tokens % segment_tokens});
   return pieces;
@@ -122,21 +135,26 @@ std::vector<Piece> cut_row(std::int64_t row_tokens, std::int64_t segment_tokens,
 RowsResult Recurrence::train(const Rows& rows, const Memories& memory, double scale, RandomKey key,
                              Memories* dmemory) const {
   check_rows(rows, model_.config());
-  return options_.schedule == RowSchedule::kParallel ? train_parallel(rows, memory, scale, key, dmemory)
-                                                  : train_streaming(rows, memory, scale, key, dmemory);
+  return options_.schedule == RowSchedule::kParallel
+             ? train_parallel(rows, memory, scale, key, dmemory)
+             : train_streaming(rows, memory, scale, key, dmemory);
 }
 
-RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                                      Memories* dmemory) const {
+RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, double scale,
+                                      RandomKey key, Memories* dmemory) const {
   const Row row(rows, model_.config(), options_.gradient_horizon, model_.device());
   Tape tape;
   const Pass pass{.tape = &tape, .training = true, .key = key};
-  RowsResult result{.nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())), .memory = {}};
+  RowsResult result{
+      .nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())),
+      .memory = {}};
   const Memories initial = dmemory ? watch(tape, memory) : memory;
   Memories state = initial;
   for (const Piece& piece : cut_row(rows.row_tokens(), rows.segment_tokens, rows.segments())) {
-    const InfiniTransformer::Output out = model_(pass, row.span(piece), state, options_.recompute_blocks);
-    const CrossEntropy loss = model_.loss(pass, out.hidden, row.targets(piece), row.weights(piece), scale);
+    const InfiniTransformer::Output out =
+        model_(pass, row.span(piece), state, options_.recompute_blocks);
+    const CrossEntropy loss =
+        model_.loss(pass, out.hidden, row.targets(piece), row.weights(piece), scale);
     row.place(piece, loss.nll, result.nll);
     result.loss += loss.loss.item();
     tape.seed(loss.loss, Tensor::of(std::vector<double>{1}, {}).to(loss.loss.dtype()));
@@ -148,24 +166,32 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
   return result;
 }
 
-RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                                       Memories* dmemory) const {
+RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory, double scale,
+                                       RandomKey key, Memories* dmemory) const {
   const Row row(rows, model_.config(), options_.gradient_horizon, model_.device());
-  const std::vector<Piece> pieces = cut_row(rows.row_tokens(), rows.segment_tokens, options_.segments_per_tape);
-  RowsResult result{.nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())), .memory = {}};
+  const std::vector<Piece> pieces =
+      cut_row(rows.row_tokens(), rows.segment_tokens, options_.segments_per_tape);
+  RowsResult result{
+      .nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())),
+      .memory = {}};
 
   std::vector<Memories> borders{memory};
   for (std::size_t i = 0; i + 1 < pieces.size(); ++i)
-    borders.push_back(model_(Pass{.tape = nullptr, .training = true, .key = key}, row.span(pieces[i]), borders.back()).memory);
+    borders.push_back(model_(Pass{.tape = nullptr, .training = true, .key = key},
+                             row.span(pieces[i]), borders.back())
+                          .memory);
 
   Memories passed;  // the gradient of the memory after the piece at hand
   for (std::size_t i = pieces.size(); i-- > 0;) {
     Tape tape;
     const Pass pass{.tape = &tape, .training = true, .key = key};
-    const bool asked = i > 0 || dmemory;  // whether anyone wants the gradient of the memory before this piece
+    const bool asked =
+        i > 0 || dmemory;  // whether anyone wants the gradient of the memory before this piece
     const Memories before = asked ? watch(tape, borders[i]) : borders[i];
-    const InfiniTransformer::Output out = model_(pass, row.span(pieces[i]), before, options_.recompute_blocks);
-    const CrossEntropy loss = model_.loss(pass, out.hidden, row.targets(pieces[i]), row.weights(pieces[i]), scale);
+    const InfiniTransformer::Output out =
+        model_(pass, row.span(pieces[i]), before, options_.recompute_blocks);
+    const CrossEntropy loss =
+        model_.loss(pass, out.hidden, row.targets(pieces[i]), row.weights(pieces[i]), scale);
     row.place(pieces[i], loss.nll, result.nll);
     result.loss += loss.loss.item();
     if (i + 1 == pieces.size()) result.memory = unwatched(out.memory);
@@ -179,8 +205,8 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
   return result;
 }
 
-Memories Recurrence::forward(const Rows& rows, const Memories& memory, std::int64_t segments_at_once,
-                             const Visit& visit) const {
+Memories Recurrence::forward(const Rows& rows, const Memories& memory,
+                             std::int64_t segments_at_once, const Visit& visit) const {
   check_rows(rows, model_.config());
   const Row row(rows, model_.config(), 0, model_.device());
   Memories state = memory;
@@ -192,14 +218,19 @@ Memories Recurrence::forward(const Rows& rows, const Memories& memory, std::int6
   return state;
 }
 
-RowsResult Recurrence::evaluate(const Rows& rows, const Memories& memory, std::int64_t segments_at_once) const {
+RowsResult Recurrence::evaluate(const Rows& rows, const Memories& memory,
+                                std::int64_t segments_at_once) const {
   const Row row(rows, model_.config(), 0, model_.device());
-  RowsResult result{.nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())), .memory = {}};
-  result.memory = forward(rows, memory, segments_at_once, [&](const Piece& piece, const Tensor& hidden) {
-    const CrossEntropy loss = model_.loss(Pass{}, hidden, row.targets(piece), row.weights(piece), 1);
-    row.place(piece, loss.nll, result.nll);
-    result.loss += loss.loss.item();
-  });
+  RowsResult result{
+      .nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())),
+      .memory = {}};
+  result.memory =
+      forward(rows, memory, segments_at_once, [&](const Piece& piece, const Tensor& hidden) {
+        const CrossEntropy loss =
+            model_.loss(Pass{}, hidden, row.targets(piece), row.weights(piece), 1);
+        row.place(piece, loss.nll, result.nll);
+        result.loss += loss.loss.item();
+      });
   return result;
 }
 

@@ -1,9 +1,13 @@
-// How a row of many segments runs through a model, and how its gradient comes back: two schedules, one gradient.
+// How a row of many segments runs through a model, and how its gradient comes back: two schedules,
+// one gradient.
 //
-//   parallel   one tape for the whole row: each layer takes all segments at once. Fastest while activations fit.
-//   streaming  `segments_per_tape` segments at a time. A first sweep keeps the memory at the borders of these pieces; then each
-//              piece is computed again with a tape, newest first, and hands the gradient of its memory to the piece before it.
-//              What is held does not grow with the row, but for the border memories.
+// parallel: one tape for the whole row; each layer takes all segments at once. Fastest while
+// activations fit.
+//
+// streaming: `segments_per_tape` segments at a time. A first sweep keeps the memory at the borders
+// of these pieces; then each piece is computed again with a tape, newest first, and hands the
+// gradient of its memory to the piece before it. What is held does not grow with the row, but for
+// the border memories.
 //
 // A ragged last segment is a piece of its own, so that every piece has segments of one length.
 #pragma once
@@ -34,7 +38,8 @@ struct Rows {
 struct RecurrenceOptions {
   RowSchedule schedule = RowSchedule::kParallel;
   std::int64_t segments_per_tape = 1;  // of the streaming schedule
-  std::int64_t gradient_horizon = 0;   // gradients stop at segment borders that are multiples of it; 0: nowhere
+  std::int64_t gradient_horizon =
+      0;  // gradients stop at segment borders that are multiples of it; 0: nowhere
   bool recompute_blocks = false;
 };
 
@@ -56,19 +61,22 @@ class Recurrence {
   Recurrence(const InfiniTransformer& model, const RecurrenceOptions& options)
       : model_(model), options_(options) {}
 
-  // Adds the gradient of  scale * sum_{b,t} weights nll  to the gradients of the parameters. `memory` is the state before the
-  // rows; where dmemory is given, it receives the gradient of that state.
+  // Adds the gradient of  scale * sum_{b,t} weights nll  to the gradients of the parameters.
+  // `memory` is the state before the rows; where dmemory is given, it receives the gradient of that
+  // state.
   RowsResult train(const Rows& rows, const Memories& memory, double scale, RandomKey key,
                    Memories* dmemory = nullptr) const;
 
-  // Runs the rows without gradients, `segments_at_once` segments at a time, and shows the normalised hidden states of each
-  // piece: row b P + t of `hidden` [B P, D] is token `piece.first * segment_tokens + t` of row b, P tokens to a piece.
-  // Returns the memory after the rows.
+  // Runs the rows without gradients, `segments_at_once` segments at a time, and shows the
+  // normalised hidden states of each piece: row b P + t of `hidden` [B P, D] is token `piece.first
+  // * segment_tokens + t` of row b, P tokens to a piece. Returns the memory after the rows.
   using Visit = std::function<void(const Piece& piece, const Tensor& hidden)>;
-  Memories forward(const Rows& rows, const Memories& memory, std::int64_t segments_at_once, const Visit& visit) const;
+  Memories forward(const Rows& rows, const Memories& memory, std::int64_t segments_at_once,
+                   const Visit& visit) const;
 
   // The losses of train() without gradients, with scale 1.
-  RowsResult evaluate(const Rows& rows, const Memories& memory, std::int64_t segments_at_once) const;
+  RowsResult evaluate(const Rows& rows, const Memories& memory,
+                      std::int64_t segments_at_once) const;
 
  private:
   RowsResult train_parallel(const Rows& rows, const Memories& memory, double scale, RandomKey key,

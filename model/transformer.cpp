@@ -21,7 +21,8 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
   check<ConfigError>(config.vocabulary > 0, "model.vocabulary is not known yet");
   const Shape table{config.vocabulary, config.d_model};
   const double deviation = config.init_deviation > 0 ? config.init_deviation : 0.02;
-  std::vector<ParameterSpec> specs{{.name = "embedding.weight", .shape = table, .deviation = deviation}};
+  std::vector<ParameterSpec> specs{
+      {.name = "embedding.weight", .shape = table, .deviation = deviation}};
   for (int layer = 0; layer < config.layers; ++layer) {
     const std::string prefix = block_prefix(layer);
     InfiniAttention::declare(config, prefix + "attention.", specs);
@@ -30,7 +31,8 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
     specs.push_back(norm_spec(prefix + "feed_forward_norm.weight", config.d_model));
   }
   specs.push_back(norm_spec("final_norm.weight", config.d_model));
-  if (!config.tied) specs.push_back({.name = "head.weight", .shape = table, .deviation = deviation});
+  if (!config.tied)
+    specs.push_back({.name = "head.weight", .shape = table, .deviation = deviation});
   return specs;
 }
 
@@ -72,9 +74,10 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
 }
 
 InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const Span& span,
-                                                        const Memories& memory, bool recompute_blocks) const {
-  check(memory.size() == blocks_.size(), "a model of ", blocks_.size(), " layers was given ", memory.size(),
-        " memories");
+                                                        const Memories& memory,
+                                                        bool recompute_blocks) const {
+  check(memory.size() == blocks_.size(), "a model of ", blocks_.size(), " layers was given ",
+        memory.size(), " memories");
   Stream stream{.sum = embed(pass, span.tokens), .branch = {}};
   Memories after;
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
@@ -84,10 +87,12 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
       after.push_back(out.memory);
       continue;
     }
-    const auto piece = [&block = blocks_[layer], span](const Pass& inner, const std::vector<Tensor>& in) {
+    const auto piece = [&block = blocks_[layer], span](const Pass& inner,
+                                                       const std::vector<Tensor>& in) {
       const Block::Output out = block(inner, {.sum = in[0], .branch = in[1]}, span,
                                       {.matrix = in[2], .normalizer = in[3]});
-      return std::vector<Tensor>{out.stream.sum, out.stream.branch, out.memory.matrix, out.memory.normalizer};
+      return std::vector<Tensor>{out.stream.sum, out.stream.branch, out.memory.matrix,
+                                 out.memory.normalizer};
     };
     const std::vector<Tensor> out = recompute(
         pass, {stream.sum, stream.branch, memory[layer].matrix, memory[layer].normalizer}, piece);

@@ -1,5 +1,5 @@
-// The Infini-Transformer: embedding, blocks of Infini-attention and feed-forward with RMSNorm before each (pre-norm), and the
-// projection to the vocabulary.
+// The Infini-Transformer: embedding, blocks of Infini-attention and feed-forward with RMSNorm
+// before each (pre-norm), and the projection to the vocabulary.
 #pragma once
 
 #include "model/attention.h"
@@ -8,7 +8,8 @@
 
 namespace infini {
 
-// The residual stream between two parts of the network: the sum so far, and the branch that the next norm adds to it.
+// The residual stream between two parts of the network: the sum so far, and the branch that the
+// next norm adds to it.
 struct Stream {
   Tensor sum, branch;  // [R, D]; branch is empty before the first block
 };
@@ -21,7 +22,8 @@ struct Block {
     Stream stream;
     MemoryState memory;
   };
-  Output operator()(const Pass& pass, const Stream& stream, const Span& span, const MemoryState& memory) const;
+  Output operator()(const Pass& pass, const Stream& stream, const Span& span,
+                    const MemoryState& memory) const;
 
   double norm_eps;
   Parameter attention_norm, feed_forward_norm;
@@ -40,16 +42,17 @@ class InfiniTransformer {
     Tensor hidden;    // [R, D], normalised
     Memories memory;  // after the span
   };
-  // Memories before the span, one for each layer. With recompute_blocks, backward computes each block again.
+  // Memories before the span, one for each layer. With recompute_blocks, backward computes each
+  // block again.
   Output operator()(const Pass& pass, const Span& span, const Memories& memory,
                     bool recompute_blocks = false) const;
 
   // The parts around the blocks.
-  Tensor embed(const Pass& pass, const Tensor& tokens) const;                 // [R] -> [R, D]
-  Tensor final_norm(const Pass& pass, const Stream& stream) const;            // -> hidden [R, D]
-  Tensor logits(const Tensor& hidden) const;                                  // [R, N]
-  CrossEntropy loss(const Pass& pass, const Tensor& hidden, const Tensor& targets, const Tensor& weights,
-                    double scale) const;
+  Tensor embed(const Pass& pass, const Tensor& tokens) const;       // [R] -> [R, D]
+  Tensor final_norm(const Pass& pass, const Stream& stream) const;  // -> hidden [R, D]
+  Tensor logits(const Tensor& hidden) const;                        // [R, N]
+  CrossEntropy loss(const Pass& pass, const Tensor& hidden, const Tensor& targets,
+                    const Tensor& weights, double scale) const;
 
   const ModelConfig& config() const { return config_; }
   Parameters& parameters() { return parameters_; }
@@ -67,7 +70,8 @@ class InfiniTransformer {
   Parameter embedding_, final_norm_, head_;
 };
 
-// Every parameter of a model, in the order of the flat buffers: embedding, block after block, final norm, head.
+// Every parameter of a model, in the order of the flat buffers: embedding, block after block, final
+// norm, head.
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
 
 }  // namespace infini

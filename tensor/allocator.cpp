@@ -16,7 +16,8 @@ constexpr std::int64_t kSmallestBytes = 256;
 // returns finds its block again.
 std::int64_t rounded(std::int64_t bytes) {
   if (bytes <= kSmallestBytes) return kSmallestBytes;
-  const auto octave = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(bytes - 1)));
+  const auto octave =
+      static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(bytes - 1)));
   const std::int64_t step = std::max(octave / 8, std::int64_t{64});
   return (bytes + step - 1) / step * step;
 }

@@ -1,5 +1,5 @@
-// Memory of tensors: a cache over the system's allocator, so that a training step that repeats asks the
-// system for nothing.
+// Memory of tensors: a cache over the system's allocator, so that a training step that repeats asks
+// the system for nothing.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ void reset_peak(Device device);
 // Returns every cached block that is not in use to the system.
 void release_cached(Device device);
 
-// One block, aligned to 64 bytes or more, with undefined contents. It goes back to the cache when the last owner lets go.
-// Throws DeviceError when the system has no more memory.
+// One block, aligned to 64 bytes or more, with undefined contents. It goes back to the cache when
+// the last owner lets go. Throws DeviceError when the system has no more memory.
 std::shared_ptr<std::byte> allocate(std::int64_t bytes, Device device);
 
 }  // namespace infini

@@ -26,7 +26,8 @@ struct BFloat16 {
   explicit BFloat16(float value) {
     const auto word = std::bit_cast<std::uint32_t>(value);
     const bool nan = (word & 0x7FFFFFFF) > 0x7F800000;
-    // A NaN becomes quiet instead: rounding could carry it into infinity. Both are computed, so that loops have no branch.
+    // A NaN becomes quiet instead: rounding could carry it into infinity. Both are computed, so
+    // that loops have no branch.
     const std::uint32_t rounded = word + 0x7FFF + ((word >> 16) & 1);
     bits = static_cast<std::uint16_t>((nan ? word | 0x400000 : rounded) >> 16);
   }
@@ -48,38 +49,60 @@ using Accumulator = typename AccumulatorOf<T>::type;
 template <class T>
 constexpr DType dtype_of();
 template <>
-constexpr DType dtype_of<double>() { return DType::kFloat64; }
+constexpr DType dtype_of<double>() {
+  return DType::kFloat64;
+}
 template <>
-constexpr DType dtype_of<float>() { return DType::kFloat32; }
+constexpr DType dtype_of<float>() {
+  return DType::kFloat32;
+}
 template <>
-constexpr DType dtype_of<BFloat16>() { return DType::kBFloat16; }
+constexpr DType dtype_of<BFloat16>() {
+  return DType::kBFloat16;
+}
 template <>
-constexpr DType dtype_of<std::int64_t>() { return DType::kInt64; }
+constexpr DType dtype_of<std::int64_t>() {
+  return DType::kInt64;
+}
 template <>
-constexpr DType dtype_of<std::int32_t>() { return DType::kInt32; }
+constexpr DType dtype_of<std::int32_t>() {
+  return DType::kInt32;
+}
 template <>
-constexpr DType dtype_of<std::uint8_t>() { return DType::kUInt8; }
+constexpr DType dtype_of<std::uint8_t>() {
+  return DType::kUInt8;
+}
 
 constexpr std::int64_t bytes_of(DType dtype) {
   switch (dtype) {
     case DType::kFloat64:
-    case DType::kInt64: return 8;
+    case DType::kInt64:
+      return 8;
     case DType::kFloat32:
-    case DType::kInt32: return 4;
-    case DType::kBFloat16: return 2;
-    case DType::kUInt8: return 1;
+    case DType::kInt32:
+      return 4;
+    case DType::kBFloat16:
+      return 2;
+    case DType::kUInt8:
+      return 1;
   }
   return 0;
 }
 
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
-    case DType::kFloat64: return "f64";
-    case DType::kFloat32: return "f32";
-    case DType::kBFloat16: return "bf16";
-    case DType::kInt64: return "i64";
-    case DType::kInt32: return "i32";
-    case DType::kUInt8: return "u8";
+    case DType::kFloat64:
+      return "f64";
+    case DType::kFloat32:
+      return "f32";
+    case DType::kBFloat16:
+      return "bf16";
+    case DType::kInt64:
+      return "i64";
+    case DType::kInt32:
+      return "i32";
+    case DType::kUInt8:
+      return "u8";
   }
   return "?";
 }
@@ -95,10 +118,14 @@ constexpr DType accumulator_of(DType compute) {
 template <class Function>
 decltype(auto) dispatch_float(DType dtype, Function&& function) {
   switch (dtype) {
-    case DType::kFloat64: return function.template operator()<double>();
-    case DType::kFloat32: return function.template operator()<float>();
-    case DType::kBFloat16: return function.template operator()<BFloat16>();
-    default: throw Error(text("expected a floating-point tensor, got ", dtype));
+    case DType::kFloat64:
+      return function.template operator()<double>();
+    case DType::kFloat32:
+      return function.template operator()<float>();
+    case DType::kBFloat16:
+      return function.template operator()<BFloat16>();
+    default:
+      throw Error(text("expected a floating-point tensor, got ", dtype));
   }
 }
 
@@ -106,9 +133,12 @@ decltype(auto) dispatch_float(DType dtype, Function&& function) {
 template <class Function>
 decltype(auto) dispatch_accumulator(DType dtype, Function&& function) {
   switch (dtype) {
-    case DType::kFloat64: return function.template operator()<double>();
-    case DType::kFloat32: return function.template operator()<float>();
-    default: throw Error(text("expected a tensor of f32 or f64, got ", dtype));
+    case DType::kFloat64:
+      return function.template operator()<double>();
+    case DType::kFloat32:
+      return function.template operator()<float>();
+    default:
+      throw Error(text("expected a tensor of f32 or f64, got ", dtype));
   }
 }
 

@@ -7,7 +7,8 @@
 
 namespace infini {
 
-// A call that cannot be carried out. What to do about it is in the message: who, what came, what was expected.
+// A call that cannot be carried out. What to do about it is in the message: who, what came, what
+// was expected.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -18,7 +19,8 @@ class ConfigError : public Error {  // the user's configuration or command line;
   using Error::Error;
 };
 
-class DataError : public Error {  // a file that is damaged or is not what it claims to be; exit code 3
+class DataError
+    : public Error {  // a file that is damaged or is not what it claims to be; exit code 3
  public:
   using Error::Error;
 };

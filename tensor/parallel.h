@@ -1,5 +1,5 @@
-// Loops over the cores of the CPU. How work is cut never depends on the number of threads where it would
-// change a sum: each index is computed by exactly one call, in its own order.
+// Loops over the cores of the CPU. How work is cut never depends on the number of threads where it
+// would change a sum: each index is computed by exactly one call, in its own order.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,8 @@ inline int thread_count() {
 #endif
 }
 
-// Calls task(i) once for each i in [0, count), on all cores. Exceptions reach the caller (one of them).
+// Calls task(i) once for each i in [0, count), on all cores. Exceptions reach the caller (one of
+// them).
 template <class Task>
 void parallel_for(std::int64_t count, Task&& task) {
 #ifdef _OPENMP

@@ -5,7 +5,8 @@
 namespace infini {
 namespace {
 
-// FNV-1a: the stream of a parameter follows from its name, so that adding one leaves the others as they were.
+// FNV-1a: the stream of a parameter follows from its name, so that adding one leaves the others as
+// they were.
 std::uint32_t stream_of(const std::string& name) {
   std::uint32_t hash = 2166136261;
   for (const char c : name) hash = (hash ^ static_cast<std::uint8_t>(c)) * 16777619;

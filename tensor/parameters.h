@@ -1,4 +1,5 @@
-// Parameters of a model in flat buffers, cut by name. Zeroing, norms, updates, buckets and shards are ranges of a buffer.
+// Parameters of a model in flat buffers, cut by name. Zeroing, norms, updates, buckets and shards
+// are ranges of a buffer.
 #pragma once
 
 #include <map>
@@ -13,9 +14,10 @@ namespace infini {
 struct ParameterSpec {
   std::string name;
   Shape shape;
-  double deviation = 0;         // of the normal distribution it starts from
+  double deviation = 0;  // of the normal distribution it starts from
   double mean = 0;
-  bool full_precision = false;  // computed with in fp32 even where the model computes in bf16: norms, gates
+  bool full_precision =
+      false;  // computed with in fp32 even where the model computes in bf16: norms, gates
 };
 
 // Views of the flat buffers; copies share the elements.
@@ -23,7 +25,8 @@ struct Parameter {
   std::string name;
   Tensor value;     // what ops read: the compute type, or the master itself when full_precision
   Tensor gradient;  // fp32 (fp64 in fp64 models); ops add into it
-  Tensor master;    // fp32 (fp64), what the optimizer updates; the same elements as value when types agree
+  Tensor master;  // fp32 (fp64), what the optimizer updates; the same elements as value when types
+                  // agree
   bool frozen = false;
 };
 
@@ -34,7 +37,8 @@ class Parameters {
 
   // Draws every master from its spec; the numbers depend on the seed and the name alone.
   void initialise(std::uint64_t seed);
-  // Makes values equal to masters; call after masters change. Nothing to do where they share elements.
+  // Makes values equal to masters; call after masters change. Nothing to do where they share
+  // elements.
   void refresh_values();
   void zero_gradients();
 

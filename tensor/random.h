@@ -1,4 +1,5 @@
-// Random numbers as a pure function: no state, so that a run repeats, resumes and is cut into ranks exactly.
+// Random numbers as a pure function: no state, so that a run repeats, resumes and is cut into ranks
+// exactly.
 #pragma once
 
 #include <array>
@@ -15,10 +16,9 @@ constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 2> key,
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53} * counter[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57} * counter[2];
-    counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0],
-               static_cast<std::uint32_t>(b),
-               static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1],
-               static_cast<std::uint32_t>(a)};
+    counter = {
+        static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(b),
+        static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(a)};
     key = {key[0] + 0x9E3779B9, key[1] + 0xBB67AE85};
   }
   return counter;
@@ -33,13 +33,15 @@ struct RandomKey {
 
   // Word `index` of the stream, uniform over 64 bits.
   constexpr std::uint64_t bits(std::uint64_t index) const {
-    // A first round folds (step, site) into a key of its own, so that index has a whole counter to itself.
-    const auto folded = philox({static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)},
-                               {static_cast<std::uint32_t>(step), static_cast<std::uint32_t>(step >> 32),
-                                site, 0x696E6669});
+    // A first round folds (step, site) into a key of its own, so that index has a whole counter to
+    // itself.
+    const auto folded =
+        philox({static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)},
+               {static_cast<std::uint32_t>(step), static_cast<std::uint32_t>(step >> 32), site,
+                0x696E6669});
     const auto words = philox({folded[0], folded[1]},
-                              {static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
-                               folded[2], folded[3]});
+                              {static_cast<std::uint32_t>(index),
+                               static_cast<std::uint32_t>(index >> 32), folded[2], folded[3]});
     return (std::uint64_t{words[0]} << 32) | words[1];
   }
 

@@ -2,7 +2,8 @@
 
 namespace infini {
 
-std::vector<Tensor> recompute(const Pass& pass, const std::vector<Tensor>& inputs, const Recomputed& piece) {
+std::vector<Tensor> recompute(const Pass& pass, const std::vector<Tensor>& inputs,
+                              const Recomputed& piece) {
   if (!pass.tape) return piece(pass, inputs);
 
   std::vector<Tensor> values;

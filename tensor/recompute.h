@@ -1,4 +1,5 @@
-// Trading time for memory: a piece of a forward pass that keeps its inputs only and runs again in the backward pass.
+// Trading time for memory: a piece of a forward pass that keeps its inputs only and runs again in
+// the backward pass.
 #pragma once
 
 #include <functional>
@@ -7,10 +8,13 @@
 
 namespace infini {
 
-using Recomputed = std::function<std::vector<Tensor>(const Pass& pass, const std::vector<Tensor>& inputs)>;
+using Recomputed =
+    std::function<std::vector<Tensor>(const Pass& pass, const std::vector<Tensor>& inputs)>;
 
-// piece(pass, inputs), recorded as one entry. The piece must be a pure function of its inputs, the parameters that it obtains
-// through the pass it is given, and pass.key. Inputs may be empty tensors.
-std::vector<Tensor> recompute(const Pass& pass, const std::vector<Tensor>& inputs, const Recomputed& piece);
+// piece(pass, inputs), recorded as one entry. The piece must be a pure function of its inputs, the
+// parameters that it obtains through the pass it is given, and pass.key. Inputs may be empty
+// tensors.
+std::vector<Tensor> recompute(const Pass& pass, const std::vector<Tensor>& inputs,
+                              const Recomputed& piece);
 
 }  // namespace infini

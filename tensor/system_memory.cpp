@@ -12,7 +12,8 @@ const SystemMemory* cuda_memory();
 
 namespace {
 
-constexpr std::int64_t kMappedBytes = 4 << 20;  // from here on whole pages are mapped, huge ones where the system has them
+constexpr std::int64_t kMappedBytes =
+    4 << 20;  // from here on whole pages are mapped, huge ones where the system has them
 
 class CpuMemory final : public SystemMemory {
  public:
@@ -29,8 +30,12 @@ class CpuMemory final : public SystemMemory {
     else
       munmap(block, bytes);
   }
-  void fill_zero(std::byte* block, std::int64_t bytes) const override { std::memset(block, 0, bytes); }
-  void copy(std::byte* to, const std::byte* from, std::int64_t bytes) const override { std::memcpy(to, from, bytes); }
+  void fill_zero(std::byte* block, std::int64_t bytes) const override {
+    std::memset(block, 0, bytes);
+  }
+  void copy(std::byte* to, const std::byte* from, std::int64_t bytes) const override {
+    std::memcpy(to, from, bytes);
+  }
 };
 
 }  // namespace

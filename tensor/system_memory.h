@@ -1,4 +1,5 @@
-// What the caching allocator and tensors ask of a device's system: blocks of memory, zeros and copies.
+// What the caching allocator and tensors ask of a device's system: blocks of memory, zeros and
+// copies.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +26,8 @@ class SystemMemory {
 const SystemMemory& system_memory(Device device);
 
 // From one device to another.
-inline void copy_bytes(std::byte* to, Device to_device, const std::byte* from, Device from_device, std::int64_t bytes) {
+inline void copy_bytes(std::byte* to, Device to_device, const std::byte* from, Device from_device,
+                       std::int64_t bytes) {
   system_memory(to_device == Device::kCpu ? from_device : to_device).copy(to, from, bytes);
 }
 

@@ -1,4 +1,5 @@
-// Memory of the current CUDA device. Copies and zeros are in order with the default stream and done when the call returns.
+// Memory of the current CUDA device. Copies and zeros are in order with the default stream and done
+// when the call returns.
 #ifdef INFINI_CUDA
 
 #include <cuda_runtime_api.h>

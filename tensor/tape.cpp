@@ -32,8 +32,7 @@ Tensor Tape::watch(const Tensor& value) { return handle(value, {}); }
 GradTarget Tape::target(const Tensor& watched) {
   check(watched.tape() == this, "this tape does not watch the tensor");
   Slot& slot = slots_[watched.slot()];
-  if (!slot.gradient)
-    slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
+  if (!slot.gradient) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
   return {slot.gradient.reshape(watched.shape()), std::exchange(slot.written, true)};
 }
 
@@ -43,7 +42,9 @@ Tensor Tape::gradient(const Tensor& watched) const {
   return slot.written ? slot.gradient.reshape(watched.shape()) : Tensor{};
 }
 
-void Tape::seed(const Tensor& watched, const Tensor& gradient) { add_into(target(watched), gradient); }
+void Tape::seed(const Tensor& watched, const Tensor& gradient) {
+  add_into(target(watched), gradient);
+}
 
 void Tape::push(std::vector<Tensor*> outputs, std::vector<Tensor> inputs, Backward backward) {
   Entry entry{.outputs = {}, .inputs = std::move(inputs), .backward = std::move(backward)};
@@ -51,7 +52,8 @@ void Tape::push(std::vector<Tensor*> outputs, std::vector<Tensor> inputs, Backwa
     *output = handle(output->unwatched(), {});
     entry.outputs.emplace_back(output->slot(), output->shape());
   }
-  // An entry needs the identity of its inputs, not their elements: what backward reads, it captured.
+  // An entry needs the identity of its inputs, not their elements: what backward reads, it
+  // captured.
   for (Tensor& input : entry.inputs) input.storage_.reset();
   entries_.push_back(std::move(entry));
 }

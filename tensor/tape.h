@@ -1,5 +1,6 @@
-// Reverse-mode differentiation over a linear tape: ops append entries while they run, backward pops them from
-// the end. An entry keeps what its closure captured and nothing else, and lets go of it when popped.
+// Reverse-mode differentiation over a linear tape: ops append entries while they run, backward pops
+// them from the end. An entry keeps what its closure captured and nothing else, and lets go of it
+// when popped.
 #pragma once
 
 #include <functional>
@@ -19,14 +20,16 @@ struct GradTarget {
   explicit operator bool() const { return static_cast<bool>(tensor); }
 };
 
-// The target made ready for a kernel that adds to some of its elements only: zeros where nothing stood yet.
+// The target made ready for a kernel that adds to some of its elements only: zeros where nothing
+// stood yet.
 inline GradTarget zeroed(GradTarget target) {
   if (target && !target.accumulate) target.tensor.fill_zero();
   target.accumulate = true;
   return target;
 }
 
-// The gradients of an entry's inputs, handed to its closure. of(i) may be called once for each input.
+// The gradients of an entry's inputs, handed to its closure. of(i) may be called once for each
+// input.
 class Gradients {
  public:
   GradTarget of(int input) const;
@@ -62,7 +65,8 @@ class Tape {
 
   // What arrived at a tensor obtained from watch(value); empty when nothing did.
   Tensor gradient(const Tensor& watched) const;
-  // Where an op may add to the gradient of `watched` at once instead of in its closure (see cross_entropy).
+  // Where an op may add to the gradient of `watched` at once instead of in its closure (see
+  // cross_entropy).
   GradTarget target(const Tensor& watched);
 
   std::size_t entries() const { return entries_.size(); }
@@ -98,16 +102,18 @@ Tape* tape_of(std::span<const Tensor> inputs);
 template <class Closure>
 Tensor record(Tensor output, std::initializer_list<Tensor> inputs, Closure backward) {
   if (Tape* tape = tape_of(inputs))
-    tape->push({&output}, inputs, [backward](std::span<const Tensor> doutputs, Gradients& gradients) {
-      backward(doutputs[0], gradients);
-    });
+    tape->push({&output}, inputs,
+               [backward](std::span<const Tensor> doutputs, Gradients& gradients) {
+                 backward(doutputs[0], gradients);
+               });
   return output;
 }
 
-// The same for several outputs; backward receives a span with one gradient each, empty where none arrived.
+// The same for several outputs; backward receives a span with one gradient each, empty where none
+// arrived.
 template <std::size_t n, class Closure>
-std::array<Tensor, n> record_all(std::array<Tensor, n> outputs, std::initializer_list<Tensor> inputs,
-                                 Closure backward) {
+std::array<Tensor, n> record_all(std::array<Tensor, n> outputs,
+                                 std::initializer_list<Tensor> inputs, Closure backward) {
   if (Tape* tape = tape_of(inputs)) {
     std::vector<Tensor*> pointers;
     for (Tensor& output : outputs) pointers.push_back(&output);

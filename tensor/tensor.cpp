@@ -8,10 +8,14 @@ namespace {
 template <class Function>
 void dispatch_any(DType dtype, Function&& function) {
   switch (dtype) {
-    case DType::kInt64: return function.template operator()<std::int64_t>();
-    case DType::kInt32: return function.template operator()<std::int32_t>();
-    case DType::kUInt8: return function.template operator()<std::uint8_t>();
-    default: return dispatch_float(dtype, function);
+    case DType::kInt64:
+      return function.template operator()<std::int64_t>();
+    case DType::kInt32:
+      return function.template operator()<std::int32_t>();
+    case DType::kUInt8:
+      return function.template operator()<std::uint8_t>();
+    default:
+      return dispatch_float(dtype, function);
   }
 }
 

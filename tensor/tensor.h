@@ -21,8 +21,12 @@ class Tensor {
 
   static Tensor empty(const Shape& shape, DType dtype, Device device = Device::kCpu);
   static Tensor zeros(const Shape& shape, DType dtype, Device device = Device::kCpu);
-  static Tensor empty_like(const Tensor& other) { return empty(other.shape(), other.dtype(), other.device()); }
-  static Tensor zeros_like(const Tensor& other) { return zeros(other.shape(), other.dtype(), other.device()); }
+  static Tensor empty_like(const Tensor& other) {
+    return empty(other.shape(), other.dtype(), other.device());
+  }
+  static Tensor zeros_like(const Tensor& other) {
+    return zeros(other.shape(), other.dtype(), other.device());
+  }
   // A CPU tensor holding a copy of values.
   template <class T>
   static Tensor of(std::span<const T> values, const Shape& shape);
@@ -38,7 +42,8 @@ class Tensor {
   std::int64_t size() const { return shape_.size(); }
   std::int64_t bytes() const { return size() * bytes_of(dtype_); }
 
-  // The extents by name: const auto [batch, tokens, width] = x.dims<3>(). Throws when the rank is not n.
+  // The extents by name: const auto [batch, tokens, width] = x.dims<3>(). Throws when the rank is
+  // not n.
   template <int n>
   std::array<std::int64_t, n> dims() const {
     check(shape_.rank() == n, "expected a tensor of rank ", n, ", got ", shape_);
@@ -60,7 +65,8 @@ class Tensor {
     return reinterpret_cast<T*>(raw());
   }
 
-  // The same elements under another shape of the same size; a gradient of one is a gradient of the other.
+  // The same elements under another shape of the same size; a gradient of one is a gradient of the
+  // other.
   Tensor reshape(const Shape& shape) const;
   // Elements [begin, begin + count) of the leading axis. Not differentiable: throws when watched.
   Tensor slice(std::int64_t begin, std::int64_t count) const;

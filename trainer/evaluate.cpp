@@ -1,4 +1,5 @@
-// infini evaluate: perplexity of whole documents, or the passkey table of a model trained on generated rows.
+// infini evaluate: perplexity of whole documents, or the passkey table of a model trained on
+// generated rows.
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -33,7 +34,8 @@ class DocumentProgress {
  public:
   void operator()(std::int64_t documents, std::int64_t tokens) {
     line_.draw([&] {
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+      const double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
       return text(documents, " documents, ", count_text(static_cast<double>(tokens)), " tokens, ",
                   count_text(static_cast<double>(tokens) / std::max(seconds, 1e-3)), " tok/s, ",
                   bytes_text(memory_statistics(Device::kCpu).peak_bytes));
@@ -52,7 +54,8 @@ int evaluate(const EvaluateOptions& options) {
   world.require_single("evaluate");
   LoadedModel loaded = load_model(options.path, options.overrides);
   loaded.model->use_memory(!options.memory_off);
-  fmt::print("{} (step {}){}\n", loaded.checkpoint.string(), loaded.step, options.memory_off ? ", memory off" : "");
+  fmt::print("{} (step {}){}\n", loaded.checkpoint.string(), loaded.step,
+             options.memory_off ? ", memory off" : "");
 
   if (loaded.config.data.source == DataKind::kPasskey && options.store.empty()) {
     const auto tokenizer = passkey_tokenizer(loaded.config.data.passkey.tokens);
@@ -62,18 +65,21 @@ int evaluate(const EvaluateOptions& options) {
     return kExitDone;
   }
 
-  const std::filesystem::path folder = options.store.empty() ? loaded.config.data.store : options.store;
+  const std::filesystem::path folder =
+      options.store.empty() ? loaded.config.data.store : options.store;
   const std::filesystem::path file = folder / (options.split + ".h5");
-  check<ConfigError>(std::filesystem::exists(file), file.string(), " does not exist; see --store and --split");
+  check<ConfigError>(std::filesystem::exists(file), file.string(),
+                     " does not exist; see --store and --split");
   const auto store = TokenStore::open(file);
-  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(), " holds no tokenizer");
+  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
+                     " holds no tokenizer");
   store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
   DocumentProgress progress;
-  const PerplexityReport report = measure_perplexity(
-      *loaded.model, *store,
-      {.segments_at_once = loaded.config.evaluate.segments_at_once,
-       .document_tokens = loaded.config.evaluate.document_tokens},
-      std::ref(progress));
+  const PerplexityReport report =
+      measure_perplexity(*loaded.model, *store,
+                         {.segments_at_once = loaded.config.evaluate.segments_at_once,
+                          .document_tokens = loaded.config.evaluate.document_tokens},
+                         std::ref(progress));
   progress.finish();
   fmt::print("{}", format_perplexity(report));
   fmt::print("peak memory {}\n", bytes_text(memory_statistics(Device::kCpu).peak_bytes));
@@ -86,13 +92,19 @@ int evaluate(const EvaluateOptions& options) {
 void add_evaluate(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<EvaluateOptions>();
   CLI::App* command = app.add_subcommand(
-      "evaluate", "perplexity of whole documents read with the memory carried, or the passkey table");
-  command->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")->required();
+      "evaluate",
+      "perplexity of whole documents read with the memory carried, or the passkey table");
+  command
+      ->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")
+      ->required();
   command->add_option("overrides", options->overrides, "key=value on top of its configuration");
-  command->add_option("--store", options->store, "folder of token stores; default: the one it was trained on");
-  command->add_option("--split", options->split, "train, validation or test")->capture_default_str();
+  command->add_option("--store", options->store,
+                      "folder of token stores; default: the one it was trained on");
+  command->add_option("--split", options->split, "train, validation or test")
+      ->capture_default_str();
   command->add_option("--output", options->output, "also write the figures to this JSON file");
-  command->add_flag("--memory-off", options->memory_off, "close every gate: what local attention does alone");
+  command->add_flag("--memory-off", options->memory_off,
+                    "close every gate: what local attention does alone");
   command->callback([options, &exit_code] { exit_code = evaluate(*options); });
 }
 

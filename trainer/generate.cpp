@@ -1,5 +1,5 @@
-// infini generate: continues a prompt of any length. The prompt is read segment by segment into the memory, then tokens are
-// drawn one by one.
+// infini generate: continues a prompt of any length. The prompt is read segment by segment into the
+// memory, then tokens are drawn one by one.
 #include <array>
 #include <iostream>
 #include <memory>
@@ -23,8 +23,8 @@ struct GenerateOptions {
   SamplingOptions sampling{.temperature = 0.8, .top_k = 0, .top_p = 0.95};
 };
 
-// What a token adds to a text that ends with another one: words of the passkey task are written apart, the pieces of a word
-// are not.
+// What a token adds to a text that ends with another one: words of the passkey task are written
+// apart, the pieces of a word are not.
 std::string text_after(const Tokenizer& tokenizer, std::int32_t last, std::int32_t token) {
   return tokenizer.decode(std::array{last, token}).substr(tokenizer.decode({&last, 1}).size());
 }
@@ -32,10 +32,13 @@ std::string text_after(const Tokenizer& tokenizer, std::int32_t last, std::int32
 int generate(const GenerateOptions& options) {
   const World world;
   world.require_single("generate");
-  check<ConfigError>(options.prompt.empty() || options.prompt_file.empty(), "generate: give --prompt or --prompt-file, not both");
+  check<ConfigError>(options.prompt.empty() || options.prompt_file.empty(),
+                     "generate: give --prompt or --prompt-file, not both");
   const LoadedModel loaded = load_model(options.path);
-  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(), " holds no tokenizer");
-  const std::string prompt = options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file);
+  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
+                     " holds no tokenizer");
+  const std::string prompt =
+      options.prompt_file.empty() ? options.prompt : read_text(options.prompt_file);
   const std::vector<std::int32_t> encoded = loaded.tokenizer->encode(prompt);
   std::vector<std::int32_t> next{loaded.tokenizer->end_of_text()};
   next.insert(next.end(), encoded.begin(), encoded.end());
@@ -45,7 +48,8 @@ int generate(const GenerateOptions& options) {
   const RandomKey key{.seed = options.seed, .step = 0, .site = 0x67656E};
   for (std::int64_t i = 0; i < options.tokens; ++i) {
     const std::vector<float> logits = decoder.next_logits(next);
-    const std::int32_t token = sample_token(logits, options.sampling, key, static_cast<std::uint64_t>(i));
+    const std::int32_t token =
+        sample_token(logits, options.sampling, key, static_cast<std::uint64_t>(i));
     if (token == loaded.tokenizer->end_of_text()) break;
     std::cout << text_after(*loaded.tokenizer, next.back(), token) << std::flush;
     next = {token};
@@ -59,18 +63,30 @@ int generate(const GenerateOptions& options) {
 void add_generate(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<GenerateOptions>();
   CLI::App* command = app.add_subcommand("generate", "continue a prompt of any length");
-  command->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")->required();
+  command
+      ->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")
+      ->required();
   command->add_option("--prompt", options->prompt, "what to continue");
-  command->add_option("--prompt-file", options->prompt_file, "the same from a file; - is standard input");
-  command->add_option("--tokens", options->tokens, "at most so many new tokens")->capture_default_str()
+  command->add_option("--prompt-file", options->prompt_file,
+                      "the same from a file; - is standard input");
+  command->add_option("--tokens", options->tokens, "at most so many new tokens")
+      ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--temperature", options->sampling.temperature, "0: always the most likely token")->capture_default_str()
+  command
+      ->add_option("--temperature", options->sampling.temperature,
+                   "0: always the most likely token")
+      ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--top-k", options->sampling.top_k, "only the k most likely; 0: all")->capture_default_str()
+  command->add_option("--top-k", options->sampling.top_k, "only the k most likely; 0: all")
+      ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--top-p", options->sampling.top_p, "only the most likely that together reach this probability")
-      ->capture_default_str()->check(CLI::Range(0.0, 1.0));
-  command->add_option("--seed", options->seed, "the same seed draws the same text")->capture_default_str();
+  command
+      ->add_option("--top-p", options->sampling.top_p,
+                   "only the most likely that together reach this probability")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
+  command->add_option("--seed", options->seed, "the same seed draws the same text")
+      ->capture_default_str();
   command->callback([options, &exit_code] { exit_code = generate(*options); });
 }
 

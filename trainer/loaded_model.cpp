@@ -7,29 +7,33 @@
 namespace infini {
 
 std::filesystem::path checkpoint_directory(const std::filesystem::path& path) {
-  check<ConfigError>(std::filesystem::is_directory(path), path.string(), ": no such checkpoint or run");
+  check<ConfigError>(std::filesystem::is_directory(path), path.string(),
+                     ": no such checkpoint or run");
   if (std::filesystem::exists(path / "manifest.json")) return path;
   const std::optional<Checkpoint> latest = find_latest(path);
-  check<ConfigError>(latest.has_value(), path.string(), " is neither a checkpoint nor a run that holds one");
+  check<ConfigError>(latest.has_value(), path.string(),
+                     " is neither a checkpoint nor a run that holds one");
   return latest->directory();
 }
 
-LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+LoadedModel load_model(const std::filesystem::path& path,
+                       const std::vector<std::string>& overrides) {
   const Checkpoint checkpoint(checkpoint_directory(path));
   LoadedModel loaded;
   loaded.checkpoint = checkpoint.directory();
   loaded.step = checkpoint.step();
-  loaded.config = read_config_text<RunConfig>(checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string(),
-                                              overrides);
-  loaded.model = std::make_unique<InfiniTransformer>(loaded.config.model, dtype_of_compute(loaded.config.train.compute),
-                                                     Device::kCpu);
+  loaded.config = read_config_text<RunConfig>(
+      checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string(), overrides);
+  loaded.model = std::make_unique<InfiniTransformer>(
+      loaded.config.model, dtype_of_compute(loaded.config.train.compute), Device::kCpu);
   std::vector<NamedBuffer> buffers;
   for (const Parameter& parameter : loaded.model->parameters().all())
     buffers.push_back(named_buffer(parameter.name, parameter.master));
   checkpoint.read(buffers);
   loaded.model->parameters().refresh_values();
   const std::string tokenizer = saved_tokenizer(checkpoint);
-  if (!tokenizer.empty()) loaded.tokenizer = load_tokenizer(tokenizer, checkpoint.directory().string());
+  if (!tokenizer.empty())
+    loaded.tokenizer = load_tokenizer(tokenizer, checkpoint.directory().string());
   return loaded;
 }
 

@@ -18,9 +18,11 @@ struct LoadedModel {
   std::unique_ptr<Tokenizer> tokenizer;
 };
 
-// `path` is a checkpoint or the directory of a run, whose newest checkpoint is taken. Overrides are "key=value" on top of the
-// saved configuration. Throws ConfigError when there is none, DataError when it is damaged.
-LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+// `path` is a checkpoint or the directory of a run, whose newest checkpoint is taken. Overrides are
+// "key=value" on top of the saved configuration. Throws ConfigError when there is none, DataError
+// when it is damaged.
+LoadedModel load_model(const std::filesystem::path& path,
+                       const std::vector<std::string>& overrides = {});
 
 // The checkpoint that `path` names in the same way.
 std::filesystem::path checkpoint_directory(const std::filesystem::path& path);

@@ -27,12 +27,14 @@ void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
       infini::text("unknown command ", name, "; ", infini::name_hint(name, known)));
 }
 
-// GNU OpenMP's threads burn their core while they wait for each other, which on a machine that is busy with something else
-// slows a step several times over. It reads its settings before main, so the program starts itself again with them.
+// GNU OpenMP's threads burn their core while they wait for each other, which on a machine that is
+// busy with something else slows a step several times over. It reads its settings before main, so
+// the program starts itself again with them.
 void yield_while_waiting(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
   setenv("GOMP_SPINCOUNT", "1000", 1);  // a few microseconds
-  execv("/proc/self/exe", argv);        // returns only where there is no /proc; then things stay as they are
+  execv("/proc/self/exe",
+        argv);  // returns only where there is no /proc; then things stay as they are
 }
 
 }  // namespace

@@ -16,8 +16,11 @@ struct Group {
 // Segments 0, 1, 2-3, 4-7, 8-15, ... of all documents.
 std::vector<Group> groups(const PerplexityReport& report) {
   std::vector<Group> result;
-  for (std::size_t first = 0; first < report.parts.size(); first = std::max<std::size_t>(1, 2 * first)) {
-    Group group{.first = first, .last = std::min(std::max<std::size_t>(1, 2 * first), report.parts.size()) - 1, .sum = {}};
+  for (std::size_t first = 0; first < report.parts.size();
+       first = std::max<std::size_t>(1, 2 * first)) {
+    Group group{.first = first,
+                .last = std::min(std::max<std::size_t>(1, 2 * first), report.parts.size()) - 1,
+                .sum = {}};
     for (std::size_t i = group.first; i <= group.last; ++i) {
       group.sum.tokens += report.parts[i].tokens;
       group.sum.nll += report.parts[i].nll;
@@ -28,11 +31,14 @@ std::vector<Group> groups(const PerplexityReport& report) {
 }
 
 // One document, read in stretches of whole segments.
-void measure_document(const InfiniTransformer& model, const TokenStore& store, const StoredDocument& document,
-                      const PerplexityOptions& options, PerplexityReport& report) {
-  const std::int64_t segment = model.config().segment_tokens, stretch = segment * options.segments_at_once;
-  const std::int64_t scored = options.document_tokens > 0 ? std::min(options.document_tokens, document.scored_tokens())
-                                                          : document.scored_tokens();
+void measure_document(const InfiniTransformer& model, const TokenStore& store,
+                      const StoredDocument& document, const PerplexityOptions& options,
+                      PerplexityReport& report) {
+  const std::int64_t segment = model.config().segment_tokens,
+                     stretch = segment * options.segments_at_once;
+  const std::int64_t scored = options.document_tokens > 0
+                                  ? std::min(options.document_tokens, document.scored_tokens())
+                                  : document.scored_tokens();
   const Recurrence recurrence(model, {});
   Memories memory = empty_memories(model.config());
   for (std::int64_t begin = 0; begin < scored; begin += stretch) {
@@ -40,8 +46,12 @@ void measure_document(const InfiniTransformer& model, const TokenStore& store, c
     std::vector<std::int32_t> tokens(count + 1);
     store.read(document.begin + begin, tokens);
     const std::span<const std::int32_t> all(tokens);
-    const Rows rows{.segment_tokens = segment, .tokens = Tensor::of(all.first(count), {1, count}),
-                    .targets = Tensor::of(all.last(count), {1, count}), .weights = {}, .resets = {}, .keep = {}};
+    const Rows rows{.segment_tokens = segment,
+                    .tokens = Tensor::of(all.first(count), {1, count}),
+                    .targets = Tensor::of(all.last(count), {1, count}),
+                    .weights = {},
+                    .resets = {},
+                    .keep = {}};
     const RowsResult result = recurrence.evaluate(rows, memory, options.segments_at_once);
     memory = result.memory;
     const std::vector<double> nll = result.nll.to_vector<double>();
@@ -59,14 +69,22 @@ void measure_document(const InfiniTransformer& model, const TokenStore& store, c
 
 }  // namespace
 
-double PerplexityReport::token_perplexity() const { return std::exp(nll / static_cast<double>(tokens)); }
-double PerplexityReport::word_perplexity() const { return std::exp(nll / static_cast<double>(words)); }
-double PerplexityReport::bits_per_byte() const { return nll / (static_cast<double>(bytes) * std::log(2.0)); }
+double PerplexityReport::token_perplexity() const {
+  return std::exp(nll / static_cast<double>(tokens));
+}
+double PerplexityReport::word_perplexity() const {
+  return std::exp(nll / static_cast<double>(words));
+}
+double PerplexityReport::bits_per_byte() const {
+  return nll / (static_cast<double>(bytes) * std::log(2.0));
+}
 
-PerplexityReport measure_perplexity(const InfiniTransformer& model, const TokenStore& store, const PerplexityOptions& options,
-                                    const std::function<void(std::int64_t, std::int64_t)>& progress) {
-  check<ConfigError>(store.vocabulary() <= model.config().vocabulary, store.path().string(), " has token ids up to ",
-                     store.vocabulary() - 1, ", the model's vocabulary is ", model.config().vocabulary);
+PerplexityReport measure_perplexity(
+    const InfiniTransformer& model, const TokenStore& store, const PerplexityOptions& options,
+    const std::function<void(std::int64_t, std::int64_t)>& progress) {
+  check<ConfigError>(store.vocabulary() <= model.config().vocabulary, store.path().string(),
+                     " has token ids up to ", store.vocabulary() - 1,
+                     ", the model's vocabulary is ", model.config().vocabulary);
   PerplexityReport report;
   for (const StoredDocument& document : store.documents()) {
     measure_document(model, store, document, options, report);
@@ -81,22 +99,27 @@ PerplexityReport measure_perplexity(const InfiniTransformer& model, const TokenS
 
 std::string format_perplexity(const PerplexityReport& report) {
   std::ostringstream out;
-  out << std::fixed << std::setprecision(4) << "documents " << report.documents << ", tokens " << report.tokens << '\n'
+  out << std::fixed << std::setprecision(4) << "documents " << report.documents << ", tokens "
+      << report.tokens << '\n'
       << "token perplexity " << report.token_perplexity() << '\n';
   if (report.whole)
     out << "word perplexity  " << report.word_perplexity() << "  (" << report.words << " words)\n"
         << "bits per byte    " << report.bits_per_byte() << "  (" << report.bytes << " bytes)\n";
   out << "by segment of the document:\n";
   for (const Group& group : groups(report)) {
-    const std::string range = group.first == group.last ? text(group.first) : text(group.first, "-", group.last);
-    out << "  " << std::setw(11) << range << std::setw(12) << std::exp(group.sum.nll / static_cast<double>(group.sum.tokens))
-        << "  (" << group.sum.tokens << " tokens)\n";
+    const std::string range =
+        group.first == group.last ? text(group.first) : text(group.first, "-", group.last);
+    out << "  " << std::setw(11) << range << std::setw(12)
+        << std::exp(group.sum.nll / static_cast<double>(group.sum.tokens)) << "  ("
+        << group.sum.tokens << " tokens)\n";
   }
   return out.str();
 }
 
 std::string perplexity_json(const PerplexityReport& report) {
-  nlohmann::ordered_json json{{"documents", report.documents}, {"tokens", report.tokens}, {"nll", report.nll},
+  nlohmann::ordered_json json{{"documents", report.documents},
+                              {"tokens", report.tokens},
+                              {"nll", report.nll},
                               {"token_perplexity", report.token_perplexity()}};
   if (report.whole) {
     json["words"] = report.words;
@@ -105,8 +128,11 @@ std::string perplexity_json(const PerplexityReport& report) {
     json["bits_per_byte"] = report.bits_per_byte();
   }
   for (const Group& group : groups(report))
-    json["by_segment"].push_back({{"first", group.first}, {"last", group.last}, {"tokens", group.sum.tokens},
-                                  {"token_perplexity", std::exp(group.sum.nll / static_cast<double>(group.sum.tokens))}});
+    json["by_segment"].push_back(
+        {{"first", group.first},
+         {"last", group.last},
+         {"tokens", group.sum.tokens},
+         {"token_perplexity", std::exp(group.sum.nll / static_cast<double>(group.sum.tokens))}});
   return json.dump(2) + "\n";
 }
 

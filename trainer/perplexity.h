@@ -1,4 +1,5 @@
-// Perplexity of whole documents, each read from its first token to its last with the memory carried.
+// Perplexity of whole documents, each read from its first token to its last with the memory
+// carried.
 #pragma once
 
 #include <functional>
@@ -22,8 +23,8 @@ struct PerplexityReport {
     double nll = 0;
   };
   std::int64_t documents = 0, tokens = 0, bytes = 0, words = 0;
-  double nll = 0;           // nats
-  bool whole = true;        // every document was read to its end, so that words and bytes belong to nll
+  double nll = 0;     // nats
+  bool whole = true;  // every document was read to its end, so that words and bytes belong to nll
   std::vector<Part> parts;  // by index of the segment in its document
 
   double token_perplexity() const;  // exp(nll / tokens)
@@ -31,10 +32,11 @@ struct PerplexityReport {
   double bits_per_byte() const;     // nll / (bytes log 2)
 };
 
-// progress(documents done, tokens done) is called now and then. What is held does not grow with the documents.
-PerplexityReport measure_perplexity(const InfiniTransformer& model, const TokenStore& store,
-                                    const PerplexityOptions& options,
-                                    const std::function<void(std::int64_t, std::int64_t)>& progress = {});
+// progress(documents done, tokens done) is called now and then. What is held does not grow with the
+// documents.
+PerplexityReport measure_perplexity(
+    const InfiniTransformer& model, const TokenStore& store, const PerplexityOptions& options,
+    const std::function<void(std::int64_t, std::int64_t)>& progress = {});
 
 // For the terminal: the figures, and perplexity by segment index in groups 0, 1, 2-3, 4-7, ...
 std::string format_perplexity(const PerplexityReport& report);

@@ -48,7 +48,8 @@ struct TrainConfig {
     field("recompute_blocks", recompute_blocks,
           "backward computes each block again instead of keeping its activations");
     field("skips_allowed", skips_allowed,
-          "steps with a loss, gradient or memory that is not finite are skipped; after this many in a row "
+          "steps with a loss, gradient or memory that is not finite are skipped; after this many "
+          "in a row "
           "the run stops");
   }
   void validate() const {

@@ -25,7 +25,8 @@ int score(const ScoreOptions& options) {
   const World world;
   world.require_single("score");
   const LoadedModel loaded = load_model(options.path);
-  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(), " holds no tokenizer");
+  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
+                     " holds no tokenizer");
   loaded.model->use_memory(!options.memory_off);
   const std::vector<std::int32_t> encoded = loaded.tokenizer->encode(read_text(options.input));
   check<DataError>(!encoded.empty(), options.input, ": no text to score");
@@ -45,20 +46,29 @@ int score(const ScoreOptions& options) {
   Memories memory = empty_memories(loaded.config.model);
   for (std::int64_t begin = 0; begin < scored; begin += stretch) {
     const std::int64_t count = std::min(stretch, scored - begin);
-    const Rows rows{.segment_tokens = segment, .tokens = Tensor::of(all.subspan(begin, count), {1, count}),
-                    .targets = Tensor::of(all.subspan(begin + 1, count), {1, count}), .weights = {}, .resets = {}, .keep = {}};
-    const RowsResult result = recurrence.evaluate(rows, memory, loaded.config.evaluate.segments_at_once);
+    const Rows rows{.segment_tokens = segment,
+                    .tokens = Tensor::of(all.subspan(begin, count), {1, count}),
+                    .targets = Tensor::of(all.subspan(begin + 1, count), {1, count}),
+                    .weights = {},
+                    .resets = {},
+                    .keep = {}};
+    const RowsResult result =
+        recurrence.evaluate(rows, memory, loaded.config.evaluate.segments_at_once);
     memory = result.memory;
     const std::vector<double> nll = result.nll.to_vector<double>();
     for (std::int64_t t = 0; t < count; ++t) {
       const std::int32_t token = tokens[begin + t + 1];
-      const nlohmann::ordered_json line{{"position", begin + t}, {"segment", (begin + t) / segment}, {"token", token},
-                                        {"text", loaded.tokenizer->decode({&token, 1})}, {"log_probability", -nll[t]}};
+      const nlohmann::ordered_json line{{"position", begin + t},
+                                        {"segment", (begin + t) / segment},
+                                        {"token", token},
+                                        {"text", loaded.tokenizer->decode({&token, 1})},
+                                        {"log_probability", -nll[t]}};
       // A token may be part of a character: what is not UTF-8 by itself is shown as U+FFFD.
       out << line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
     }
   }
-  check<DeviceError>(out.flush().good(), "cannot write ", options.output.empty() ? "standard output" : options.output);
+  check<DeviceError>(out.flush().good(), "cannot write ",
+                     options.output.empty() ? "standard output" : options.output);
   return kExitDone;
 }
 
@@ -66,9 +76,13 @@ int score(const ScoreOptions& options) {
 
 void add_score(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<ScoreOptions>();
-  CLI::App* command = app.add_subcommand("score", "log-probability of every token of a text, as JSON lines");
-  command->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")->required();
-  command->add_option("--input", options->input, "the text, one document; - is standard input")->capture_default_str();
+  CLI::App* command =
+      app.add_subcommand("score", "log-probability of every token of a text, as JSON lines");
+  command
+      ->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")
+      ->required();
+  command->add_option("--input", options->input, "the text, one document; - is standard input")
+      ->capture_default_str();
   command->add_option("--output", options->output, "the JSON lines; default: standard output");
   command->add_flag("--memory-off", options->memory_off, "close every gate");
   command->callback([options, &exit_code] { exit_code = score(*options); });

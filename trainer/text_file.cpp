@@ -11,7 +11,8 @@ namespace infini {
 std::string read_text(const std::filesystem::path& file) {
   if (file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
   std::ifstream in(file, std::ios::binary);
-  check<ConfigError>(in.good() && !std::filesystem::is_directory(file), "cannot read ", file.string());
+  check<ConfigError>(in.good() && !std::filesystem::is_directory(file), "cannot read ",
+                     file.string());
   return {std::istreambuf_iterator<char>(in), {}};
 }
 

@@ -60,7 +60,8 @@ void multiply_slopes(const Tensor& slope, const Tensor& dy, const GradTarget& dx
   parallel_ranges(slope.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     if (dx.accumulate) {
 #pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i) out[i] = T(A(out[i]) + A(upstream[i]) * A(slopes[i]));
+      for (std::int64_t i = begin; i < end; ++i)
+        out[i] = T(A(out[i]) + A(upstream[i]) * A(slopes[i]));
     } else {
 #pragma omp simd
       for (std::int64_t i = begin; i < end; ++i) out[i] = T(A(upstream[i]) * A(slopes[i]));
@@ -107,12 +108,14 @@ void swiglu_backward(const Tensor& x, const Tensor& dy, const GradTarget& dx) {
 
 class CpuActivation final : public ActivationKernels {
  public:
-  void elementwise(Kind kind, const Tensor& x, const Tensor& y, const Tensor& slope) const override {
+  void elementwise(Kind kind, const Tensor& x, const Tensor& y,
+                   const Tensor& slope) const override {
     dispatch_float(x.dtype(), [&]<class T>() {
       kind == Kind::kRelu ? apply<Relu, T>(x, y, slope) : apply<Gelu, T>(x, y, slope);
     });
   }
-  void elementwise_grad(const Tensor& slope, const Tensor& dy, const GradTarget& dx) const override {
+  void elementwise_grad(const Tensor& slope, const Tensor& dy,
+                        const GradTarget& dx) const override {
     dispatch_float(slope.dtype(), [&]<class T>() { multiply_slopes<T>(slope, dy, dx); });
   }
   void swiglu(const Tensor& x, const Tensor& y) const override {

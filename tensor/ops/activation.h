@@ -1,7 +1,8 @@
 // Activations of the feed-forward part.
 //   relu(x)   = max(x, 0)
-//   gelu(x)   = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))      (the tanh form; Hendrycks, Gimpel 2016)
-//   swiglu(x) = silu(x[:, :F]) * x[:, F:],  silu(a) = a sigmoid(a)  (Shazeer 2020), x [R, 2 F] -> [R, F]
+//   gelu(x)   = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))    Hendrycks, Gimpel 2016
+//   swiglu(x) = silu(x[:, :F]) * x[:, F:]                        Shazeer 2020
+// with silu(a) = a sigmoid(a); swiglu takes [R, 2 F] to [R, F].
 #pragma once
 
 #include "tensor/tape.h"
@@ -18,8 +19,10 @@ class ActivationKernels {
   enum class Kind { kRelu, kGelu };
 
   // y = f(x) and, where slope is given, f'(x): the backward pass then is one multiplication.
-  virtual void elementwise(Kind kind, const Tensor& x, const Tensor& y, const Tensor& slope) const = 0;
-  virtual void elementwise_grad(const Tensor& slope, const Tensor& dy, const GradTarget& dx) const = 0;
+  virtual void elementwise(Kind kind, const Tensor& x, const Tensor& y,
+                           const Tensor& slope) const = 0;
+  virtual void elementwise_grad(const Tensor& slope, const Tensor& dy,
+                                const GradTarget& dx) const = 0;
   virtual void swiglu(const Tensor& x, const Tensor& y) const = 0;
   virtual void swiglu_grad(const Tensor& x, const Tensor& dy, const GradTarget& dx) const = 0;
 

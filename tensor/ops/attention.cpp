@@ -18,7 +18,8 @@ enum Buffer { kScores, kScoresGrad, kRows, kKeyGrad, kValueGrad };
 // One segment of one batch row, seen by one head.
 template <class T>
 struct Segment {
-  const T *query, *key, *value;  // first token; rows are `rotated_leading` and `value_leading` apart
+  const T *query, *key,
+      *value;  // first token; rows are `rotated_leading` and `value_leading` apart
   std::int64_t rotated_leading, value_leading;
 
   Segment(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, std::int64_t segment,
@@ -61,7 +62,8 @@ class CpuAttention final : public AttentionKernels {
     const std::int64_t asked = tokens - args.first_query, leading = layout.query_width();
     const Segment<T> in(args.rotated, args.qkv, layout, segment, head);
     T* out = args.y.data<T>() + segment * asked * leading + head * width;
-    A* log_sums = args.log_sum ? args.log_sum.data<A>() + (segment * layout.heads + head) * tokens : nullptr;
+    A* log_sums =
+        args.log_sum ? args.log_sum.data<A>() + (segment * layout.heads + head) * tokens : nullptr;
 
     for (std::int64_t begin = args.first_query; begin < tokens; begin += kQueryTile) {
       const std::int64_t end = std::min(begin + kQueryTile, tokens), rows = end - begin;
@@ -73,12 +75,14 @@ class CpuAttention final : public AttentionKernels {
         const A log_sum = softmax(scores + r * end, begin + r + 1, end, A(args.scale));
         if (log_sums) log_sums[begin + r] = log_sum;
       }
-      gemm(false, false, rows, width, end, scores, end, in.value, in.value_leading, tile, width, false);
+      gemm(false, false, rows, width, end, scores, end, in.value, in.value_leading, tile, width,
+           false);
       store_tile(tile, rows, width, out + (begin - args.first_query) * leading, leading, false);
     }
   }
 
-  // Turns `seen` scores into probabilities and the rest of the row into zeros; returns the log-sum-exp.
+  // Turns `seen` scores into probabilities and the rest of the row into zeros; returns the
+  // log-sum-exp.
   template <class A>
   static A softmax(A* row, std::int64_t seen, std::int64_t count, A scale) {
     A highest = -std::numeric_limits<A>::infinity();
@@ -96,13 +100,15 @@ class CpuAttention final : public AttentionKernels {
     return scale * highest + std::log(sum);
   }
 
-  // With P the probabilities and D_r = sum_c dy_rc y_rc:  dS = P (dy V^T - D),  dQ = scale dS K,  dK = scale dS^T Q,
-  // dV = P^T dy. Heads of a group and tiles of queries add to dK and dV one after the other.
+  // With P the probabilities and D_r = sum_c dy_rc y_rc:  dS = P (dy V^T - D),  dQ = scale dS K, dK
+  // = scale dS^T Q, dV = P^T dy. Heads of a group and tiles of queries add to dK and dV one after
+  // the other.
   template <class T>
   static void backward(const AttentionGrad& args, std::int64_t segment, int kv_head) {
     using A = Accumulator<T>;
     const HeadLayout& layout = args.layout;
-    const std::int64_t width = layout.head_width, tokens = layout.tokens, leading = layout.query_width();
+    const std::int64_t width = layout.head_width, tokens = layout.tokens,
+                       leading = layout.query_width();
     A* dkey = scratch<A, kKeyGrad>(tokens * width);
     A* dvalue = scratch<A, kValueGrad>(tokens * width);
     std::fill(dkey, dkey + tokens * width, A(0));
@@ -122,18 +128,21 @@ class CpuAttention final : public AttentionKernels {
         const T* dy_tile = dy + begin * leading;
         gemm(false, true, rows, end, width, query, in.rotated_leading, in.key, in.rotated_leading,
              scores, end, false);
-        gemm(false, true, rows, end, width, dy_tile, leading, in.value, in.value_leading, dscores, end,
-             false);
+        gemm(false, true, rows, end, width, dy_tile, leading, in.value, in.value_leading, dscores,
+             end, false);
         for (std::int64_t r = 0; r < rows; ++r)
           softmax_grad(scores + r * end, dscores + r * end, begin + r + 1, end, A(args.scale),
-                       log_sums[begin + r], row_dot(y + (begin + r) * leading, dy_tile + r * leading, width));
+                       log_sums[begin + r],
+                       row_dot(y + (begin + r) * leading, dy_tile + r * leading, width));
         gemm(true, false, end, width, rows, scores, end, dy_tile, leading, dvalue, width, true);
-        gemm(true, false, end, width, rows, dscores, end, query, in.rotated_leading, dkey, width, true);
+        gemm(true, false, end, width, rows, dscores, end, query, in.rotated_leading, dkey, width,
+             true);
         if (args.drotated) {
           A* tile = scratch<A, kRows>(kQueryTile * width);
-          gemm(false, false, rows, width, end, dscores, end, in.key, in.rotated_leading, tile, width, false);
-          T* out = args.drotated.tensor.data<T>() + (segment * tokens + begin) * in.rotated_leading +
-                   head * width;
+          gemm(false, false, rows, width, end, dscores, end, in.key, in.rotated_leading, tile,
+               width, false);
+          T* out = args.drotated.tensor.data<T>() +
+                   (segment * tokens + begin) * in.rotated_leading + head * width;
           store_tile(tile, rows, width, out, in.rotated_leading, args.drotated.accumulate);
         }
       }
@@ -141,18 +150,20 @@ class CpuAttention final : public AttentionKernels {
     const std::int64_t row = segment * tokens;
     if (args.drotated)
       store_tile(dkey, tokens, width,
-                 args.drotated.tensor.data<T>() + row * layout.rotated_width() + layout.key_column(kv_head),
+                 args.drotated.tensor.data<T>() + row * layout.rotated_width() +
+                     layout.key_column(kv_head),
                  layout.rotated_width(), args.drotated.accumulate);
     if (args.dqkv)
-      store_tile(dvalue, tokens, width,
-                 args.dqkv.tensor.data<T>() + row * layout.qkv_width() + layout.value_column(kv_head),
-                 layout.qkv_width(), true);
+      store_tile(
+          dvalue, tokens, width,
+          args.dqkv.tensor.data<T>() + row * layout.qkv_width() + layout.value_column(kv_head),
+          layout.qkv_width(), true);
   }
 
   // Scores become probabilities, dscores become the gradient of the unscaled scores.
   template <class A>
-  static void softmax_grad(A* row, A* drow, std::int64_t seen, std::int64_t count, A scale, A log_sum,
-                           A delta) {
+  static void softmax_grad(A* row, A* drow, std::int64_t seen, std::int64_t count, A scale,
+                           A log_sum, A delta) {
 #pragma omp simd
     for (std::int64_t c = 0; c < seen; ++c) {
       row[c] = fast_exp(scale * row[c] - log_sum);
@@ -176,32 +187,51 @@ const CpuAttention cpu_attention;
 
 }  // namespace
 
-Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale) {
+Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
+                       double scale) {
   layout.check_rows("local_attention", rotated, layout.rotated_width());
   layout.check_rows("local_attention", qkv, layout.qkv_width());
   const Tensor y = Tensor::empty({layout.rows(), layout.query_width()}, qkv.dtype(), qkv.device());
   const Tensor log_sum = Tensor::empty({layout.batch, layout.segments, layout.heads, layout.tokens},
                                        accumulator_of(qkv.dtype()), qkv.device());
   const AttentionKernels& device = on<cpu_attention>(qkv.device());
-  device.attention({.rotated = rotated, .qkv = qkv, .layout = layout, .scale = scale,
-                    .first_query = 0, .y = y, .log_sum = log_sum});
+  device.attention({.rotated = rotated,
+                    .qkv = qkv,
+                    .layout = layout,
+                    .scale = scale,
+                    .first_query = 0,
+                    .y = y,
+                    .log_sum = log_sum});
 
   return record(y, {rotated, qkv}, [=, &device](const Tensor& dy, Gradients& gradients) {
-    device.attention_grad({.rotated = rotated, .qkv = qkv, .layout = layout, .scale = scale,
-                           .y = y, .log_sum = log_sum, .dy = dy,
-                           .drotated = gradients.of(0), .dqkv = zeroed(gradients.of(1))});
+    device.attention_grad({.rotated = rotated,
+                           .qkv = qkv,
+                           .layout = layout,
+                           .scale = scale,
+                           .y = y,
+                           .log_sum = log_sum,
+                           .dy = dy,
+                           .drotated = gradients.of(0),
+                           .dqkv = zeroed(gradients.of(1))});
   });
 }
 
-Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale,
-                        std::int64_t first_query) {
+Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
+                        double scale, std::int64_t first_query) {
   layout.check_rows("window_attention", rotated, layout.rotated_width());
   layout.check_rows("window_attention", qkv, layout.qkv_width());
   check(layout.segments == 1, "window_attention: ", layout.segments, " segments, expected 1");
   const std::int64_t asked = layout.tokens - first_query;
-  const Tensor y = Tensor::empty({layout.batch * asked, layout.query_width()}, qkv.dtype(), qkv.device());
-  on<cpu_attention>(qkv.device()).attention({.rotated = rotated, .qkv = qkv, .layout = layout, .scale = scale,
-                                             .first_query = first_query, .y = y, .log_sum = {}});
+  const Tensor y =
+      Tensor::empty({layout.batch * asked, layout.query_width()}, qkv.dtype(), qkv.device());
+  on<cpu_attention>(qkv.device())
+      .attention({.rotated = rotated,
+                  .qkv = qkv,
+                  .layout = layout,
+                  .scale = scale,
+                  .first_query = first_query,
+                  .y = y,
+                  .log_sum = {}});
   return y;
 }
 

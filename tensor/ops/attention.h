@@ -1,6 +1,7 @@
-// Causal attention inside segments:  A_dot = softmax(scale Q K^T) V, token t of a segment reading tokens 0..t of the same
-// segment (paper, equation 2 restricted to the segment). Scores live in a tile while they are used; backward
-// computes them again from the log-sum-exp of each row (Dao et al. 2022).
+// Causal attention inside segments:  A_dot = softmax(scale Q K^T) V, token t of a segment reading
+// tokens 0..t of the same segment (paper, equation 2 restricted to the segment). Scores live in a
+// tile while they are used; backward computes them again from the log-sum-exp of each row (Dao et
+// al. 2022).
 #pragma once
 
 #include "tensor/ops/heads.h"
@@ -8,13 +9,16 @@
 
 namespace infini {
 
-// rotated [R, (H + Hk) K] from rotate(); the values are read from qkv [R, (H + 2 Hk) K] -> [R, H K].
-Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale);
+// rotated [R, (H + Hk) K] from rotate(); the values are read from qkv [R, (H + 2 Hk) K] -> [R, H
+// K].
+Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
+                       double scale);
 
-// The newest tokens of a segment against all of it so far, for generation: rotated and qkv hold the first `layout.tokens` tokens
-// of one segment (S = 1), of which those from first_query on are asked for -> [B (T - first_query), H K]. Not recorded.
-Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale,
-                        std::int64_t first_query);
+// The newest tokens of a segment against all of it so far, for generation: rotated and qkv hold the
+// first `layout.tokens` tokens of one segment (S = 1), of which those from first_query on are asked
+// for -> [B (T - first_query), H K]. Not recorded.
+Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
+                        double scale, std::int64_t first_query);
 
 // What a device provides: attention.cpp for the CPU.
 class AttentionKernels {

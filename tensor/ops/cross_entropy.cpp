@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::int64_t kChunkLogits = 2 << 20;  // numbers alive at a time
 
-// One row: logits [N] -> its negative log-likelihood; where wanted, dlogits = factor (softmax - one hot).
+// One row: logits [N] -> its negative log-likelihood; where wanted, dlogits = factor (softmax - one
+// hot).
 template <class T, class A>
 A row_loss(A* logits, std::int64_t count, std::int32_t target, A factor, T* dlogits) {
   A highest = logits[0];
@@ -56,12 +57,15 @@ void chunk_loss(const Tensor& logits, const Tensor& dlogits, const std::int32_t*
 
 CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                            const Tensor& weights, double scale) {
-  check<DeviceError>(x.device() == Device::kCpu, "cross_entropy: this build has no kernels for ", x.device());
+  check<DeviceError>(x.device() == Device::kCpu, "cross_entropy: this build has no kernels for ",
+                     x.device());
   const auto [rows, width] = x.dims<2>();
   const std::int64_t vocabulary = weight.shape()[0];
-  check(weight.shape() == Shape{vocabulary, width} && weight.dtype() == x.dtype(), "cross_entropy: weight is ",
-        weight.dtype(), weight.shape(), ", x is ", x.dtype(), x.shape());
-  check(targets.shape() == Shape{rows}, "cross_entropy: targets are ", targets.shape(), ", expected [", rows, "]");
+  check(weight.shape() == Shape{vocabulary, width} && weight.dtype() == x.dtype(),
+        "cross_entropy: weight is ", weight.dtype(), weight.shape(), ", x is ", x.dtype(),
+        x.shape());
+  check(targets.shape() == Shape{rows}, "cross_entropy: targets are ", targets.shape(),
+        ", expected [", rows, "]");
   check(!weights || weights.shape() == Shape{rows}, "cross_entropy: weights are ", weights.shape(),
         ", expected [", rows, "]");
   const std::int32_t* target = targets.data<std::int32_t>();
@@ -76,35 +80,41 @@ CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& 
   const GradTarget dweight = weight.tape() ? zeroed(weight.tape()->target(weight)) : GradTarget{};
 
   const Tensor plain_x = x.unwatched(), plain_weight = weight.unwatched();
-  const std::int64_t chunk = std::clamp(kChunkLogits / vocabulary, std::int64_t{16}, std::max(rows, std::int64_t{16}));
+  const std::int64_t chunk =
+      std::clamp(kChunkLogits / vocabulary, std::int64_t{16}, std::max(rows, std::int64_t{16}));
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t count = std::min(chunk, rows - begin);
     const Tensor part = plain_x.slice(begin, count);
     const Tensor logits = Tensor::empty({count, vocabulary}, full);
     // In fp32 and fp64 the gradient overwrites the logits; in bf16 it is a tensor of its own.
-    const Tensor dlogits = !wanted ? Tensor{}
+    const Tensor dlogits = !wanted             ? Tensor{}
                            : full == x.dtype() ? logits
                                                : Tensor::empty({count, vocabulary}, x.dtype());
     multiply({.a = part, .b = plain_weight, .c = logits, .transpose_b = true});
     dispatch_float(x.dtype(), [&]<class T>() {
-      chunk_loss<T>(logits, dlogits, target + begin, weights ? weights.data<float>() + begin : nullptr,
-                    scale, nll.data<Accumulator<T>>() + begin);
+      chunk_loss<T>(logits, dlogits, target + begin,
+                    weights ? weights.data<float>() + begin : nullptr, scale,
+                    nll.data<Accumulator<T>>() + begin);
     });
     if (dx) multiply({.a = dlogits, .b = plain_weight, .c = dx.slice(begin, count)});
     if (dweight)
-      multiply({.a = dlogits, .b = part, .c = dweight.tensor, .transpose_a = true, .accumulate = true});
+      multiply(
+          {.a = dlogits, .b = part, .c = dweight.tensor, .transpose_a = true, .accumulate = true});
   }
 
   double total = 0;
   const std::vector<double> each = nll.to_vector<double>();
-  for (std::int64_t r = 0; r < rows; ++r) total += each[r] * (weights ? weights.data<float>()[r] : 1.0f);
+  for (std::int64_t r = 0; r < rows; ++r)
+    total += each[r] * (weights ? weights.data<float>()[r] : 1.0f);
   const Tensor loss = Tensor::of(std::vector<double>{total * scale}, {}).to(full);
 
-  const Tensor recorded = record(loss, {x, weight}, [dx](const Tensor& dloss, Gradients& gradients) {
-    check(dloss.item() == 1, "cross_entropy: the loss must be the root of the backward pass; its gradient is ",
-          dloss.item(), ", expected 1");
-    if (const GradTarget target_x = gradients.of(0)) add_into(target_x, dx);
-  });
+  const Tensor recorded =
+      record(loss, {x, weight}, [dx](const Tensor& dloss, Gradients& gradients) {
+        check(dloss.item() == 1,
+              "cross_entropy: the loss must be the root of the backward pass; its gradient is ",
+              dloss.item(), ", expected 1");
+        if (const GradTarget target_x = gradients.of(0)) add_into(target_x, dx);
+      });
   return {.loss = recorded, .nll = nll};
 }
 

@@ -38,17 +38,6 @@ class CpuElementwise final : public ElementwiseKernels {
     });
   }
 
-  void scale(const Tensor& values, double factor) const override {
-    dispatch_float(values.dtype(), [&]<class T>() {
-      T* data = values.data<T>();
-      const auto by = static_cast<Accumulator<T>>(factor);
-      parallel_ranges(values.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i)
-          data[i] = T(static_cast<Accumulator<T>>(data[i]) * by);
-      });
-    });
-  }
-
   double square_sum(const Tensor& values) const override {
     std::vector<double> sums((values.size() + kSumPiece - 1) / kSumPiece);
     dispatch_float(values.dtype(), [&]<class T>() {
@@ -100,10 +89,6 @@ Tensor add(const Tensor& x, const Tensor& y) {
 
 void convert_into(const Tensor& target, const Tensor& source) {
   add_into({.tensor = target, .accumulate = false}, source);
-}
-
-void scale(const Tensor& values, double factor) {
-  on<cpu_elementwise>(values.device()).scale(values, factor);
 }
 
 double square_sum(const Tensor& values) {

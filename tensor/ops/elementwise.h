@@ -5,7 +5,8 @@
 
 namespace infini {
 
-// target += source, or target = source when the target does not accumulate. Any floating-point types.
+// target += source, or target = source when the target does not accumulate. Any floating-point
+// types.
 void add_into(const GradTarget& target, const Tensor& source);
 
 // x + y, same shape and type.
@@ -14,10 +15,8 @@ Tensor add(const Tensor& x, const Tensor& y);
 // Writes source converted to the type of target; same size.
 void convert_into(const Tensor& target, const Tensor& source);
 
-// values *= factor.
-void scale(const Tensor& values, double factor);
-
-// The sum of squares in fp64, in an order that depends on the size alone. NaN and infinity come through.
+// The sum of squares in fp64, in an order that depends on the size alone. NaN and infinity come
+// through.
 double square_sum(const Tensor& values);
 
 // What a device provides for this family: elementwise.cpp for the CPU.
@@ -25,7 +24,6 @@ class ElementwiseKernels {
  public:
   virtual void add_into(const Tensor& target, const Tensor& source, bool accumulate) const = 0;
   virtual void add(const Tensor& x, const Tensor& y, const Tensor& sum) const = 0;
-  virtual void scale(const Tensor& values, double factor) const = 0;
   virtual double square_sum(const Tensor& values) const = 0;
 
  protected:

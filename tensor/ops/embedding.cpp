@@ -29,14 +29,15 @@ class CpuEmbedding final : public EmbeddingKernels {
         const std::int32_t* ids = tokens.data<std::int32_t>();
         const T* upstream = dy.data<T>();
         G* out = dtable.data<G>();
-        parallel_ranges(width, 64, [&, rows = rows, width = width](std::int64_t begin, std::int64_t end) {
-          for (std::int64_t r = 0; r < rows; ++r) {
-            const T* from = upstream + r * width;
-            G* to = out + ids[r] * width;
-            for (std::int64_t c = begin; c < end; ++c)
-              to[c] = G(Accumulator<G>(to[c]) + Accumulator<G>(from[c]));
-          }
-        });
+        parallel_ranges(width, 64,
+                        [&, rows = rows, width = width](std::int64_t begin, std::int64_t end) {
+                          for (std::int64_t r = 0; r < rows; ++r) {
+                            const T* from = upstream + r * width;
+                            G* to = out + ids[r] * width;
+                            for (std::int64_t c = begin; c < end; ++c)
+                              to[c] = G(Accumulator<G>(to[c]) + Accumulator<G>(from[c]));
+                          }
+                        });
       });
     });
   }

@@ -13,7 +13,8 @@ class EmbeddingKernels {
  public:
   virtual void embedding(const Tensor& tokens, const Tensor& table, const Tensor& y) const = 0;
   // dtable [N, D] += dy [R, D]; rows of one token are added in the order of the tokens.
-  virtual void embedding_grad(const Tensor& tokens, const Tensor& dy, const Tensor& dtable) const = 0;
+  virtual void embedding_grad(const Tensor& tokens, const Tensor& dy,
+                              const Tensor& dtable) const = 0;
 
  protected:
   ~EmbeddingKernels() = default;

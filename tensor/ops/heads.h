@@ -1,4 +1,5 @@
-// How heads lie in memory. No op ever permutes heads into a copy: all of them read the packed projection by strides.
+// How heads lie in memory. No op ever permutes heads into a copy: all of them read the packed
+// projection by strides.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +8,9 @@
 
 namespace infini {
 
-// Rows R = B * S * T in the order batch row, segment, token. A packed projection `qkv` [R, (H + 2 Hk) K] holds, in each
-// row, the H query heads, then the Hk key heads, then the Hk value heads, K numbers each.
-// Query head h reads key/value head h / (H / Hk).
+// Rows R = B * S * T in the order batch row, segment, token. A packed projection `qkv` [R, (H + 2
+// Hk) K] holds, in each row, the H query heads, then the Hk key heads, then the Hk value heads, K
+// numbers each. Query head h reads key/value head h / (H / Hk).
 struct HeadLayout {
   std::int64_t batch = 1;     // B
   std::int64_t segments = 1;  // S
@@ -32,8 +33,8 @@ struct HeadLayout {
   Shape normalizer_shape() const { return {batch, segments, kv_heads, head_width}; }
 
   void check_rows(const char* who, const Tensor& tensor, std::int64_t width) const {
-    check(tensor.shape() == Shape{rows(), width}, who, ": expected [", rows(), ", ", width, "], got ",
-          tensor.shape());
+    check(tensor.shape() == Shape{rows(), width}, who, ": expected [", rows(), ", ", width,
+          "], got ", tensor.shape());
   }
 };
 

@@ -46,7 +46,8 @@ class CpuNorm final : public NormKernels {
     });
   }
 
-  // With n = x / rms and g = dy * weight:  dx = (g - n * mean(g * n)) / rms,  dweight = sum_r dy * n.
+  // With n = x / rms and g = dy * weight:  dx = (g - n * mean(g * n)) / rms,  dweight = sum_r dy *
+  // n.
   template <class T>
   static void backward(const RmsNormGrad& args) {
     using A = Accumulator<T>;
@@ -105,8 +106,8 @@ const CpuNorm cpu_norm;
 
 void check_weight(const char* who, const Tensor& x, const Tensor& weight) {
   check(weight.shape() == Shape{x.shape()[-1]} && weight.dtype() == accumulator_of(x.dtype()), who,
-        ": weight is ", weight.dtype(), weight.shape(), ", expected ", accumulator_of(x.dtype()), "[",
-        x.shape()[-1], "]");
+        ": weight is ", weight.dtype(), weight.shape(), ", expected ", accumulator_of(x.dtype()),
+        "[", x.shape()[-1], "]");
 }
 
 }  // namespace
@@ -116,7 +117,8 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   const Tensor y = Tensor::empty_like(x);
   const Tensor inv_rms = Tensor::empty({x.rows_and_width()[0]}, weight.dtype(), x.device());
   const NormKernels& device = on<cpu_norm>(x.device());
-  device.rms_norm({.x = x, .branch = {}, .weight = weight, .eps = eps, .sum = {}, .y = y, .inv_rms = inv_rms});
+  device.rms_norm(
+      {.x = x, .branch = {}, .weight = weight, .eps = eps, .sum = {}, .y = y, .inv_rms = inv_rms});
 
   return record(y, {x, weight}, [=, &device](const Tensor& dy, Gradients& gradients) {
     device.rms_norm_grad({.x = x,
@@ -132,25 +134,31 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
 
 ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& weight, double eps) {
   check_weight("add_rms_norm", x, weight);
-  check(x.shape() == branch.shape() && x.dtype() == branch.dtype(), "add_rms_norm: x is ", x.dtype(),
-        x.shape(), ", branch is ", branch.dtype(), branch.shape());
+  check(x.shape() == branch.shape() && x.dtype() == branch.dtype(), "add_rms_norm: x is ",
+        x.dtype(), x.shape(), ", branch is ", branch.dtype(), branch.shape());
   const Tensor sum = Tensor::empty_like(x), y = Tensor::empty_like(x);
   const Tensor inv_rms = Tensor::empty({x.rows_and_width()[0]}, weight.dtype(), x.device());
   const NormKernels& device = on<cpu_norm>(x.device());
-  device.rms_norm({.x = x, .branch = branch, .weight = weight, .eps = eps, .sum = sum, .y = y, .inv_rms = inv_rms});
+  device.rms_norm({.x = x,
+                   .branch = branch,
+                   .weight = weight,
+                   .eps = eps,
+                   .sum = sum,
+                   .y = y,
+                   .inv_rms = inv_rms});
 
-  const auto outputs = record_all<2>(
-      {sum, y}, {x, branch, weight},
-      [=, &device](std::span<const Tensor> doutputs, Gradients& gradients) {
-        device.rms_norm_grad({.x = sum,
-                              .weight = weight,
-                              .inv_rms = inv_rms,
-                              .dy = doutputs[1],
-                              .dsum = doutputs[0],
-                              .dx = gradients.of(0),
-                              .dbranch = gradients.of(1),
-                              .dweight = gradients.of(2)});
-      });
+  const auto outputs =
+      record_all<2>({sum, y}, {x, branch, weight},
+                    [=, &device](std::span<const Tensor> doutputs, Gradients& gradients) {
+                      device.rms_norm_grad({.x = sum,
+                                            .weight = weight,
+                                            .inv_rms = inv_rms,
+                                            .dy = doutputs[1],
+                                            .dsum = doutputs[0],
+                                            .dx = gradients.of(0),
+                                            .dbranch = gradients.of(1),
+                                            .dweight = gradients.of(2)});
+                    });
   return {.sum = outputs[0], .y = outputs[1]};
 }
 

@@ -9,13 +9,15 @@ namespace infini {
 // x [..., C], weight [C] in fp32 (fp64 where x is) -> y [..., C].
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
 
-// sum = x + branch and y = rms_norm(sum): the residual addition and the norm that follows it in one pass.
+// sum = x + branch and y = rms_norm(sum): the residual addition and the norm that follows it in one
+// pass.
 struct ResidualNorm {
   Tensor sum, y;  // [..., C]
 };
 ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& weight, double eps);
 
-// What a device provides for this family: norm.cpp for the CPU. Leading axes are folded into rows R.
+// What a device provides for this family: norm.cpp for the CPU. Leading axes are folded into rows
+// R.
 class NormKernels {
  public:
   struct RmsNorm {

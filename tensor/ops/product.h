@@ -10,8 +10,8 @@ namespace infini {
 // x [..., C], weight [O, C] -> y [..., O]; same type.
 Tensor linear(const Tensor& x, const Tensor& weight);
 
-// One product on a device: C = op(A) op(B), or C += op(A) op(B). Rank-2 tensors or views; op transposes.
-// A and B share a type; C is of that type or its accumulator.
+// One product on a device: C = op(A) op(B), or C += op(A) op(B). Rank-2 tensors or views; op
+// transposes. A and B share a type; C is of that type or its accumulator.
 struct Product {
   Tensor a, b, c;
   bool transpose_a = false, transpose_b = false;

@@ -13,17 +13,18 @@ class CpuRotary final : public RotaryKernels {
               std::int64_t first_position, const Tensor& rotated) const override {
     dispatch_float(qkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
-      each_row<A>(table, layout, first_position, [&](std::int64_t r, const A* cosine, const A* sine) {
-        const int half = layout.head_width / 2;
-        for (int head = 0; head < layout.heads + layout.kv_heads; ++head) {
-          const T* in = qkv.data<T>() + r * layout.qkv_width() + head * layout.head_width;
-          T* out = rotated.data<T>() + r * layout.rotated_width() + head * layout.head_width;
-          for (int i = 0; i < half; ++i) {
-            out[i] = T(A(in[i]) * cosine[i] - A(in[i + half]) * sine[i]);
-            out[i + half] = T(A(in[i + half]) * cosine[i] + A(in[i]) * sine[i]);
-          }
-        }
-      });
+      each_row<A>(
+          table, layout, first_position, [&](std::int64_t r, const A* cosine, const A* sine) {
+            const int half = layout.head_width / 2;
+            for (int head = 0; head < layout.heads + layout.kv_heads; ++head) {
+              const T* in = qkv.data<T>() + r * layout.qkv_width() + head * layout.head_width;
+              T* out = rotated.data<T>() + r * layout.rotated_width() + head * layout.head_width;
+              for (int i = 0; i < half; ++i) {
+                out[i] = T(A(in[i]) * cosine[i] - A(in[i + half]) * sine[i]);
+                out[i + half] = T(A(in[i + half]) * cosine[i] + A(in[i]) * sine[i]);
+              }
+            }
+          });
     });
   }
 
@@ -32,18 +33,20 @@ class CpuRotary final : public RotaryKernels {
                    std::int64_t first_position, const Tensor& dqkv) const override {
     dispatch_float(dqkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
-      each_row<A>(table, layout, first_position, [&](std::int64_t r, const A* cosine, const A* sine) {
-        const int half = layout.head_width / 2;
-        for (int head = 0; head < layout.heads + layout.kv_heads; ++head) {
-          const T* in = drotated.data<T>() + r * layout.rotated_width() + head * layout.head_width;
-          T* out = dqkv.data<T>() + r * layout.qkv_width() + head * layout.head_width;
-          for (int i = 0; i < half; ++i) {
-            const A low = A(in[i]), high = A(in[i + half]);
-            out[i] = T(A(out[i]) + low * cosine[i] + high * sine[i]);
-            out[i + half] = T(A(out[i + half]) + high * cosine[i] - low * sine[i]);
-          }
-        }
-      });
+      each_row<A>(
+          table, layout, first_position, [&](std::int64_t r, const A* cosine, const A* sine) {
+            const int half = layout.head_width / 2;
+            for (int head = 0; head < layout.heads + layout.kv_heads; ++head) {
+              const T* in =
+                  drotated.data<T>() + r * layout.rotated_width() + head * layout.head_width;
+              T* out = dqkv.data<T>() + r * layout.qkv_width() + head * layout.head_width;
+              for (int i = 0; i < half; ++i) {
+                const A low = A(in[i]), high = A(in[i + half]);
+                out[i] = T(A(out[i]) + low * cosine[i] + high * sine[i]);
+                out[i + half] = T(A(out[i + half]) + high * cosine[i] - low * sine[i]);
+              }
+            }
+          });
     });
   }
 
@@ -66,7 +69,8 @@ const CpuRotary cpu_rotary;
 
 }  // namespace
 
-Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype, Device device) {
+Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype,
+                    Device device) {
   check(head_width % 2 == 0, "rotary_table: the head width must be even, got ", head_width);
   check(device == Device::kCpu, "rotary_table: tables are made on the CPU");
   const int half = head_width / 2;
@@ -88,7 +92,8 @@ Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
   const DType full = accumulator_of(qkv.dtype());
   check(table.shape()[-1] == layout.head_width && table.dtype() == full, "rotate: the table is ",
         table.dtype(), table.shape(), ", expected ", full, "[..., ", layout.head_width, "]");
-  const Tensor rotated = Tensor::empty({layout.rows(), layout.rotated_width()}, qkv.dtype(), qkv.device());
+  const Tensor rotated =
+      Tensor::empty({layout.rows(), layout.rotated_width()}, qkv.dtype(), qkv.device());
   const RotaryKernels& device = on<cpu_rotary>(qkv.device());
   device.rotate(qkv, table, layout, first_position, rotated);
 

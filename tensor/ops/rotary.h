@@ -7,11 +7,13 @@
 
 namespace infini {
 
-// cos and sin of every angle: [positions, K], cosines in the first half of a row, sines in the second.
-Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype, Device device);
+// cos and sin of every angle: [positions, K], cosines in the first half of a row, sines in the
+// second.
+Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype,
+                    Device device);
 
-// qkv [R, (H + 2 Hk) K] -> rotated queries and keys [R, (H + Hk) K]. Positions restart at first_position in each segment;
-// table has at least first_position + T rows.
+// qkv [R, (H + 2 Hk) K] -> rotated queries and keys [R, (H + Hk) K]. Positions restart at
+// first_position in each segment; table has at least first_position + T rows.
 Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
               std::int64_t first_position = 0);
 

@@ -8,10 +8,12 @@
 namespace infini {
 
 // e^x within 2 units in the last place for x in [-87, 88], clamped outside; NaN stays NaN.
-// 2^n by writing the exponent field, 2^f by a polynomial (minimax on [-1/2, 1/2] after Cephes' expf).
+// 2^n by writing the exponent field, 2^f by a polynomial (minimax on [-1/2, 1/2] after Cephes'
+// expf).
 inline float fast_exp(float x) {
   const float clamped = x < -87.3f ? -87.3f : (x > 88.3f ? 88.3f : x);
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  constexpr float kRound =
+      12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
   const float shifted = clamped * 1.44269504088896341f + kRound;
   const float n = shifted - kRound;
   const float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
@@ -38,7 +40,8 @@ template <class A>
 A feature_map(A x) {
   return x > 0 ? x + A(1) : fast_exp(x > 0 ? A(0) : x);
 }
-// The derivative at x from the value there: sigma'(x) is 1 where sigma(x) > 1 and sigma(x) = e^x elsewhere.
+// The derivative at x from the value there: sigma'(x) is 1 where sigma(x) > 1 and sigma(x) = e^x
+// elsewhere.
 template <class A>
 A feature_map_grad(A mapped) {
   return mapped < A(1) ? mapped : A(1);

@@ -7,8 +7,8 @@
 namespace infini {
 namespace {
 
-// A state is cut into blocks that evolve by themselves: single numbers when accumulating (grouped to make a
-// loop worth its while), one K x K matrix of a head in the affine form.
+// A state is cut into blocks that evolve by themselves: single numbers when accumulating (grouped
+// to make a loop worth its while), one K x K matrix of a head in the affine form.
 struct Extents {
   std::int64_t batch, segments, state, block, width;
 
@@ -54,7 +54,8 @@ class CpuScan final : public ScanKernels {
     else
       std::fill_n(state, count, A(0));
     for (std::int64_t s = 0; s < n.segments; ++s) {
-      if (args.resets && args.resets.data<std::uint8_t>()[b * n.segments + s]) std::fill_n(state, count, A(0));
+      if (args.resets && args.resets.data<std::uint8_t>()[b * n.segments + s])
+        std::fill_n(state, count, A(0));
       const std::int64_t at = (b * n.segments + s) * n.state + begin;
       const A* sums = args.sums.data<A>() + at;
       A* before = args.before.data<A>() + at;
@@ -82,12 +83,13 @@ class CpuScan final : public ScanKernels {
     for (std::int64_t s = n.segments - 1; s >= 0; --s) {
       const std::int64_t at = (b * n.segments + s) * n.state + begin;
       if (args.dsums)
-        store_tile(gradient, 1, count, args.dsums.tensor.data<A>() + at, count, args.dsums.accumulate);
+        store_tile(gradient, 1, count, args.dsums.tensor.data<A>() + at, count,
+                   args.dsums.accumulate);
       if (args.overlap) {
         A* change = scratch<A, 0>(count);
         if (args.doverlap) {
-          gemm(false, true, n.width, n.width, n.width, gradient, n.width, args.before.data<A>() + at,
-               n.width, change, n.width, false);
+          gemm(false, true, n.width, n.width, n.width, gradient, n.width,
+               args.before.data<A>() + at, n.width, change, n.width, false);
           for (std::int64_t i = 0; i < count; ++i) change[i] = -change[i];
           store_tile(change, 1, count, args.doverlap.tensor.data<A>() + at, count,
                      args.doverlap.accumulate);
@@ -112,7 +114,8 @@ class CpuScan final : public ScanKernels {
 
 const CpuScan cpu_scan;
 
-Scan run(const Tensor& overlap, const Tensor& sums, const Tensor& initial, const ScanBorders& borders) {
+Scan run(const Tensor& overlap, const Tensor& sums, const Tensor& initial,
+         const ScanBorders& borders) {
   check(sums.shape().rank() >= 2, "scan: sums have shape ", sums.shape(), ", expected [B, S, ...]");
   const std::int64_t batch = sums.shape()[0], segments = sums.shape()[1];
   Shape state({batch});
@@ -130,17 +133,28 @@ Scan run(const Tensor& overlap, const Tensor& sums, const Tensor& initial, const
   const Tensor before = Tensor::empty_like(sums);
   const Tensor after = Tensor::empty(state, sums.dtype(), sums.device());
   const ScanKernels& device = on<cpu_scan>(sums.device());
-  device.scan({.overlap = overlap, .sums = sums, .initial = initial, .resets = borders.resets,
-               .before = before, .after = after});
+  device.scan({.overlap = overlap,
+               .sums = sums,
+               .initial = initial,
+               .resets = borders.resets,
+               .before = before,
+               .after = after});
 
   const Tensor kept = overlap ? before : Tensor{};  // accumulating reads nothing back
   const auto outputs = record_all<2>(
       {before, after}, {overlap, sums, initial},
       [overlap, kept, resets = borders.resets, detach = borders.detach, shape = sums.shape(),
        dtype = sums.dtype(), &device](std::span<const Tensor> doutputs, Gradients& gradients) {
-        device.scan_grad({.shape = shape, .dtype = dtype, .overlap = overlap, .before = kept, .resets = resets, .detach = detach,
-                          .dbefore = doutputs[0], .dafter = doutputs[1],
-                          .doverlap = gradients.of(0), .dsums = gradients.of(1),
+        device.scan_grad({.shape = shape,
+                          .dtype = dtype,
+                          .overlap = overlap,
+                          .before = kept,
+                          .resets = resets,
+                          .detach = detach,
+                          .dbefore = doutputs[0],
+                          .dafter = doutputs[1],
+                          .doverlap = gradients.of(0),
+                          .dsums = gradients.of(1),
                           .dinitial = gradients.of(2)});
       });
   return {.before = outputs[0], .after = outputs[1]};

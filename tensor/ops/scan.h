@@ -1,10 +1,12 @@
-// The recurrences of the memory over segments, as scans over states that hold X numbers for each batch row.
+// The recurrences of the memory over segments, as scans over states that hold X numbers for each
+// batch row.
 //
 //   accumulate:  state_s = state_{s-1} + sums_s
-//   affine:      state_s = state_{s-1} - A_s state_{s-1} + sums_s     for each head a product of K x K matrices
+//   affine:      state_s = state_{s-1} - A_s state_{s-1} + sums_s
 //
-// Before segment s the state is replaced by zeros where resets[b, s] is 1. Gradients do not cross the border before
-// segment s where detach[s] is 1 (truncated back-propagation); the state itself does.
+// In the affine form every head is a product of K x K matrices. Before segment s the state is
+// replaced by zeros where resets[b, s] is 1. Gradients do not cross the border before segment s
+// where detach[s] is 1 (truncated back-propagation); the state itself does.
 #pragma once
 
 #include "tensor/tape.h"
@@ -28,7 +30,8 @@ Scan scan(const Tensor& sums, const Tensor& initial, const ScanBorders& borders)
 Scan affine_scan(const Tensor& overlap, const Tensor& sums, const Tensor& initial,
                  const ScanBorders& borders);
 
-// What a device provides for this family: scan.cpp for the CPU. An empty overlap means `accumulate`.
+// What a device provides for this family: scan.cpp for the CPU. An empty overlap means
+// `accumulate`.
 class ScanKernels {
  public:
   struct Forward {

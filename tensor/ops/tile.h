@@ -18,8 +18,8 @@ A* scratch(std::int64_t count) {
 
 // Writes a dense tile [rows, columns] into rows of `out`, or adds it.
 template <class T, class A>
-void store_tile(const A* tile, std::int64_t rows, std::int64_t columns, T* out, std::int64_t leading,
-                bool accumulate) {
+void store_tile(const A* tile, std::int64_t rows, std::int64_t columns, T* out,
+                std::int64_t leading, bool accumulate) {
   for (std::int64_t r = 0; r < rows; ++r) {
     const A* from = tile + r * columns;
     T* to = out + r * leading;

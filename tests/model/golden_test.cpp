@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 
 ModelConfig config_of(const Hdf5File& file) {
   const nlohmann::json json = nlohmann::json::parse(file.text_attribute("/", "config"));
-  const auto named = [&](const char* key, auto fallback, std::string_view alias = "", decltype(fallback) aliased = {}) {
+  const auto named = [&](const char* key, auto fallback, std::string_view alias = "",
+                         decltype(fallback) aliased = {}) {
     const std::string name = json.at(key);
     if (name == alias) return aliased;
     for (const auto& [known, value] : enum_names(fallback))
@@ -63,13 +64,15 @@ struct Tolerance {
   double logits, gradients;
 };
 
-void run_case(const fs::path& path, DType dtype, const RecurrenceOptions& options, Tolerance tolerance) {
+void run_case(const fs::path& path, DType dtype, const RecurrenceOptions& options,
+              Tolerance tolerance) {
   SCOPED_TRACE(text(path.string(), " in ", dtype));
   const Hdf5File file = Hdf5File::open(path);
   const ModelConfig config = config_of(file);
   InfiniTransformer model(config, dtype, Device::kCpu);
   for (const Parameter& parameter : model.parameters().all())
-    parameter.master.copy_from(tensor_of(file, "weights/" + parameter.name, parameter.master.dtype()));
+    parameter.master.copy_from(
+        tensor_of(file, "weights/" + parameter.name, parameter.master.dtype()));
   model.parameters().refresh_values();
 
   const auto optional = [&](const std::string& name, DType type) {
@@ -85,40 +88,54 @@ void run_case(const fs::path& path, DType dtype, const RecurrenceOptions& option
   const bool initial = file.contains("initial_memory");
   if (initial)
     for (int layer = 0; layer < config.layers; ++layer)
-      memory[layer] = {.matrix = tensor_of(file, text("initial_memory/", layer, "/matrix"), accumulator_of(dtype)),
-                       .normalizer = tensor_of(file, text("initial_memory/", layer, "/normalizer"), accumulator_of(dtype))};
+      memory[layer] = {.matrix = tensor_of(file, text("initial_memory/", layer, "/matrix"),
+                                           accumulator_of(dtype)),
+                       .normalizer = tensor_of(file, text("initial_memory/", layer, "/normalizer"),
+                                               accumulator_of(dtype))};
 
   std::int64_t scored = 0;
   for (const std::int32_t target : rows.targets.to_vector<std::int32_t>()) scored += target >= 0;
   Memories dmemory;
-  const RowsResult result = Recurrence(model, options)
-                                .train(rows, memory, 1.0 / static_cast<double>(scored), {}, initial ? &dmemory : nullptr);
+  const RowsResult result =
+      Recurrence(model, options)
+          .train(rows, memory, 1.0 / static_cast<double>(scored), {}, initial ? &dmemory : nullptr);
 
   EXPECT_NEAR(result.loss / file.read_scalar<double>("loss"), 1, tolerance.logits);
   EXPECT_LT(relative_error(result.nll, tensor_of(file, "nll", DType::kFloat64)), tolerance.logits);
   for (const Parameter& parameter : model.parameters().all())
-    EXPECT_LT(relative_error(parameter.gradient, tensor_of(file, "grads/" + parameter.name, DType::kFloat64)),
-              tolerance.gradients) << parameter.name;
+    EXPECT_LT(relative_error(parameter.gradient,
+                             tensor_of(file, "grads/" + parameter.name, DType::kFloat64)),
+              tolerance.gradients)
+        << parameter.name;
   for (int layer = 0; layer < config.layers && config.memory != MemoryRule::kNone; ++layer)
     for (const auto& [name, state, gradient] :
-         {std::tuple{"matrix", result.memory[layer].matrix, initial ? dmemory[layer].matrix : Tensor{}},
-          std::tuple{"normalizer", result.memory[layer].normalizer, initial ? dmemory[layer].normalizer : Tensor{}}}) {
-      EXPECT_LT(relative_error(state, tensor_of(file, text("final_memory/", layer, "/", name), DType::kFloat64)),
-                tolerance.logits) << name << " of layer " << layer;
+         {std::tuple{"matrix", result.memory[layer].matrix,
+                     initial ? dmemory[layer].matrix : Tensor{}},
+          std::tuple{"normalizer", result.memory[layer].normalizer,
+                     initial ? dmemory[layer].normalizer : Tensor{}}}) {
+      EXPECT_LT(relative_error(state, tensor_of(file, text("final_memory/", layer, "/", name),
+                                                DType::kFloat64)),
+                tolerance.logits)
+          << name << " of layer " << layer;
       if (initial) {
-        EXPECT_LT(relative_error(gradient, tensor_of(file, text("grads_initial_memory/", layer, "/", name),
-                                                     DType::kFloat64)),
-                  tolerance.gradients) << "gradient of " << name << " of layer " << layer;
+        EXPECT_LT(relative_error(gradient,
+                                 tensor_of(file, text("grads_initial_memory/", layer, "/", name),
+                                           DType::kFloat64)),
+                  tolerance.gradients)
+            << "gradient of " << name << " of layer " << layer;
       }
     }
 
   // Logits, piece by piece, with the memory carried.
   const Tensor expected = tensor_of(file, "logits", DType::kFloat64);
-  const std::vector<std::uint8_t> kept = rows.keep ? rows.keep.to_vector<std::uint8_t>() : std::vector<std::uint8_t>{};
+  const std::vector<std::uint8_t> kept =
+      rows.keep ? rows.keep.to_vector<std::uint8_t>() : std::vector<std::uint8_t>{};
   const RowsResult evaluated = Recurrence(model, {}).evaluate(rows, memory, 2);
-  EXPECT_LT(relative_error(evaluated.nll, tensor_of(file, "nll", DType::kFloat64)), tolerance.logits);
+  EXPECT_LT(relative_error(evaluated.nll, tensor_of(file, "nll", DType::kFloat64)),
+            tolerance.logits);
   std::vector<double> got, want;
-  const std::int64_t batch = rows.batch(), tokens = rows.row_tokens(), vocabulary = config.vocabulary;
+  const std::int64_t batch = rows.batch(), tokens = rows.row_tokens(),
+                     vocabulary = config.vocabulary;
   const std::vector<double> all = expected.to_vector<double>();
   for (std::int64_t b = 0; b < batch; ++b) {
     Memories state = memory;
@@ -127,13 +144,22 @@ void run_case(const fs::path& path, DType dtype, const RecurrenceOptions& option
         layer = {.matrix = layer.matrix.slice(b, 1), .normalizer = layer.normalizer.slice(b, 1)};
     for (const Piece& piece : cut_row(tokens, config.segment_tokens, 1)) {
       const std::int64_t begin = piece.first * config.segment_tokens;
-      Span span{.layout = {.batch = 1, .segments = 1, .tokens = piece.tokens, .heads = config.heads,
-                           .kv_heads = config.key_value_heads(), .head_width = config.head_width()},
+      Span span{.layout = {.batch = 1,
+                           .segments = 1,
+                           .tokens = piece.tokens,
+                           .heads = config.heads,
+                           .kv_heads = config.key_value_heads(),
+                           .head_width = config.head_width()},
                 .tokens = rows.tokens.slice(b, 1).reshape({tokens}).slice(begin, piece.tokens),
-                .keep = rows.keep ? rows.keep.slice(b, 1).reshape({tokens}).slice(begin, piece.tokens) : Tensor{},
+                .keep = rows.keep
+                            ? rows.keep.slice(b, 1).reshape({tokens}).slice(begin, piece.tokens)
+                            : Tensor{},
                 .borders = {}};
       if (rows.resets)
-        span.borders.resets = rows.resets.slice(b, 1).reshape({rows.segments()}).slice(piece.first, 1).reshape({1, 1});
+        span.borders.resets = rows.resets.slice(b, 1)
+                                  .reshape({rows.segments()})
+                                  .slice(piece.first, 1)
+                                  .reshape({1, 1});
       const InfiniTransformer::Output out = model(Pass{}, span, state);
       state = out.memory;
       const std::vector<double> logits = model.logits(out.hidden).to_vector<double>();
@@ -156,7 +182,8 @@ std::vector<fs::path> cases() {
   std::vector<fs::path> files;
   for (const fs::path& folder : folders)
     for (const auto& entry : fs::directory_iterator(folder))
-      if (entry.path().extension() == ".h5" && Hdf5File::open(entry.path()).has_attribute("/", "config"))
+      if (entry.path().extension() == ".h5" &&
+          Hdf5File::open(entry.path()).has_attribute("/", "config"))
         files.push_back(entry.path());
   return files;
 }

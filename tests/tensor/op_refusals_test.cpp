@@ -11,6 +11,7 @@
 #include "tensor/ops/memory.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
+#include "tensor/ops/recall.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/scan.h"
 

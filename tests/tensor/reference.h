@@ -6,6 +6,7 @@
 
 #include "tensor/ops/heads.h"
 #include "tensor/ops/memory.h"
+#include "tensor/ops/recall.h"
 #include "tensor/ops/scan.h"
 
 namespace infini::reference {

@@ -76,7 +76,8 @@ TEST_F(GpuMemory, IsCachedSoThatAPatternThatRepeatsAsksTheSystemForNothing) {
 
 TEST_F(GpuMemory, RefusesInWordsWhatDoesNotFit) {
   EXPECT_THROW(Tensor::empty({std::int64_t{1} << 45}, DType::kUInt8, Device::kCuda), DeviceError);
-  EXPECT_EQ(counting(10).to(Device::kCuda).to(Device::kCpu).to_vector<float>(), counting(10).to_vector<float>());
+  EXPECT_EQ(counting(10).to(Device::kCuda).to(Device::kCpu).to_vector<float>(),
+            counting(10).to_vector<float>());
 }
 
 }  // namespace

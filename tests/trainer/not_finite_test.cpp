@@ -69,8 +69,10 @@ TEST_F(NotFinite, MemoryIsNotCarriedOnEvenWhereTheLossDoesNotSeeIt) {
   Training training = training_with({"data.row_tokens=8"});  // written after the only segment
   training.step();
   const Bytes before = bytes_of(training);
-  // Keys and values whose products overflow, behind an output projection of zeros: no gradient reaches them.
-  const std::pair<const char*, float> factors[] = {{"key", 1e20f}, {"value", 1e20f}, {"output", 0.0f}};
+  // Keys and values whose products overflow, behind an output projection of zeros: no gradient
+  // reaches them.
+  const std::pair<const char*, float> factors[] = {
+      {"key", 1e20f}, {"value", 1e20f}, {"output", 0.0f}};
   std::vector<float> kept;
   for (const auto& [name, factor] : factors) {
     const std::string parameter = text("blocks.1.attention.", name, ".weight");

@@ -1,0 +1,46 @@
+// Reading the compressive memory and mixing it with local attention (paper, section 2.1); memory.h
+// says how it is written.
+#pragma once
+
+#include "tensor/ops/heads.h"
+#include "tensor/tape.h"
+
+namespace infini {
+
+// sigmoid(gate) A_mem + (1 - sigmoid(gate)) local. The memory before each segment: matrix [B, S,
+// Hk, K, K], normalizer [B, S, Hk, K]; gate [H]; local [R, H K] -> [R, H K]. While nothing was
+// written A_mem is 0; with bypass_empty the gate is then taken as closed, so that local attention
+// passes unscaled.
+struct RecallOptions {
+  double eps = 1e-6;
+  bool bypass_empty = false;
+};
+Tensor memory_recall(const Tensor& qkv, const Tensor& matrix, const Tensor& normalizer,
+                     const Tensor& gate, const Tensor& local, const HeadLayout& layout,
+                     const RecallOptions& options);
+
+// What a device provides for this family: recall.cpp for the CPU.
+class RecallKernels {
+ public:
+  struct Recall {
+    Tensor qkv, matrix, normalizer, gate, local;
+    HeadLayout layout;
+    RecallOptions options;
+    Tensor y;
+  };
+  struct RecallGrad {
+    Tensor qkv, matrix, normalizer, gate, local;
+    HeadLayout layout;
+    RecallOptions options;
+    Tensor dy;
+    GradTarget dqkv;  // query columns are added to
+    GradTarget dmatrix, dnormalizer, dgate, dlocal;
+  };
+  virtual void recall(const Recall& args) const = 0;
+  virtual void recall_grad(const RecallGrad& args) const = 0;
+
+ protected:
+  ~RecallKernels() = default;
+};
+
+}  // namespace infini
