@@ -99,6 +99,11 @@ Memories gradients(const Tape& tape, const Memories& watched) {
   return result;
 }
 
+// Makes a loss a root of the backward pass.
+void seed_root(Tape& tape, const Tensor& loss) {
+  tape.seed(loss, Tensor::of(std::vector<double>{1}, {}).to(loss.dtype()));
+}
+
 void seed(Tape& tape, const Memories& memory, const Memories& dmemory) {
   const auto each = [&](const Tensor& state, const Tensor& gradient) {
     if (state.tape() && gradient) tape.seed(state, gradient);
@@ -157,7 +162,7 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
         model_.loss(pass, out.hidden, row.targets(piece), row.weights(piece), scale);
     row.place(piece, loss.nll, result.nll);
     result.loss += loss.loss.item();
-    tape.seed(loss.loss, Tensor::of(std::vector<double>{1}, {}).to(loss.loss.dtype()));
+    seed_root(tape, loss.loss);
     state = out.memory;
   }
   tape.backward();
@@ -195,7 +200,7 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
     row.place(pieces[i], loss.nll, result.nll);
     result.loss += loss.loss.item();
     if (i + 1 == pieces.size()) result.memory = unwatched(out.memory);
-    tape.seed(loss.loss, Tensor::of(std::vector<double>{1}, {}).to(loss.loss.dtype()));
+    seed_root(tape, loss.loss);
     seed(tape, out.memory, passed);
     tape.backward();
     if (asked) passed = gradients(tape, before);

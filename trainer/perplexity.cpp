@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "trainer/document_scores.h"
+
 namespace infini {
 namespace {
 
@@ -30,39 +32,27 @@ std::vector<Group> groups(const PerplexityReport& report) {
   return result;
 }
 
-// One document, read in stretches of whole segments.
 void measure_document(const InfiniTransformer& model, const TokenStore& store,
                       const StoredDocument& document, const PerplexityOptions& options,
                       PerplexityReport& report) {
-  const std::int64_t segment = model.config().segment_tokens,
-                     stretch = segment * options.segments_at_once;
+  const std::int64_t segment = model.config().segment_tokens;
   const std::int64_t scored = options.document_tokens > 0
                                   ? std::min(options.document_tokens, document.scored_tokens())
                                   : document.scored_tokens();
-  const Recurrence recurrence(model, {});
-  Memories memory = empty_memories(model.config());
-  for (std::int64_t begin = 0; begin < scored; begin += stretch) {
-    const std::int64_t count = std::min(stretch, scored - begin);
-    std::vector<std::int32_t> tokens(count + 1);
-    store.read(document.begin + begin, tokens);
-    const std::span<const std::int32_t> all(tokens);
-    const Rows rows{.segment_tokens = segment,
-                    .tokens = Tensor::of(all.first(count), {1, count}),
-                    .targets = Tensor::of(all.last(count), {1, count}),
-                    .weights = {},
-                    .resets = {},
-                    .keep = {}};
-    const RowsResult result = recurrence.evaluate(rows, memory, options.segments_at_once);
-    memory = result.memory;
-    const std::vector<double> nll = result.nll.to_vector<double>();
-    for (std::int64_t t = 0; t < count; ++t) {
-      const auto index = static_cast<std::size_t>((begin + t) / segment);
+  const auto read = [&](std::int64_t begin, std::span<std::int32_t> out) {
+    store.read(document.begin + begin, out);
+  };
+  const auto add = [&](std::int64_t begin, std::span<const std::int32_t> targets,
+                       std::span<const double> nll) {
+    for (std::size_t t = 0; t < targets.size(); ++t) {
+      const auto index = (static_cast<std::size_t>(begin) + t) / static_cast<std::size_t>(segment);
       if (report.parts.size() <= index) report.parts.resize(index + 1);
       report.parts[index].tokens += 1;
       report.parts[index].nll += nll[t];
       report.nll += nll[t];
     }
-  }
+  };
+  score_document(model, scored, options.segments_at_once, read, add);
   report.tokens += scored;
   report.whole = report.whole && scored == document.scored_tokens();
 }

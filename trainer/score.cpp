@@ -1,12 +1,13 @@
 // infini score: the log-probability of every token of a text, as JSON lines.
+#include <algorithm>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "distributed/world.h"
-#include "model/recurrence.h"
 #include "trainer/commands.h"
+#include "trainer/document_scores.h"
 #include "trainer/exit_codes.h"
 #include "trainer/loaded_model.h"
 #include "trainer/text_file.h"
@@ -39,34 +40,24 @@ int score(const ScoreOptions& options) {
   std::ostream& out = options.output.empty() ? std::cout : file;
 
   const std::int64_t segment = loaded.config.model.segment_tokens;
-  const std::int64_t stretch = segment * loaded.config.evaluate.segments_at_once;
-  const auto scored = static_cast<std::int64_t>(encoded.size());
-  const Recurrence recurrence(*loaded.model, {});
-  const std::span<const std::int32_t> all(tokens);
-  Memories memory = empty_memories(loaded.config.model);
-  for (std::int64_t begin = 0; begin < scored; begin += stretch) {
-    const std::int64_t count = std::min(stretch, scored - begin);
-    const Rows rows{.segment_tokens = segment,
-                    .tokens = Tensor::of(all.subspan(begin, count), {1, count}),
-                    .targets = Tensor::of(all.subspan(begin + 1, count), {1, count}),
-                    .weights = {},
-                    .resets = {},
-                    .keep = {}};
-    const RowsResult result =
-        recurrence.evaluate(rows, memory, loaded.config.evaluate.segments_at_once);
-    memory = result.memory;
-    const std::vector<double> nll = result.nll.to_vector<double>();
-    for (std::int64_t t = 0; t < count; ++t) {
-      const std::int32_t token = tokens[begin + t + 1];
-      const nlohmann::ordered_json line{{"position", begin + t},
-                                        {"segment", (begin + t) / segment},
-                                        {"token", token},
-                                        {"text", loaded.tokenizer->decode({&token, 1})},
+  const auto read = [&](std::int64_t begin, std::span<std::int32_t> part) {
+    std::copy_n(tokens.begin() + begin, part.size(), part.begin());
+  };
+  const auto print = [&](std::int64_t begin, std::span<const std::int32_t> targets,
+                         std::span<const double> nll) {
+    for (std::size_t t = 0; t < targets.size(); ++t) {
+      const std::int64_t position = begin + static_cast<std::int64_t>(t);
+      const nlohmann::ordered_json line{{"position", position},
+                                        {"segment", position / segment},
+                                        {"token", targets[t]},
+                                        {"text", loaded.tokenizer->decode(targets.subspan(t, 1))},
                                         {"log_probability", -nll[t]}};
       // A token may be part of a character: what is not UTF-8 by itself is shown as U+FFFD.
       out << line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
     }
-  }
+  };
+  score_document(*loaded.model, static_cast<std::int64_t>(encoded.size()),
+                 loaded.config.evaluate.segments_at_once, read, print);
   check<DeviceError>(out.flush().good(), "cannot write ",
                      options.output.empty() ? "standard output" : options.output);
   return kExitDone;
