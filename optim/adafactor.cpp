@@ -205,7 +205,7 @@ Adafactor::Adafactor(const OptimConfig& config, Parameters& parameters)
 }
 
 void Adafactor::update(const Slot& slot, double learning_rate, double gradient_scale) const {
-  on<cpu_adafactor>(slot.parameter.master.device())
+  on<cpu_adafactor, cuda_adafactor>(slot.parameter.master.device())
       .update({.parameter = slot.parameter.master,
                .gradient = slot.parameter.gradient,
                .row_mean = slot.part("row_mean"),

@@ -25,7 +25,8 @@ class Adafactor final : public Optimizer {
   AdafactorConfig config_;
 };
 
-// What a device provides: adafactor.cpp for the CPU. All tensors have one type.
+// What a device provides: adafactor.cpp for the CPU, adafactor.cu for CUDA. All tensors have one
+// type.
 class AdafactorKernels {
  public:
   struct Update {
@@ -33,7 +34,7 @@ class AdafactorKernels {
     Tensor row_mean, column_mean;  // [rows], [columns] of a factored matrix, else empty
     Tensor square;                 // as the parameter when not factored, else empty
     Tensor momentum;               // as the parameter, empty without momentum
-    double gradient_scale;
+    Tensor gradient_scale;         // an fp64 scalar; where it is not finite nothing is updated
     double learning_rate, weight_decay;
     double keep;
     bool relative;
@@ -44,5 +45,7 @@ class AdafactorKernels {
  protected:
   ~AdafactorKernels() = default;
 };
+
+const AdafactorKernels& cuda_adafactor();
 
 }  // namespace infini

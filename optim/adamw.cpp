@@ -56,7 +56,7 @@ AdamW::AdamW(const OptimConfig& config, Parameters& parameters)
 
 void AdamW::update(const Slot& slot, double learning_rate, double gradient_scale) const {
   const auto step = static_cast<double>(steps() + 1);
-  on<cpu_adamw>(slot.parameter.master.device())
+  on<cpu_adamw, cuda_adamw>(slot.parameter.master.device())
       .update({.parameter = slot.parameter.master,
                .gradient = slot.parameter.gradient,
                .mean = slot.part("mean"),

@@ -18,12 +18,13 @@ class AdamW final : public Optimizer {
   AdamWConfig config_;
 };
 
-// What a device provides: adamw.cpp for the CPU. All tensors have one size and type.
+// What a device provides: adamw.cpp for the CPU, adamw.cu for CUDA. All tensors have one size and
+// type.
 class AdamWKernels {
  public:
   struct Update {
     Tensor parameter, gradient, mean, square;
-    double gradient_scale;
+    Tensor gradient_scale;  // an fp64 scalar; where it is not finite nothing is updated
     double learning_rate, weight_decay;
     double beta1, beta2, epsilon;
     double mean_correction, square_correction;  // 1 / (1 - beta^t)
@@ -33,5 +34,7 @@ class AdamWKernels {
  protected:
   ~AdamWKernels() = default;
 };
+
+const AdamWKernels& cuda_adamw();
 
 }  // namespace infini

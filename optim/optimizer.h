@@ -23,8 +23,10 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   // One step at `rate_factor` times every peak rate (schedule.h), as if each gradient had been
-  // multiplied by gradient_scale (1 / the number of summed parts, times clip_factor). Leaves
-  // gradients as they are.
+  // multiplied by gradient_scale, an fp64 scalar on the device of the parameters (clip.h). Where it
+  // is not finite, no parameter and no state changes; the step is counted all the same, and
+  // restore_steps() takes that back once the scale is known. Leaves gradients as they are.
+  void step(double rate_factor, const Tensor& gradient_scale);
   void step(double rate_factor, double gradient_scale = 1);
 
   // Steps taken so far. With state(), all that the next step depends on beside parameters and

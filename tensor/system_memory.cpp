@@ -8,7 +8,7 @@
 namespace infini {
 
 // Of system_memory_cuda.cpp. Null on a machine without a usable GPU.
-const SystemMemory* cuda_memory();
+const SystemMemory* cuda_system_memory();
 
 namespace {
 
@@ -36,6 +36,15 @@ class CpuMemory final : public SystemMemory {
   void copy(std::byte* to, const std::byte* from, std::int64_t bytes) const override {
     std::memcpy(to, from, bytes);
   }
+  void fill_zero(const Strip& to, std::int64_t row_bytes, std::int64_t rows) const override {
+    for (std::int64_t r = 0; r < rows; ++r) std::memset(to.begin + r * to.pitch, 0, row_bytes);
+  }
+  void copy(const Strip& to, const Strip& from, std::int64_t row_bytes,
+            std::int64_t rows) const override {
+    for (std::int64_t r = 0; r < rows; ++r)
+      std::memcpy(to.begin + r * to.pitch, from.begin + r * from.pitch, row_bytes);
+  }
+  void synchronize() const override {}
 };
 
 }  // namespace
@@ -44,7 +53,7 @@ const SystemMemory& system_memory(Device device) {
   static const CpuMemory cpu;
   if (device == Device::kCpu) return cpu;
 #ifdef INFINI_CUDA
-  const SystemMemory* const cuda = cuda_memory();
+  const SystemMemory* const cuda = cuda_system_memory();
   check<DeviceError>(cuda != nullptr, "this machine has no GPU that CUDA can use");
   return *cuda;
 #else
@@ -54,7 +63,7 @@ const SystemMemory& system_memory(Device device) {
 
 bool is_available(Device device) {
 #ifdef INFINI_CUDA
-  return device == Device::kCpu || cuda_memory() != nullptr;
+  return device == Device::kCpu || cuda_system_memory() != nullptr;
 #else
   return device == Device::kCpu;
 #endif

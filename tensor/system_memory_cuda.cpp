@@ -1,17 +1,11 @@
-// Memory of the current CUDA device. Copies and zeros are in order with the default stream and done
-// when the call returns.
+// Memory of the current CUDA device.
 #ifdef INFINI_CUDA
 
-#include <cuda_runtime_api.h>
-
+#include "tensor/cuda.h"
 #include "tensor/system_memory.h"
 
 namespace infini {
 namespace {
-
-void cuda_check(cudaError_t status, const char* who) {
-  check<DeviceError>(status == cudaSuccess, who, ": ", cudaGetErrorString(status));
-}
 
 class CudaMemory final : public SystemMemory {
  public:
@@ -28,16 +22,29 @@ class CudaMemory final : public SystemMemory {
   // Unchecked: at the end of the process the driver may be gone before the last block is.
   void release(std::byte* block, std::int64_t) const override { cudaFree(block); }
   void fill_zero(std::byte* block, std::int64_t bytes) const override {
-    cuda_check(cudaMemset(block, 0, bytes), "cudaMemset");
+    cuda_check(cudaMemsetAsync(block, 0, bytes, cuda_stream()), "cudaMemset");
   }
   void copy(std::byte* to, const std::byte* from, std::int64_t bytes) const override {
-    cuda_check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), "cudaMemcpy");
+    cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda_stream()), "cudaMemcpy");
+  }
+  void fill_zero(const Strip& to, std::int64_t row_bytes, std::int64_t rows) const override {
+    cuda_check(cudaMemset2DAsync(to.begin, to.pitch, 0, row_bytes, rows, cuda_stream()),
+               "cudaMemset2D");
+  }
+  void copy(const Strip& to, const Strip& from, std::int64_t row_bytes,
+            std::int64_t rows) const override {
+    cuda_check(cudaMemcpy2DAsync(to.begin, to.pitch, from.begin, from.pitch, row_bytes, rows,
+                                 cudaMemcpyDefault, cuda_stream()),
+               "cudaMemcpy2D");
+  }
+  void synchronize() const override {
+    cuda_check(cudaStreamSynchronize(cuda_stream()), "work on the GPU");
   }
 };
 
 }  // namespace
 
-const SystemMemory* cuda_memory() {
+const SystemMemory* cuda_system_memory() {
   static const CudaMemory memory;
   static const bool usable = [] {
     int count = 0;

@@ -1,14 +1,31 @@
 #include "tensor/tape.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "tensor/ops/elementwise.h"
+#include "tensor/system_memory.h"
 
 namespace infini {
+
+void fill_zero(const Tensor& tensor, Columns columns) {
+  const auto [rows, width] = tensor.rows_and_width();
+  check(columns.begin >= 0 && columns.begin <= columns.end && columns.end <= width,
+        "fill_zero: columns [", columns.begin, ", ", columns.end, ") of ", tensor.shape());
+  const std::int64_t element = bytes_of(tensor.dtype());
+  const SystemMemory::Strip strip{tensor.raw() + columns.begin * element, width * element};
+  if (rows > 0 && columns.begin < columns.end)
+    system_memory(tensor.device()).fill_zero(strip, (columns.end - columns.begin) * element, rows);
+}
 
 GradTarget Gradients::of(int input) const {
   const Tensor& tensor = inputs_.at(input);
   return tensor.tape() ? tape_.target(tensor) : GradTarget{};
+}
+
+GradTarget Gradients::of(int input, Columns columns) const {
+  const Tensor& tensor = inputs_.at(input);
+  return tensor.tape() ? tape_.target(tensor, columns) : GradTarget{};
 }
 
 Tensor Tape::handle(const Tensor& value, Slot slot) {
@@ -33,12 +50,61 @@ GradTarget Tape::target(const Tensor& watched) {
   check(watched.tape() == this, "this tape does not watch the tensor");
   Slot& slot = slots_[watched.slot()];
   if (!slot.gradient) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
+  fill_rest(slot);
   return {slot.gradient.reshape(watched.shape()), std::exchange(slot.written, true)};
 }
 
-Tensor Tape::gradient(const Tensor& watched) const {
+GradTarget Tape::target(const Tensor& watched, Columns columns) {
   check(watched.tape() == this, "this tape does not watch the tensor");
-  const Slot& slot = slots_[watched.slot()];
+  Slot& slot = slots_[watched.slot()];
+  if (!slot.gradient) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
+  const GradTarget whole{slot.gradient.reshape(watched.shape()), true};
+  if (slot.written) return whole;
+
+  std::vector<Columns>& parts = slot.written_columns;
+  const auto at = std::ranges::lower_bound(parts, columns.begin, {}, &Columns::end);
+  if (at != parts.end() && at->begin <= columns.begin && columns.end <= at->end) return whole;
+  const bool apart = std::ranges::none_of(parts, [&](const Columns& part) {
+    return part.begin < columns.end && columns.begin < part.end;
+  });
+  if (!apart) {
+    fill_rest(slot);
+    slot.written = true;
+    return whole;
+  }
+  // Neighbours become one, so that what was written as two parts is added to as one.
+  if (at != parts.end() && at->end == columns.begin) {
+    at->end = columns.end;
+    if (const auto next = at + 1; next != parts.end() && next->begin == at->end) {
+      at->end = next->end;
+      parts.erase(next);
+    }
+  } else if (at != parts.end() && at->begin == columns.end) {
+    at->begin = columns.begin;
+  } else {
+    parts.insert(at, columns);
+  }
+  slot.written = parts.size() == 1 && parts[0].begin == 0 && parts[0].end == watched.shape()[-1];
+  if (slot.written) parts.clear();
+  return {whole.tensor, false};
+}
+
+void Tape::fill_rest(Slot& slot) {
+  if (slot.written_columns.empty()) return;
+  std::int64_t begin = 0;
+  for (const Columns& part : slot.written_columns) {
+    fill_zero(slot.gradient, {begin, part.begin});
+    begin = part.end;
+  }
+  fill_zero(slot.gradient, {begin, slot.gradient.shape()[-1]});
+  slot.written_columns.clear();
+  slot.written = true;
+}
+
+Tensor Tape::gradient(const Tensor& watched) {
+  check(watched.tape() == this, "this tape does not watch the tensor");
+  Slot& slot = slots_[watched.slot()];
+  fill_rest(slot);
   return slot.written ? slot.gradient.reshape(watched.shape()) : Tensor{};
 }
 
@@ -67,6 +133,7 @@ void Tape::backward() {
     bool reached = false;
     for (const auto& [index, shape] : entry.outputs) {
       Slot& slot = slots_[index];
+      fill_rest(slot);
       reached |= slot.written;
       doutputs.push_back(slot.written ? std::exchange(slot.gradient, {}).reshape(shape) : Tensor{});
       slot.written = false;

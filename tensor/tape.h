@@ -12,6 +12,11 @@
 
 namespace infini {
 
+// Columns [begin, end) of the last axis: the part of a packed tensor that an op reads.
+struct Columns {
+  std::int64_t begin = 0, end = 0;
+};
+
 // Where a kernel puts a gradient. Empty when nobody asked for it.
 struct GradTarget {
   Tensor tensor;            // shaped like the input
@@ -20,6 +25,9 @@ struct GradTarget {
   explicit operator bool() const { return static_cast<bool>(tensor); }
 };
 
+// Fills columns with zeros.
+void fill_zero(const Tensor& tensor, Columns columns);
+
 // The target made ready for a kernel that adds to some of its elements only: zeros where nothing
 // stood yet.
 inline GradTarget zeroed(GradTarget target) {
@@ -27,12 +35,21 @@ inline GradTarget zeroed(GradTarget target) {
   target.accumulate = true;
   return target;
 }
+// The same for a kernel that adds to some columns.
+inline GradTarget zeroed(GradTarget target, Columns columns) {
+  if (target && !target.accumulate) fill_zero(target.tensor, columns);
+  target.accumulate = true;
+  return target;
+}
 
-// The gradients of an entry's inputs, handed to its closure. of(i) may be called once for each
-// input.
+// The gradients of an entry's inputs, handed to its closure. Whatever is asked for must be written:
+// all of an input once, or columns of it once each.
 class Gradients {
  public:
   GradTarget of(int input) const;
+  // The whole gradient, of which the caller writes these columns; accumulate speaks of them alone.
+  // So several ops that read parts of one packed tensor fill its gradient without a pass of zeros.
+  GradTarget of(int input, Columns columns) const;
 
  private:
   friend class Tape;
@@ -64,10 +81,11 @@ class Tape {
   void backward(const Tensor& loss);
 
   // What arrived at a tensor obtained from watch(value); empty when nothing did.
-  Tensor gradient(const Tensor& watched) const;
+  Tensor gradient(const Tensor& watched);
   // Where an op may add to the gradient of `watched` at once instead of in its closure (see
   // cross_entropy).
   GradTarget target(const Tensor& watched);
+  GradTarget target(const Tensor& watched, Columns columns);
 
   std::size_t entries() const { return entries_.size(); }
 
@@ -79,6 +97,7 @@ class Tape {
     Tensor gradient;
     bool external = false;  // the caller's buffer: never overwritten, never dropped
     bool written = false;
+    std::vector<Columns> written_columns;  // while only some are: apart from each other, in order
     DType dtype = DType::kFloat32;
     Device device = Device::kCpu;
   };
@@ -89,6 +108,7 @@ class Tape {
   };
 
   Tensor handle(const Tensor& value, Slot slot);
+  static void fill_rest(Slot& slot);  // zeros in the columns that nobody wrote
 
   std::vector<Slot> slots_;
   std::vector<Entry> entries_;

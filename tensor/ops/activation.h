@@ -13,7 +13,7 @@ Tensor relu(const Tensor& x);
 Tensor gelu(const Tensor& x);
 Tensor swiglu(const Tensor& x);
 
-// What a device provides for this family: activation.cpp for the CPU.
+// What a device provides for this family: activation.cpp for the CPU, activation.cu for CUDA.
 class ActivationKernels {
  public:
   enum class Kind { kRelu, kGelu };
@@ -29,5 +29,7 @@ class ActivationKernels {
  protected:
   ~ActivationKernels() = default;
 };
+
+const ActivationKernels& cuda_activation();
 
 }  // namespace infini

@@ -45,6 +45,7 @@ class CpuAttention final : public AttentionKernels {
   }
 
   void attention_grad(const AttentionGrad& args) const override {
+    zeroed(args.dqkv, args.layout.value_columns());
     dispatch_float(args.qkv.dtype(), [&]<class T>() {
       const HeadLayout& layout = args.layout;
       parallel_for(layout.batch * layout.segments * layout.kv_heads, [&](std::int64_t task) {
@@ -194,7 +195,7 @@ Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayou
   const Tensor y = Tensor::empty({layout.rows(), layout.query_width()}, qkv.dtype(), qkv.device());
   const Tensor log_sum = Tensor::empty({layout.batch, layout.segments, layout.heads, layout.tokens},
                                        accumulator_of(qkv.dtype()), qkv.device());
-  const AttentionKernels& device = on<cpu_attention>(qkv.device());
+  const AttentionKernels& device = on<cpu_attention, cuda_attention>(qkv.device());
   device.attention({.rotated = rotated,
                     .qkv = qkv,
                     .layout = layout,
@@ -212,7 +213,7 @@ Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayou
                            .log_sum = log_sum,
                            .dy = dy,
                            .drotated = gradients.of(0),
-                           .dqkv = zeroed(gradients.of(1))});
+                           .dqkv = gradients.of(1, layout.value_columns())});
   });
 }
 
@@ -224,7 +225,7 @@ Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayo
   const std::int64_t asked = layout.tokens - first_query;
   const Tensor y =
       Tensor::empty({layout.batch * asked, layout.query_width()}, qkv.dtype(), qkv.device());
-  on<cpu_attention>(qkv.device())
+  on<cpu_attention, cuda_attention>(qkv.device())
       .attention({.rotated = rotated,
                   .qkv = qkv,
                   .layout = layout,

@@ -20,7 +20,7 @@ Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayou
 Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                         double scale, std::int64_t first_query);
 
-// What a device provides: attention.cpp for the CPU.
+// What a device provides: attention.cpp for the CPU, attention.cu for CUDA.
 class AttentionKernels {
  public:
   struct Attention {
@@ -37,7 +37,7 @@ class AttentionKernels {
     double scale;
     Tensor y, log_sum, dy;
     GradTarget drotated;  // every column is written
-    GradTarget dqkv;      // the value columns are added to
+    GradTarget dqkv;      // its value columns
   };
   virtual void attention(const Attention& args) const = 0;
   virtual void attention_grad(const AttentionGrad& args) const = 0;
@@ -45,5 +45,7 @@ class AttentionKernels {
  protected:
   ~AttentionKernels() = default;
 };
+
+const AttentionKernels& cuda_attention();
 
 }  // namespace infini

@@ -11,7 +11,10 @@
 namespace infini {
 namespace {
 
-constexpr std::int64_t kChunkLogits = 2 << 20;  // numbers alive at a time
+// Numbers alive at a time: on the CPU what its caches hold, on a GPU what keeps products large.
+std::int64_t chunk_logits(Device device) {
+  return device == Device::kCpu ? std::int64_t{2} << 20 : std::int64_t{256} << 20;
+}
 
 // One row: logits [N] -> its negative log-likelihood; where wanted, dlogits = factor (softmax - one
 // hot).
@@ -36,29 +39,57 @@ A row_loss(A* logits, std::int64_t count, std::int32_t target, A factor, T* dlog
   return highest - chosen + std::log(sum);
 }
 
-template <class T>
-void chunk_loss(const Tensor& logits, const Tensor& dlogits, const std::int32_t* targets,
-                const float* weights, double scale, Accumulator<T>* nll) {
-  using A = Accumulator<T>;
-  const auto [rows, count] = logits.dims<2>();
-  parallel_for(rows, [&, count = count](std::int64_t r) {
-    T* drow = dlogits ? dlogits.data<T>() + r * count : nullptr;
-    if (targets[r] < 0) {
-      nll[r] = 0;
-      if (drow) std::fill_n(drow, count, T(0.0f));
-      return;
-    }
-    const A factor = static_cast<A>(scale * (weights ? weights[r] : 1.0f));
-    nll[r] = row_loss(logits.data<A>() + r * count, count, targets[r], factor, drow);
-  });
+class CpuCrossEntropy final : public CrossEntropyKernels {
+ public:
+  void chunk(const Chunk& args) const override {
+    const DType type = args.dlogits ? args.dlogits.dtype() : args.logits.dtype();
+    dispatch_float(type, [&]<class T>() { each_row<T>(args); });
+  }
+
+  void loss(const Tensor& nll, const Tensor& weights, double scale,
+            const Tensor& loss) const override {
+    double total = 0;
+    const std::vector<double> each = nll.to_vector<double>();
+    for (std::size_t r = 0; r < each.size(); ++r)
+      total += each[r] * (weights ? weights.data<float>()[r] : 1.0f);
+    loss.copy_from(Tensor::of(std::vector<double>{total * scale}, {}).to(loss.dtype()));
+  }
+
+ private:
+  template <class T>
+  static void each_row(const Chunk& args) {
+    using A = Accumulator<T>;
+    const auto [rows, count] = args.logits.dims<2>();
+    const std::int32_t* const targets = args.targets.data<std::int32_t>();
+    const float* const weights = args.weights ? args.weights.data<float>() : nullptr;
+    A* const nll = args.nll.data<A>();
+    parallel_for(rows, [&, count = count](std::int64_t r) {
+      T* drow = args.dlogits ? args.dlogits.data<T>() + r * count : nullptr;
+      if (targets[r] < 0) {
+        nll[r] = 0;
+        if (drow) std::fill_n(drow, count, T(0.0f));
+        return;
+      }
+      const A factor = static_cast<A>(args.scale * (weights ? weights[r] : 1.0f));
+      nll[r] = row_loss(args.logits.data<A>() + r * count, count, targets[r], factor, drow);
+    });
+  }
+};
+
+const CpuCrossEntropy cpu_cross_entropy;
+
+void check_targets(const Tensor& targets, std::int64_t vocabulary) {
+  if (targets.device() != Device::kCpu) return;
+  const std::int32_t* const target = targets.data<std::int32_t>();
+  for (std::int64_t r = 0; r < targets.size(); ++r)
+    check(target[r] >= -1 && target[r] < vocabulary, "cross_entropy: target ", target[r],
+          " in a vocabulary of ", vocabulary);
 }
 
 }  // namespace
 
 CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                            const Tensor& weights, double scale) {
-  check<DeviceError>(x.device() == Device::kCpu, "cross_entropy: this build has no kernels for ",
-                     x.device());
   const auto [rows, width] = x.dims<2>();
   const std::int64_t vocabulary = weight.shape()[0];
   check(weight.shape() == Shape{vocabulary, width} && weight.dtype() == x.dtype(),
@@ -68,49 +99,46 @@ CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& 
         ", expected [", rows, "]");
   check(!weights || weights.shape() == Shape{rows}, "cross_entropy: weights are ", weights.shape(),
         ", expected [", rows, "]");
-  const std::int32_t* target = targets.data<std::int32_t>();
-  for (std::int64_t r = 0; r < rows; ++r)
-    check(target[r] >= -1 && target[r] < vocabulary, "cross_entropy: target ", target[r],
-          " in a vocabulary of ", vocabulary);
+  check_targets(targets, vocabulary);
 
   const DType full = accumulator_of(x.dtype());
-  const Tensor nll = Tensor::empty({rows}, full);
+  const Tensor nll = Tensor::empty({rows}, full, x.device());
   const bool wanted = x.tape() || weight.tape();
   const Tensor dx = x.tape() ? Tensor::empty_like(x) : Tensor{};
   const GradTarget dweight = weight.tape() ? zeroed(weight.tape()->target(weight)) : GradTarget{};
+  const CrossEntropyKernels& device = on<cpu_cross_entropy, cuda_cross_entropy>(x.device());
+  // The gradient overwrites the logits where types agree. On a GPU they do in training: there a
+  // pass over bf16 logits costs half of one over fp32.
+  const DType type = wanted && x.device() == Device::kCuda ? x.dtype() : full;
 
   const Tensor plain_x = x.unwatched(), plain_weight = weight.unwatched();
-  const std::int64_t chunk =
-      std::clamp(kChunkLogits / vocabulary, std::int64_t{16}, std::max(rows, std::int64_t{16}));
+  const std::int64_t chunk = std::clamp(chunk_logits(x.device()) / vocabulary, std::int64_t{16},
+                                        std::max(rows, std::int64_t{16}));
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t count = std::min(chunk, rows - begin);
     const Tensor part = plain_x.slice(begin, count);
-    const Tensor logits = Tensor::empty({count, vocabulary}, full);
-    // In fp32 and fp64 the gradient overwrites the logits; in bf16 it is a tensor of its own.
+    const Tensor logits = Tensor::empty({count, vocabulary}, type, x.device());
     const Tensor dlogits = !wanted             ? Tensor{}
-                           : full == x.dtype() ? logits
+                           : type == x.dtype() ? logits
                                                : Tensor::empty({count, vocabulary}, x.dtype());
     multiply({.a = part, .b = plain_weight, .c = logits, .transpose_b = true});
-    dispatch_float(x.dtype(), [&]<class T>() {
-      chunk_loss<T>(logits, dlogits, target + begin,
-                    weights ? weights.data<float>() + begin : nullptr, scale,
-                    nll.data<Accumulator<T>>() + begin);
-    });
+    device.chunk({.logits = logits,
+                  .targets = targets.slice(begin, count),
+                  .weights = weights ? weights.slice(begin, count) : Tensor{},
+                  .scale = scale,
+                  .nll = nll.slice(begin, count),
+                  .dlogits = dlogits});
     if (dx) multiply({.a = dlogits, .b = plain_weight, .c = dx.slice(begin, count)});
     if (dweight)
       multiply(
           {.a = dlogits, .b = part, .c = dweight.tensor, .transpose_a = true, .accumulate = true});
   }
-
-  double total = 0;
-  const std::vector<double> each = nll.to_vector<double>();
-  for (std::int64_t r = 0; r < rows; ++r)
-    total += each[r] * (weights ? weights.data<float>()[r] : 1.0f);
-  const Tensor loss = Tensor::of(std::vector<double>{total * scale}, {}).to(full);
+  const Tensor loss = Tensor::empty({}, full, x.device());
+  device.loss(nll, weights, scale, loss);
 
   const Tensor recorded =
       record(loss, {x, weight}, [dx](const Tensor& dloss, Gradients& gradients) {
-        check(dloss.item() == 1,
+        check(dloss.device() != Device::kCpu || dloss.item() == 1,
               "cross_entropy: the loss must be the root of the backward pass; its gradient is ",
               dloss.item(), ", expected 1");
         if (const GradTarget target_x = gradients.of(0)) add_into(target_x, dx);

@@ -38,7 +38,7 @@ class CpuElementwise final : public ElementwiseKernels {
     });
   }
 
-  double square_sum(const Tensor& values) const override {
+  void sum(const Tensor& values, bool of_squares, const Tensor& result) const override {
     std::vector<double> sums((values.size() + kSumPiece - 1) / kSumPiece);
     dispatch_float(values.dtype(), [&]<class T>() {
       const T* data = values.data<T>();
@@ -49,20 +49,20 @@ class CpuElementwise final : public ElementwiseKernels {
         for (; i + kLanes <= end; i += kLanes)
           for (int lane = 0; lane < kLanes; ++lane) {
             const double value = static_cast<Accumulator<T>>(data[i + lane]);
-            lanes[lane] += value * value;
+            lanes[lane] += of_squares ? value * value : value;
           }
         for (; i < end; ++i) {
           const double value = static_cast<Accumulator<T>>(data[i]);
-          lanes[0] += value * value;
+          lanes[0] += of_squares ? value * value : value;
         }
-        double sum = 0;
-        for (const double lane : lanes) sum += lane;
-        sums[begin / kSumPiece] = sum;
+        double piece = 0;
+        for (const double lane : lanes) piece += lane;
+        sums[begin / kSumPiece] = piece;
       });
     });
     double total = 0;
-    for (const double sum : sums) total += sum;
-    return total;
+    for (const double piece : sums) total += piece;
+    *result.data<double>() = total;
   }
 };
 
@@ -73,14 +73,15 @@ const CpuElementwise cpu_elementwise;
 void add_into(const GradTarget& target, const Tensor& source) {
   check(target.tensor.size() == source.size(), "add_into: ", source.shape(), " into ",
         target.tensor.shape());
-  on<cpu_elementwise>(source.device()).add_into(target.tensor, source, target.accumulate);
+  on<cpu_elementwise, cuda_elementwise>(source.device())
+      .add_into(target.tensor, source, target.accumulate);
 }
 
 Tensor add(const Tensor& x, const Tensor& y) {
   check(x.shape() == y.shape() && x.dtype() == y.dtype(), "add: ", x.dtype(), x.shape(), " and ",
         y.dtype(), y.shape());
   const Tensor sum = Tensor::empty_like(x);
-  on<cpu_elementwise>(x.device()).add(x, y, sum);
+  on<cpu_elementwise, cuda_elementwise>(x.device()).add(x, y, sum);
   return record(sum, {x, y}, [](const Tensor& dy, Gradients& gradients) {
     for (int input = 0; input < 2; ++input)
       if (const GradTarget dx = gradients.of(input)) add_into(dx, dy);
@@ -91,8 +92,16 @@ void convert_into(const Tensor& target, const Tensor& source) {
   add_into({.tensor = target, .accumulate = false}, source);
 }
 
-double square_sum(const Tensor& values) {
-  return on<cpu_elementwise>(values.device()).square_sum(values);
+Tensor sum(const Tensor& values) {
+  const Tensor total = Tensor::empty({}, DType::kFloat64, values.device());
+  on<cpu_elementwise, cuda_elementwise>(values.device()).sum(values, false, total);
+  return total;
+}
+
+Tensor square_sum(const Tensor& values) {
+  const Tensor total = Tensor::empty({}, DType::kFloat64, values.device());
+  on<cpu_elementwise, cuda_elementwise>(values.device()).sum(values, true, total);
+  return total;
 }
 
 }  // namespace infini

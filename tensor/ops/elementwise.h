@@ -15,19 +15,23 @@ Tensor add(const Tensor& x, const Tensor& y);
 // Writes source converted to the type of target; same size.
 void convert_into(const Tensor& target, const Tensor& source);
 
-// The sum of squares in fp64, in an order that depends on the size alone. NaN and infinity come
-// through.
-double square_sum(const Tensor& values);
+// The sum, and the sum of squares, as an fp64 scalar on the device of the values, in an order that
+// depends on the size alone. NaN and infinity come through.
+Tensor sum(const Tensor& values);
+Tensor square_sum(const Tensor& values);
 
-// What a device provides for this family: elementwise.cpp for the CPU.
+// What a device provides for this family: elementwise.cpp for the CPU, elementwise.cu for CUDA.
 class ElementwiseKernels {
  public:
   virtual void add_into(const Tensor& target, const Tensor& source, bool accumulate) const = 0;
   virtual void add(const Tensor& x, const Tensor& y, const Tensor& sum) const = 0;
-  virtual double square_sum(const Tensor& values) const = 0;
+  // Into an fp64 scalar.
+  virtual void sum(const Tensor& values, bool of_squares, const Tensor& total) const = 0;
 
  protected:
   ~ElementwiseKernels() = default;
 };
+
+const ElementwiseKernels& cuda_elementwise();
 
 }  // namespace infini

@@ -51,7 +51,7 @@ Tensor embedding(const Tensor& tokens, const Tensor& table) {
   const auto [rows] = tokens.dims<1>();
   const auto [vocabulary, width] = table.dims<2>();
   const Tensor y = Tensor::empty({rows, width}, table.dtype(), table.device());
-  const EmbeddingKernels& device = on<cpu_embedding>(table.device());
+  const EmbeddingKernels& device = on<cpu_embedding, cuda_embedding>(table.device());
   device.embedding(tokens, table, y);
 
   return record(y, {table}, [=, &device](const Tensor& dy, Gradients& gradients) {

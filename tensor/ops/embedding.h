@@ -8,7 +8,7 @@ namespace infini {
 // tokens [R] int32 in [0, N), table [N, D] -> [R, D]. Throws on an id outside the table.
 Tensor embedding(const Tensor& tokens, const Tensor& table);
 
-// What a device provides: embedding.cpp for the CPU.
+// What a device provides: embedding.cpp for the CPU, embedding.cu for CUDA.
 class EmbeddingKernels {
  public:
   virtual void embedding(const Tensor& tokens, const Tensor& table, const Tensor& y) const = 0;
@@ -19,5 +19,7 @@ class EmbeddingKernels {
  protected:
   ~EmbeddingKernels() = default;
 };
+
+const EmbeddingKernels& cuda_embedding();
 
 }  // namespace infini

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "tensor/tensor.h"
+#include "tensor/tape.h"
 
 namespace infini {
 
@@ -28,6 +28,11 @@ struct HeadLayout {
   std::int64_t value_column(int kv_head) const {
     return std::int64_t{heads + kv_heads + kv_head} * head_width;
   }
+
+  Columns query_columns() const { return {0, query_width()}; }
+  Columns key_columns() const { return {query_width(), rotated_width()}; }
+  Columns value_columns() const { return {rotated_width(), qkv_width()}; }
+  Columns key_value_columns() const { return {query_width(), qkv_width()}; }
 
   Shape matrix_shape() const { return {batch, segments, kv_heads, head_width, head_width}; }
   Shape normalizer_shape() const { return {batch, segments, kv_heads, head_width}; }

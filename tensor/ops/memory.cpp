@@ -32,6 +32,7 @@ class CpuMemory final : public MemoryKernels {
 
   // With k = sigma(K):  dV = k dU,  dk = V dU^T + 1 du^T.
   void sums_grad(const SumsGrad& args) const override {
+    const Tensor dqkv = zeroed(args.dqkv, args.layout.key_value_columns()).tensor;
     each_kv_head(args.qkv, args.layout, [&]<class T>(std::int64_t segment, int head) {
       using A = Accumulator<T>;
       const Tokens<T> tokens(args.layout, args.keep, segment);
@@ -43,7 +44,7 @@ class CpuMemory final : public MemoryKernels {
       if (args.dmatrix) {
         const A* dmatrix = args.dmatrix.data<A>() + at * width * width;
         gemm(false, false, tokens.count, width, width, mapped, width, dmatrix, width,
-             tokens.columns(args.dqkv, value), tokens.leading, true);
+             tokens.columns(dqkv, value), tokens.leading, true);
         gemm(false, true, tokens.count, width, width, tokens.columns(args.qkv, value),
              tokens.leading, dmatrix, width, dmapped, width, false);
       } else {
@@ -54,7 +55,7 @@ class CpuMemory final : public MemoryKernels {
         for (std::int64_t t = 0; t < tokens.count; ++t)
           for (std::int64_t c = 0; c < width; ++c) dmapped[t * width + c] += dnormalizer[c];
       }
-      tokens.map_grad(mapped, dmapped, tokens.columns(args.dqkv, key));
+      tokens.map_grad(mapped, dmapped, tokens.columns(dqkv, key));
     });
   }
 
@@ -80,6 +81,7 @@ class CpuMemory final : public MemoryKernels {
   // With w_t = k_t / den_t, A = W^T k:  dk = W dA,  dW = k dA^T,  dk += dW / den,  dden = -(dW . w)
   // / den, and where den was not clamped:  dk += dden z,  dz += sum_t dden_t k_t.
   void overlap_grad(const OverlapGrad& args) const override {
+    zeroed(args.dqkv, args.layout.key_columns());
     each_kv_head(args.qkv, args.layout, [&]<class T>(std::int64_t segment, int head) {
       using A = Accumulator<T>;
       const Tokens<T> tokens(args.layout, args.keep, segment);
@@ -133,7 +135,7 @@ MemorySums memory_sums(const Tensor& qkv, const Tensor& keep, const HeadLayout& 
   const DType full = accumulator_of(qkv.dtype());
   const Tensor matrix = Tensor::empty(layout.matrix_shape(), full, qkv.device());
   const Tensor normalizer = Tensor::empty(layout.normalizer_shape(), full, qkv.device());
-  const MemoryKernels& device = on<cpu_memory>(qkv.device());
+  const MemoryKernels& device = on<cpu_memory, cuda_memory>(qkv.device());
   device.sums(
       {.qkv = qkv, .keep = keep, .layout = layout, .matrix = matrix, .normalizer = normalizer});
 
@@ -145,7 +147,7 @@ MemorySums memory_sums(const Tensor& qkv, const Tensor& keep, const HeadLayout& 
                                         .layout = layout,
                                         .dmatrix = doutputs[0],
                                         .dnormalizer = doutputs[1],
-                                        .dqkv = zeroed(gradients.of(0)).tensor});
+                                        .dqkv = gradients.of(0, layout.key_value_columns())});
                     });
   return {.matrix = outputs[0], .normalizer = outputs[1]};
 }
@@ -156,7 +158,7 @@ Tensor memory_overlap(const Tensor& qkv, const Tensor& keep, const Tensor& norma
   check_keep("memory_overlap", keep, layout);
   check_state("memory_overlap", qkv, normalizer, layout.normalizer_shape());
   const Tensor overlap = Tensor::empty(layout.matrix_shape(), normalizer.dtype(), qkv.device());
-  const MemoryKernels& device = on<cpu_memory>(qkv.device());
+  const MemoryKernels& device = on<cpu_memory, cuda_memory>(qkv.device());
   device.overlap({.qkv = qkv,
                   .keep = keep,
                   .normalizer = normalizer,
@@ -172,7 +174,7 @@ Tensor memory_overlap(const Tensor& qkv, const Tensor& keep, const Tensor& norma
                                        .layout = layout,
                                        .eps = eps,
                                        .doverlap = doverlap,
-                                       .dqkv = zeroed(gradients.of(0)),
+                                       .dqkv = gradients.of(0, layout.key_columns()),
                                        .dnormalizer = gradients.of(1)});
                 });
 }

@@ -29,7 +29,7 @@ MemorySums memory_sums(const Tensor& qkv, const Tensor& keep, const HeadLayout& 
 Tensor memory_overlap(const Tensor& qkv, const Tensor& keep, const Tensor& normalizer,
                       const HeadLayout& layout, double eps);
 
-// What a device provides for this family: memory.cpp for the CPU.
+// What a device provides for this family: memory.cpp for the CPU, memory.cu for CUDA.
 class MemoryKernels {
  public:
   struct Sums {
@@ -41,7 +41,7 @@ class MemoryKernels {
     Tensor qkv, keep;
     HeadLayout layout;
     Tensor dmatrix, dnormalizer;  // either may be empty
-    Tensor dqkv;                  // key and value columns are added to
+    GradTarget dqkv;              // its key and value columns
   };
   struct Overlap {
     Tensor qkv, keep, normalizer;
@@ -54,7 +54,7 @@ class MemoryKernels {
     HeadLayout layout;
     double eps;
     Tensor doverlap;
-    GradTarget dqkv;  // key columns are added to
+    GradTarget dqkv;  // its key columns
     GradTarget dnormalizer;
   };
   virtual void sums(const Sums& args) const = 0;
@@ -65,5 +65,7 @@ class MemoryKernels {
  protected:
   ~MemoryKernels() = default;
 };
+
+const MemoryKernels& cuda_memory();
 
 }  // namespace infini

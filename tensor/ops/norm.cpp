@@ -116,7 +116,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   check_weight("rms_norm", x, weight);
   const Tensor y = Tensor::empty_like(x);
   const Tensor inv_rms = Tensor::empty({x.rows_and_width()[0]}, weight.dtype(), x.device());
-  const NormKernels& device = on<cpu_norm>(x.device());
+  const NormKernels& device = on<cpu_norm, cuda_norm>(x.device());
   device.rms_norm(
       {.x = x, .branch = {}, .weight = weight, .eps = eps, .sum = {}, .y = y, .inv_rms = inv_rms});
 
@@ -138,7 +138,7 @@ ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& w
         x.dtype(), x.shape(), ", branch is ", branch.dtype(), branch.shape());
   const Tensor sum = Tensor::empty_like(x), y = Tensor::empty_like(x);
   const Tensor inv_rms = Tensor::empty({x.rows_and_width()[0]}, weight.dtype(), x.device());
-  const NormKernels& device = on<cpu_norm>(x.device());
+  const NormKernels& device = on<cpu_norm, cuda_norm>(x.device());
   device.rms_norm({.x = x,
                    .branch = branch,
                    .weight = weight,

@@ -16,8 +16,8 @@ struct ResidualNorm {
 };
 ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& weight, double eps);
 
-// What a device provides for this family: norm.cpp for the CPU. Leading axes are folded into rows
-// R.
+// What a device provides for this family: norm.cpp for the CPU, norm.cu for CUDA. Leading axes are
+// folded into rows R.
 class NormKernels {
  public:
   struct RmsNorm {
@@ -40,5 +40,7 @@ class NormKernels {
  protected:
   ~NormKernels() = default;
 };
+
+const NormKernels& cuda_norm();
 
 }  // namespace infini

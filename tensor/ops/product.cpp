@@ -69,7 +69,9 @@ const CpuProduct cpu_product;
 
 }  // namespace
 
-void multiply(const Product& product) { on<cpu_product>(product.c.device()).multiply(product); }
+void multiply(const Product& product) {
+  on<cpu_product, cuda_product>(product.c.device()).multiply(product);
+}
 
 Tensor linear(const Tensor& x, const Tensor& weight) {
   const auto [outputs, width] = weight.dims<2>();

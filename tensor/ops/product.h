@@ -19,7 +19,8 @@ struct Product {
 };
 void multiply(const Product& product);
 
-// What a device provides: product.cpp for the CPU (oneDNN for fp32 and bf16, gemm.h else).
+// What a device provides: product.cpp for the CPU (oneDNN for fp32 and bf16, gemm.h else),
+// product.cu for CUDA.
 class ProductKernels {
  public:
   virtual void multiply(const Product& product) const = 0;
@@ -27,5 +28,7 @@ class ProductKernels {
  protected:
   ~ProductKernels() = default;
 };
+
+const ProductKernels& cuda_product();
 
 }  // namespace infini

@@ -88,6 +88,7 @@ class CpuRecall final : public RecallKernels {
   // dq = n M^T + e z^T,  dM = q^T n,  dz = q^T e,  dlocal = (1 - g) dy,  dgate = sum dy (A_mem -
   // local) g (1 - g).
   void recall_grad(const RecallGrad& args) const override {
+    zeroed(args.dqkv, args.layout.query_columns());
     const std::int64_t segments = args.layout.batch * args.layout.segments;
     const Tensor partial = Tensor::zeros({segments, args.layout.heads}, args.gate.dtype());
     each_kv_head(args.qkv, args.layout, [&]<class T>(std::int64_t segment, int kv_head) {
@@ -173,7 +174,7 @@ Tensor memory_recall(const Tensor& qkv, const Tensor& matrix, const Tensor& norm
   check_state("memory_recall", qkv, normalizer, layout.normalizer_shape());
   check_state("memory_recall", qkv, gate, {layout.heads});
   const Tensor y = Tensor::empty_like(local);
-  const RecallKernels& device = on<cpu_recall>(qkv.device());
+  const RecallKernels& device = on<cpu_recall, cuda_recall>(qkv.device());
   device.recall({.qkv = qkv,
                  .matrix = matrix,
                  .normalizer = normalizer,
@@ -193,7 +194,7 @@ Tensor memory_recall(const Tensor& qkv, const Tensor& matrix, const Tensor& norm
                                       .layout = layout,
                                       .options = options,
                                       .dy = dy,
-                                      .dqkv = zeroed(gradients.of(0)),
+                                      .dqkv = gradients.of(0, layout.query_columns()),
                                       .dmatrix = gradients.of(1),
                                       .dnormalizer = gradients.of(2),
                                       .dgate = gradients.of(3),

@@ -19,7 +19,7 @@ Tensor memory_recall(const Tensor& qkv, const Tensor& matrix, const Tensor& norm
                      const Tensor& gate, const Tensor& local, const HeadLayout& layout,
                      const RecallOptions& options);
 
-// What a device provides for this family: recall.cpp for the CPU.
+// What a device provides for this family: recall.cpp for the CPU, recall.cu for CUDA.
 class RecallKernels {
  public:
   struct Recall {
@@ -33,7 +33,7 @@ class RecallKernels {
     HeadLayout layout;
     RecallOptions options;
     Tensor dy;
-    GradTarget dqkv;  // query columns are added to
+    GradTarget dqkv;  // its query columns
     GradTarget dmatrix, dnormalizer, dgate, dlocal;
   };
   virtual void recall(const Recall& args) const = 0;
@@ -42,5 +42,7 @@ class RecallKernels {
  protected:
   ~RecallKernels() = default;
 };
+
+const RecallKernels& cuda_recall();
 
 }  // namespace infini

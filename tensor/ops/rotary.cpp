@@ -29,24 +29,26 @@ class CpuRotary final : public RotaryKernels {
   }
 
   // The gradient of a rotation is the rotation back.
-  void rotate_grad(const Tensor& drotated, const Tensor& table, const HeadLayout& layout,
-                   std::int64_t first_position, const Tensor& dqkv) const override {
+  void rotate_grad(const RotateGrad& args) const override {
+    const HeadLayout& layout = args.layout;
+    const Tensor dqkv = zeroed(args.dqueries, layout.query_columns()).tensor;
+    zeroed(args.dkeys, layout.key_columns());
     dispatch_float(dqkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
-      each_row<A>(
-          table, layout, first_position, [&](std::int64_t r, const A* cosine, const A* sine) {
-            const int half = layout.head_width / 2;
-            for (int head = 0; head < layout.heads + layout.kv_heads; ++head) {
-              const T* in =
-                  drotated.data<T>() + r * layout.rotated_width() + head * layout.head_width;
-              T* out = dqkv.data<T>() + r * layout.qkv_width() + head * layout.head_width;
-              for (int i = 0; i < half; ++i) {
-                const A low = A(in[i]), high = A(in[i + half]);
-                out[i] = T(A(out[i]) + low * cosine[i] + high * sine[i]);
-                out[i + half] = T(A(out[i + half]) + high * cosine[i] - low * sine[i]);
-              }
-            }
-          });
+      each_row<A>(args.table, layout, args.first_position,
+                  [&](std::int64_t r, const A* cosine, const A* sine) {
+                    const int half = layout.head_width / 2;
+                    for (int head = 0; head < layout.heads + layout.kv_heads; ++head) {
+                      const T* in = args.drotated.data<T>() + r * layout.rotated_width() +
+                                    head * layout.head_width;
+                      T* out = dqkv.data<T>() + r * layout.qkv_width() + head * layout.head_width;
+                      for (int i = 0; i < half; ++i) {
+                        const A low = A(in[i]), high = A(in[i + half]);
+                        out[i] = T(A(out[i]) + low * cosine[i] + high * sine[i]);
+                        out[i + half] = T(A(out[i + half]) + high * cosine[i] - low * sine[i]);
+                      }
+                    }
+                  });
     });
   }
 
@@ -72,7 +74,6 @@ const CpuRotary cpu_rotary;
 Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype,
                     Device device) {
   check(head_width % 2 == 0, "rotary_table: the head width must be even, got ", head_width);
-  check(device == Device::kCpu, "rotary_table: tables are made on the CPU");
   const int half = head_width / 2;
   std::vector<double> values(positions * head_width);
   for (std::int64_t position = 0; position < positions; ++position)
@@ -81,7 +82,7 @@ Tensor rotary_table(std::int64_t positions, int head_width, double base, DType d
       values[position * head_width + i] = std::cos(angle);
       values[position * head_width + half + i] = std::sin(angle);
     }
-  return Tensor::of(values, {positions, head_width}).to(dtype);
+  return Tensor::of(values, {positions, head_width}).to(dtype).to(device);
 }
 
 Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
@@ -94,12 +95,16 @@ Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
         table.dtype(), table.shape(), ", expected ", full, "[..., ", layout.head_width, "]");
   const Tensor rotated =
       Tensor::empty({layout.rows(), layout.rotated_width()}, qkv.dtype(), qkv.device());
-  const RotaryKernels& device = on<cpu_rotary>(qkv.device());
+  const RotaryKernels& device = on<cpu_rotary, cuda_rotary>(qkv.device());
   device.rotate(qkv, table, layout, first_position, rotated);
 
   return record(rotated, {qkv}, [=, &device](const Tensor& drotated, Gradients& gradients) {
-    const GradTarget dqkv = zeroed(gradients.of(0));
-    device.rotate_grad(drotated, table, layout, first_position, dqkv.tensor);
+    device.rotate_grad({.drotated = drotated,
+                        .table = table,
+                        .layout = layout,
+                        .first_position = first_position,
+                        .dqueries = gradients.of(0, layout.query_columns()),
+                        .dkeys = gradients.of(0, layout.key_columns())});
   });
 }
 

@@ -17,17 +17,23 @@ Tensor rotary_table(std::int64_t positions, int head_width, double base, DType d
 Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
               std::int64_t first_position = 0);
 
-// What a device provides: rotary.cpp for the CPU.
+// What a device provides: rotary.cpp for the CPU, rotary.cu for CUDA.
 class RotaryKernels {
  public:
   virtual void rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
                       std::int64_t first_position, const Tensor& rotated) const = 0;
-  // Adds to the query and key columns of dqkv.
-  virtual void rotate_grad(const Tensor& drotated, const Tensor& table, const HeadLayout& layout,
-                           std::int64_t first_position, const Tensor& dqkv) const = 0;
+  struct RotateGrad {
+    Tensor drotated, table;
+    HeadLayout layout;
+    std::int64_t first_position;
+    GradTarget dqueries, dkeys;  // both the gradient of qkv, of which they are columns
+  };
+  virtual void rotate_grad(const RotateGrad& args) const = 0;
 
  protected:
   ~RotaryKernels() = default;
 };
+
+const RotaryKernels& cuda_rotary();
 
 }  // namespace infini

@@ -132,7 +132,7 @@ Scan run(const Tensor& overlap, const Tensor& sums, const Tensor& initial,
         "scan: ", borders.detach.size(), " detach marks for ", segments, " segments");
   const Tensor before = Tensor::empty_like(sums);
   const Tensor after = Tensor::empty(state, sums.dtype(), sums.device());
-  const ScanKernels& device = on<cpu_scan>(sums.device());
+  const ScanKernels& device = on<cpu_scan, cuda_scan>(sums.device());
   device.scan({.overlap = overlap,
                .sums = sums,
                .initial = initial,

@@ -30,8 +30,8 @@ Scan scan(const Tensor& sums, const Tensor& initial, const ScanBorders& borders)
 Scan affine_scan(const Tensor& overlap, const Tensor& sums, const Tensor& initial,
                  const ScanBorders& borders);
 
-// What a device provides for this family: scan.cpp for the CPU. An empty overlap means
-// `accumulate`.
+// What a device provides for this family: scan.cpp for the CPU, scan.cu for CUDA. An empty overlap
+// means `accumulate`.
 class ScanKernels {
  public:
   struct Forward {
@@ -54,5 +54,7 @@ class ScanKernels {
  protected:
   ~ScanKernels() = default;
 };
+
+const ScanKernels& cuda_scan();
 
 }  // namespace infini

@@ -1,0 +1,22 @@
+// What CUDA code shares: one stream, and errors in words.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "tensor/error.h"
+
+namespace infini {
+
+// All work on the device runs on this stream, in the order of the calls that asked for it.
+cudaStream_t cuda_stream();
+
+// Of the current device.
+int multiprocessor_count();
+
+inline void cuda_check(cudaError_t status, const char* who) {
+  check<DeviceError>(status == cudaSuccess, who, ": ", cudaGetErrorString(status));
+}
+// After the launch of a kernel.
+inline void check_launch(const char* who) { cuda_check(cudaGetLastError(), who); }
+
+}  // namespace infini

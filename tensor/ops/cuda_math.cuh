@@ -1,0 +1,104 @@
+// What CUDA kernels share: element types, 16-byte accesses, sums over a block in a fixed order.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "tensor/cuda.h"
+#include "tensor/dtype.h"
+#include "tensor/tensor.h"
+
+namespace infini {
+
+// The element type of a kernel for tensors of T.
+template <class T>
+struct NativeOf {
+  using type = T;
+};
+template <>
+struct NativeOf<BFloat16> {
+  using type = __nv_bfloat16;
+};
+template <class T>
+using Native = typename NativeOf<T>::type;
+
+template <class T>
+Native<T>* native(const Tensor& tensor) {
+  return tensor ? reinterpret_cast<Native<T>*>(tensor.data<T>()) : nullptr;
+}
+
+// The type in which kernels compute with elements of N.
+template <class N>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+template <class N>
+using Compute = typename ComputeOf<N>::type;
+
+// Elements that one thread reads or writes at once; 16 bytes of them by one access.
+template <class N, int n>
+struct alignas(sizeof(N) * n <= 16 ? sizeof(N) * n : 16) Pack {
+  N elements[n];
+};
+template <class N>
+constexpr int kPackSize = 16 / static_cast<int>(sizeof(N));
+
+// A pack of consecutive elements as numbers to compute with, and back.
+template <int n, class N>
+__device__ __forceinline__ void load_pack(const N* from, Compute<N> (&values)[n]) {
+  const Pack<N, n> pack = *reinterpret_cast<const Pack<N, n>*>(from);
+#pragma unroll
+  for (int i = 0; i < n; ++i) values[i] = Compute<N>(pack.elements[i]);
+}
+template <int n, class N>
+__device__ __forceinline__ void store_pack(N* to, const Compute<N> (&values)[n]) {
+  Pack<N, n> pack;
+#pragma unroll
+  for (int i = 0; i < n; ++i) pack.elements[i] = N(values[i]);
+  *reinterpret_cast<Pack<N, n>*>(to) = pack;
+}
+
+// The sum over the lanes of a warp, in all of them.
+template <class A>
+__device__ __forceinline__ A warp_sum(A value) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2)
+    value += __shfl_xor_sync(0xffffffff, value, distance);
+  return value;
+}
+template <class A>
+__device__ __forceinline__ A warp_max(A value) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    const A other = __shfl_xor_sync(0xffffffff, value, distance);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+
+// The sum over a block of `threads` threads, in all of them. Every thread must call it.
+template <int threads, class A>
+__device__ A block_sum(A value) {
+  constexpr int kWarps = threads / 32;
+  __shared__ A sums[kWarps];
+  value = warp_sum(value);
+  __syncthreads();  // an earlier call may still be read
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+  __syncthreads();
+  A total = 0;
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) total += sums[warp];
+  return total;
+}
+
+// Blocks that cover `count` with `each` per block.
+inline unsigned blocks_for(std::int64_t count, std::int64_t each) {
+  return static_cast<unsigned>((count + each - 1) / each);
+}
+
+}  // namespace infini
