@@ -83,7 +83,7 @@ Tensor Decoder::read_segments(std::span<const std::int32_t> tokens) {
   const std::int64_t segment = model_.config().segment_tokens,
                      count = static_cast<std::int64_t>(tokens.size());
   const Span span{.layout = layout(count / segment, segment),
-                  .tokens = Tensor::of(tokens, {count}),
+                  .tokens = Tensor::of(tokens, {count}).to(model_.device()),
                   .keep = {},
                   .borders = {}};
   const InfiniTransformer::Output out = model_(Pass{}, span, memory_);
@@ -98,7 +98,8 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
   const DType state = accumulator_of(model_.parameters().compute());
   const HeadLayout fresh = layout(1, count), window = layout(1, seen);
 
-  Stream stream{.sum = model_.embed(pass, Tensor::of(tokens, {count})), .branch = {}};
+  Stream stream{.sum = model_.embed(pass, Tensor::of(tokens, {count}).to(model_.device())),
+                .branch = {}};
   for (std::size_t layer = 0; layer < windows_.size(); ++layer) {
     const Block& block = model_.blocks()[layer];
     const Stream before = add_norm(pass, stream, block.attention_norm, block.norm_eps);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "tensor/ops/activation.h"
+#include "tensor/ops/feed_forward.h"
 #include "tensor/ops/product.h"
 
 namespace infini {
@@ -33,16 +34,10 @@ FeedForward::FeedForward(const ModelConfig& config, const Parameters& parameters
       down_(parameters[prefix + "down.weight"]) {}
 
 Tensor FeedForward::operator()(const Pass& pass, const Tensor& x) const {
+  if (activation_ == Activation::kGelu) return gelu_feed_forward(x, pass(up_), pass(down_));
   const Tensor inner = linear(x, pass(up_));
-  switch (activation_) {
-    case Activation::kGelu:
-      return linear(gelu(inner), pass(down_));
-    case Activation::kRelu:
-      return linear(relu(inner), pass(down_));
-    case Activation::kSwiglu:
-      break;
-  }
-  return linear(swiglu(inner), pass(down_));
+  const Tensor active = activation_ == Activation::kRelu ? relu(inner) : swiglu(inner);
+  return linear(active, pass(down_));
 }
 
 }  // namespace infini

@@ -1,24 +1,39 @@
 #include "model/recurrence.h"
 
+#include "tensor/ops/elementwise.h"
+#include "tensor/system_memory.h"
+
 namespace infini {
 namespace {
 
 // Columns [begin, begin + count) of a [B, T] table as one flat tensor [B count]; empty stays empty.
-template <class T>
-Tensor columns(const Tensor& table, std::int64_t begin, std::int64_t count, Device device) {
+Tensor columns(const Tensor& table, std::int64_t begin, std::int64_t count) {
   if (!table) return {};
-  check<DeviceError>(device == Device::kCpu, "rows: this build has no kernels for ", device);
   const auto [rows, width] = table.dims<2>();
-  const Tensor part = Tensor::empty({rows * count}, table.dtype());
-  for (std::int64_t r = 0; r < rows; ++r)
-    std::copy_n(table.data<T>() + r * width + begin, count, part.data<T>() + r * count);
+  if (rows == 1) return table.reshape({width}).slice(begin, count);
+  const std::int64_t element = bytes_of(table.dtype());
+  const Tensor part = Tensor::empty({rows * count}, table.dtype(), table.device());
+  system_memory(table.device())
+      .copy({part.raw(), count * element}, {table.raw() + begin * element, width * element},
+            count * element, rows);
   return part;
+}
+
+Tensor on_device(const Tensor& tensor, Device device) {
+  return !tensor || tensor.device() == device ? tensor : tensor.to(device);
 }
 
 class Row {
  public:
   Row(const Rows& rows, const ModelConfig& config, std::int64_t horizon, Device device)
-      : rows_(rows), config_(config), horizon_(horizon), device_(device) {}
+      : rows_{.segment_tokens = rows.segment_tokens,
+              .tokens = on_device(rows.tokens, device),
+              .targets = on_device(rows.targets, device),
+              .weights = on_device(rows.weights, device),
+              .resets = on_device(rows.resets, device),
+              .keep = on_device(rows.keep, device)},
+        config_(config),
+        horizon_(horizon) {}
 
   Span span(const Piece& piece) const {
     Span span;
@@ -28,42 +43,48 @@ class Row {
                    .heads = config_.heads,
                    .kv_heads = config_.key_value_heads(),
                    .head_width = config_.head_width()};
-    span.tokens =
-        columns<std::int32_t>(rows_.tokens, first_token(piece), piece_tokens(piece), device_);
-    span.keep = columns<std::uint8_t>(rows_.keep, first_token(piece), piece_tokens(piece), device_);
+    span.tokens = columns(rows_.tokens, first_token(piece), piece_tokens(piece));
+    span.keep = columns(rows_.keep, first_token(piece), piece_tokens(piece));
     if (rows_.resets)
-      span.borders.resets = columns<std::uint8_t>(rows_.resets, piece.first, piece.count, device_)
-                                .reshape({rows_.batch(), piece.count});
+      span.borders.resets =
+          columns(rows_.resets, piece.first, piece.count).reshape({rows_.batch(), piece.count});
     if (horizon_ > 0)
       for (std::int64_t s = piece.first; s < piece.first + piece.count; ++s)
         span.borders.detach.push_back(s > 0 && s % horizon_ == 0);
     return span;
   }
   Tensor targets(const Piece& piece) const {
-    return columns<std::int32_t>(rows_.targets, first_token(piece), piece_tokens(piece), device_);
+    return columns(rows_.targets, first_token(piece), piece_tokens(piece));
   }
   Tensor weights(const Piece& piece) const {
-    return columns<float>(rows_.weights, first_token(piece), piece_tokens(piece), device_);
+    return columns(rows_.weights, first_token(piece), piece_tokens(piece));
   }
   // Puts the losses of a piece [B count] where they belong in a row's [B, T].
   void place(const Piece& piece, const Tensor& part, const Tensor& whole) const {
     const std::int64_t count = piece_tokens(piece), width = rows_.row_tokens();
-    dispatch_accumulator(part.dtype(), [&]<class A>() {
-      for (std::int64_t r = 0; r < rows_.batch(); ++r)
-        std::copy_n(part.data<A>() + r * count, count,
-                    whole.data<A>() + r * width + first_token(piece));
-    });
+    const std::int64_t element = bytes_of(part.dtype());
+    system_memory(part.device())
+        .copy({whole.raw() + first_token(piece) * element, width * element},
+              {part.raw(), count * element}, count * element, rows_.batch());
   }
 
  private:
   std::int64_t first_token(const Piece& piece) const { return piece.first * rows_.segment_tokens; }
   static std::int64_t piece_tokens(const Piece& piece) { return piece.count * piece.tokens; }
 
-  const Rows& rows_;
+  Rows rows_;  // on the device of the model
   const ModelConfig& config_;
   std::int64_t horizon_;
-  Device device_;
 };
+
+// On a GPU nobody looks: ids are checked where they come from.
+void check_ids(const char* what, const Tensor& ids, std::int32_t least, std::int32_t bound) {
+  if (ids.device() != Device::kCpu) return;
+  const std::int32_t* const id = ids.data<std::int32_t>();
+  for (std::int64_t i = 0; i < ids.size(); ++i)
+    check(id[i] >= least && id[i] < bound, "rows: ", what, " hold ", id[i],
+          ", the model's vocabulary is ", bound);
+}
 
 void check_rows(const Rows& rows, const ModelConfig& config) {
   check(rows.segment_tokens >= 1 && rows.segment_tokens <= config.segment_tokens,
@@ -71,6 +92,8 @@ void check_rows(const Rows& rows, const ModelConfig& config) {
         config.segment_tokens);
   const Shape& tokens = rows.tokens.shape();
   check(tokens.rank() == 2 && tokens.size() > 0, "rows have no tokens: ", tokens);
+  check_ids("tokens", rows.tokens, 0, config.vocabulary);
+  check_ids("targets", rows.targets, -1, config.vocabulary);
   check(rows.targets.shape() == tokens, "targets are ", rows.targets.shape(), ", tokens are ",
         tokens);
   check(!rows.weights || rows.weights.shape() == tokens, "weights are ", rows.weights.shape(),
@@ -91,7 +114,7 @@ Memories watch(Tape& tape, const Memories& memory) {
   return watched;
 }
 
-Memories gradients(const Tape& tape, const Memories& watched) {
+Memories gradients(Tape& tape, const Memories& watched) {
   Memories result;
   for (const MemoryState& state : watched)
     result.push_back({.matrix = state.matrix ? tape.gradient(state.matrix) : Tensor{},
@@ -99,10 +122,39 @@ Memories gradients(const Tape& tape, const Memories& watched) {
   return result;
 }
 
-// Makes a loss a root of the backward pass.
-void seed_root(Tape& tape, const Tensor& loss) {
-  tape.seed(loss, Tensor::of(std::vector<double>{1}, {}).to(loss.dtype()));
+// Every tensor of the memories on `device`.
+Memories on_device(const Memories& memories, Device device) {
+  Memories result;
+  for (const MemoryState& state : memories)
+    result.push_back({.matrix = on_device(state.matrix, device),
+                      .normalizer = on_device(state.normalizer, device)});
+  return result;
 }
+
+// What a schedule adds up piece by piece.
+class Losses {
+ public:
+  Losses(const Row& row, const Shape& tokens, const InfiniTransformer& model)
+      : row_(row),
+        loss_(Tensor::zeros({}, accumulator_of(model.parameters().compute()), model.device())),
+        nll_(Tensor::empty(tokens, loss_.dtype(), model.device())),
+        one_(Tensor::of(std::vector<double>{1}, {}).to(loss_.dtype()).to(model.device())) {}
+
+  void add(const Piece& piece, const CrossEntropy& losses) {
+    row_.place(piece, losses.nll, nll_);
+    add_into({.tensor = loss_, .accumulate = true}, losses.loss);
+  }
+  // Makes a loss a root of the backward pass.
+  void seed_root(Tape& tape, const Tensor& loss) const { tape.seed(loss, one_); }
+
+  RowsResult result(const Memories& memory) const {
+    return {.loss = loss_, .nll = nll_, .memory = memory};
+  }
+
+ private:
+  const Row& row_;
+  Tensor loss_, nll_, one_;
+};
 
 void seed(Tape& tape, const Memories& memory, const Memories& dmemory) {
   const auto each = [&](const Tensor& state, const Tensor& gradient) {
@@ -150,9 +202,7 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
   const Row row(rows, model_.config(), options_.gradient_horizon, model_.device());
   Tape tape;
   const Pass pass{.tape = &tape, .training = true, .key = key};
-  RowsResult result{
-      .nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())),
-      .memory = {}};
+  Losses losses(row, rows.tokens.shape(), model_);
   const Memories initial = dmemory ? watch(tape, memory) : memory;
   Memories state = initial;
   for (const Piece& piece : cut_row(rows.row_tokens(), rows.segment_tokens, rows.segments())) {
@@ -160,15 +210,13 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
         model_(pass, row.span(piece), state, options_.recompute_blocks);
     const CrossEntropy loss =
         model_.loss(pass, out.hidden, row.targets(piece), row.weights(piece), scale);
-    row.place(piece, loss.nll, result.nll);
-    result.loss += loss.loss.item();
-    seed_root(tape, loss.loss);
+    losses.add(piece, loss);
+    losses.seed_root(tape, loss.loss);
     state = out.memory;
   }
   tape.backward();
   if (dmemory) *dmemory = gradients(tape, initial);
-  result.memory = unwatched(state);
-  return result;
+  return losses.result(unwatched(state));
 }
 
 RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory, double scale,
@@ -176,15 +224,19 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
   const Row row(rows, model_.config(), options_.gradient_horizon, model_.device());
   const std::vector<Piece> pieces =
       cut_row(rows.row_tokens(), rows.segment_tokens, options_.segments_per_tape);
-  RowsResult result{
-      .nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())),
-      .memory = {}};
+  Losses losses(row, rows.tokens.shape(), model_);
 
+  // The memory before each piece; every host_borders-th waits in host memory.
   std::vector<Memories> borders{memory};
-  for (std::size_t i = 0; i + 1 < pieces.size(); ++i)
-    borders.push_back(model_(Pass{.tape = nullptr, .training = true, .key = key},
-                             row.span(pieces[i]), borders.back())
-                          .memory);
+  Memories state = memory, after;
+  for (std::size_t i = 0; i + 1 < pieces.size(); ++i) {
+    state = model_.remember(Pass{.tape = nullptr, .training = true, .key = key},
+                            row.span(pieces[i]), state);
+    const auto border = static_cast<std::int64_t>(borders.size());
+    const bool waits = options_.host_borders > 0 && border % options_.host_borders == 0;
+    borders.push_back(waits ? on_device(state, Device::kCpu) : state);
+  }
+  state.clear();
 
   Memories passed;  // the gradient of the memory after the piece at hand
   for (std::size_t i = pieces.size(); i-- > 0;) {
@@ -192,22 +244,22 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
     const Pass pass{.tape = &tape, .training = true, .key = key};
     const bool asked =
         i > 0 || dmemory;  // whether anyone wants the gradient of the memory before this piece
-    const Memories before = asked ? watch(tape, borders[i]) : borders[i];
+    const Memories border = on_device(borders.back(), model_.device());
+    borders.pop_back();
+    const Memories before = asked ? watch(tape, border) : border;
     const InfiniTransformer::Output out =
         model_(pass, row.span(pieces[i]), before, options_.recompute_blocks);
     const CrossEntropy loss =
         model_.loss(pass, out.hidden, row.targets(pieces[i]), row.weights(pieces[i]), scale);
-    row.place(pieces[i], loss.nll, result.nll);
-    result.loss += loss.loss.item();
-    if (i + 1 == pieces.size()) result.memory = unwatched(out.memory);
-    seed_root(tape, loss.loss);
+    losses.add(pieces[i], loss);
+    if (i + 1 == pieces.size()) after = unwatched(out.memory);
+    losses.seed_root(tape, loss.loss);
     seed(tape, out.memory, passed);
     tape.backward();
     if (asked) passed = gradients(tape, before);
-    borders.pop_back();
   }
   if (dmemory) *dmemory = passed;
-  return result;
+  return losses.result(after);
 }
 
 Memories Recurrence::forward(const Rows& rows, const Memories& memory,
@@ -226,17 +278,12 @@ Memories Recurrence::forward(const Rows& rows, const Memories& memory,
 RowsResult Recurrence::evaluate(const Rows& rows, const Memories& memory,
                                 std::int64_t segments_at_once) const {
   const Row row(rows, model_.config(), 0, model_.device());
-  RowsResult result{
-      .nll = Tensor::empty(rows.tokens.shape(), accumulator_of(model_.parameters().compute())),
-      .memory = {}};
-  result.memory =
+  Losses losses(row, rows.tokens.shape(), model_);
+  const Memories after =
       forward(rows, memory, segments_at_once, [&](const Piece& piece, const Tensor& hidden) {
-        const CrossEntropy loss =
-            model_.loss(Pass{}, hidden, row.targets(piece), row.weights(piece), 1);
-        row.place(piece, loss.nll, result.nll);
-        result.loss += loss.loss.item();
+        losses.add(piece, model_.loss(Pass{}, hidden, row.targets(piece), row.weights(piece), 1));
       });
-  return result;
+  return losses.result(after);
 }
 
 }  // namespace infini

@@ -21,7 +21,8 @@ constexpr std::array<std::pair<std::string_view, RowSchedule>, 2> enum_names(Row
   return {{{"parallel", RowSchedule::kParallel}, {"streaming", RowSchedule::kStreaming}}};
 }
 
-// B rows of T tokens cut into S segments of `segment_tokens`, the last one possibly shorter.
+// On the CPU, or on the device of the model. B rows of T tokens cut into S segments of
+// `segment_tokens`, the last one possibly shorter.
 struct Rows {
   std::int64_t segment_tokens = 0;
   Tensor tokens;   // [B, T] int32
@@ -41,6 +42,8 @@ struct RecurrenceOptions {
   std::int64_t gradient_horizon =
       0;  // gradients stop at segment borders that are multiples of it; 0: nowhere
   bool recompute_blocks = false;
+  std::int64_t host_borders =
+      0;  // of the streaming schedule: every n-th border memory waits in host memory; 0: none
 };
 
 // Segments [first, first + count) of a row, each of `tokens` tokens.
@@ -50,9 +53,10 @@ struct Piece {
 // The row cut into pieces of at most `most` segments, the ragged last segment by itself.
 std::vector<Piece> cut_row(std::int64_t row_tokens, std::int64_t segment_tokens, std::int64_t most);
 
+// On the device of the model, in the accumulator type.
 struct RowsResult {
-  double loss = 0;  // scale * sum of weights * nll
-  Tensor nll;       // [B, T] in the accumulator type
+  Tensor loss;      // scalar: scale * sum of weights * nll
+  Tensor nll;       // [B, T]
   Memories memory;  // after the rows
 };
 

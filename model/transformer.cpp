@@ -102,6 +102,24 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
   return {.hidden = final_norm(pass, stream), .memory = after};
 }
 
+Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
+                                     const Memories& memory) const {
+  check(memory.size() == blocks_.size(), "a model of ", blocks_.size(), " layers was given ",
+        memory.size(), " memories");
+  Stream stream{.sum = embed(pass, span.tokens), .branch = {}};
+  Memories after;
+  for (std::size_t layer = 0; layer + 1 < blocks_.size(); ++layer) {
+    const Block::Output out = blocks_[layer](pass, stream, span, memory[layer]);
+    stream = out.stream;
+    after.push_back(out.memory);
+  }
+  const Block& last = blocks_.back();
+  const Stream normed = add_norm(pass, stream, last.attention_norm, last.norm_eps);
+  const Tensor qkv = last.attention.project(pass, normed.branch);
+  after.push_back(last.attention.remember(qkv, span, memory.back()).after);
+  return after;
+}
+
 Tensor InfiniTransformer::embed(const Pass& pass, const Tensor& tokens) const {
   return embedding(tokens, pass(embedding_));
 }

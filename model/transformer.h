@@ -47,6 +47,9 @@ class InfiniTransformer {
   Output operator()(const Pass& pass, const Span& span, const Memories& memory,
                     bool recompute_blocks = false) const;
 
+  // The memories after the span alone: what comes after the last layer's memory is left out.
+  Memories remember(const Pass& pass, const Span& span, const Memories& memory) const;
+
   // The parts around the blocks.
   Tensor embed(const Pass& pass, const Tensor& tokens) const;       // [R] -> [R, D]
   Tensor final_norm(const Pass& pass, const Stream& stream) const;  // -> hidden [R, D]

@@ -41,7 +41,10 @@ Tensor Tape::handle(const Tensor& value, Slot slot) {
 Tensor Tape::watch(const Tensor& value, const Tensor& gradient) {
   check(gradient.shape() == value.shape(), "watch: a gradient of shape ", gradient.shape(),
         " for a value of shape ", value.shape());
-  return handle(value, {.gradient = gradient, .external = true, .written = true});
+  Slot slot;
+  slot.gradient = gradient;
+  slot.external = slot.written = true;
+  return handle(value, std::move(slot));
 }
 
 Tensor Tape::watch(const Tensor& value) { return handle(value, {}); }
@@ -146,7 +149,7 @@ void Tape::backward() {
 void Tape::backward(const Tensor& loss) {
   check(loss.size() == 1, "backward: expected a scalar, got shape ", loss.shape());
   const Tensor one = Tensor::of(std::vector<double>{1}, loss.shape()).to(loss.dtype());
-  seed(loss, one);
+  seed(loss, one.to(loss.device()));
   backward();
 }
 

@@ -1,5 +1,6 @@
 #include "tensor/tensor.h"
 
+#include "tensor/ops/elementwise.h"
 #include "tensor/system_memory.h"
 
 namespace infini {
@@ -77,8 +78,11 @@ Tensor Tensor::clone() const {
 
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return clone();
-  check(device_ == Device::kCpu, "to: conversion happens on the CPU, got a tensor on ", device_);
-  const Tensor result = empty(shape_, dtype);
+  const Tensor result = empty(shape_, dtype, device_);
+  if (device_ != Device::kCpu) {
+    convert_into(result, *this);
+    return result;
+  }
   dispatch_any(dtype_, [&]<class From>() {
     dispatch_any(dtype, [&]<class To>() {
       const From* source = data<From>();

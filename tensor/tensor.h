@@ -73,7 +73,7 @@ class Tensor {
 
   // Copies, which carry no watch.
   Tensor clone() const;
-  Tensor to(DType dtype) const;
+  Tensor to(DType dtype) const;  // on a GPU between floating-point types only
   Tensor to(Device device) const;
   template <class T>
   std::vector<T> to_vector() const;  // converted to T, in row-major order
@@ -111,7 +111,7 @@ Tensor Tensor::of(std::span<const T> values, const Shape& shape) {
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  const Tensor same = to(dtype_of<T>());
+  const Tensor same = (device_ == Device::kCpu ? *this : to(Device::kCpu)).to(dtype_of<T>());
   return std::vector<T>(same.data<T>(), same.data<T>() + size());
 }
 

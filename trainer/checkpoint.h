@@ -13,13 +13,15 @@
 #include <string>
 #include <vector>
 
+#include "tensor/tensor.h"
 #include "trainer/checkpoint_shard.h"
 
 namespace infini {
 
-// What one rank saves. The buffers' memory belongs to the caller and is only read.
+// What one rank saves. The buffers' memory is only read; it belongs to the caller or to `owners`.
 struct CheckpointContents {
   std::vector<NamedBuffer> buffers;
+  std::vector<Tensor> owners;
   std::string position_json;  // where the run stands: step, sampler, seeds
   std::string config_yaml;    // the resolved configuration; rank 0's is kept
 };

@@ -32,19 +32,22 @@ struct EvaluateOptions {
 // One line that follows the documents while they are read.
 class DocumentProgress {
  public:
+  explicit DocumentProgress(Device device) : device_(device) {}
+
   void operator()(std::int64_t documents, std::int64_t tokens) {
     line_.draw([&] {
       const double seconds =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
       return text(documents, " documents, ", count_text(static_cast<double>(tokens)), " tokens, ",
                   count_text(static_cast<double>(tokens) / std::max(seconds, 1e-3)), " tok/s, ",
-                  bytes_text(memory_statistics(Device::kCpu).peak_bytes));
+                  bytes_text(memory_statistics(device_).peak_bytes));
     });
   }
 
   void finish() { line_.finish(); }
 
  private:
+  Device device_;
   RedrawnLine line_;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
@@ -74,7 +77,7 @@ int evaluate(const EvaluateOptions& options) {
   check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
                      " holds no tokenizer");
   store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
-  DocumentProgress progress;
+  DocumentProgress progress(loaded.model->device());
   const PerplexityReport report =
       measure_perplexity(*loaded.model, *store,
                          {.segments_at_once = loaded.config.evaluate.segments_at_once,
@@ -82,7 +85,7 @@ int evaluate(const EvaluateOptions& options) {
                          std::ref(progress));
   progress.finish();
   fmt::print("{}", format_perplexity(report));
-  fmt::print("peak memory {}\n", bytes_text(memory_statistics(Device::kCpu).peak_bytes));
+  fmt::print("peak memory {}\n", bytes_text(memory_statistics(loaded.model->device()).peak_bytes));
   if (!options.output.empty()) write_text(options.output, perplexity_json(report));
   return kExitDone;
 }

@@ -1,7 +1,9 @@
 #include "trainer/loaded_model.h"
 
+#include "tensor/ops/product.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config_reader.h"
+#include "trainer/tensor_buffers.h"
 #include "trainer/training.h"
 
 namespace infini {
@@ -24,12 +26,15 @@ LoadedModel load_model(const std::filesystem::path& path,
   loaded.step = checkpoint.step();
   loaded.config = read_config_text<RunConfig>(
       checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string(), overrides);
-  loaded.model = std::make_unique<InfiniTransformer>(
-      loaded.config.model, dtype_of_compute(loaded.config.train.compute), Device::kCpu);
-  std::vector<NamedBuffer> buffers;
+  loaded.model = std::make_unique<InfiniTransformer>(loaded.config.model,
+                                                     dtype_of_compute(loaded.config.train.compute),
+                                                     device_of(loaded.config.device));
+  allow_tf32(loaded.config.train.compute == Compute::kTf32);
+  TensorBuffers buffers(false);
   for (const Parameter& parameter : loaded.model->parameters().all())
-    buffers.push_back(named_buffer(parameter.name, parameter.master));
-  checkpoint.read(buffers);
+    buffers.add(parameter.name, parameter.master);
+  checkpoint.read(buffers.list());
+  buffers.put_back();
   loaded.model->parameters().refresh_values();
   const std::string tokenizer = saved_tokenizer(checkpoint);
   if (!tokenizer.empty())

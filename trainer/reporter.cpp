@@ -19,7 +19,6 @@ void Reporter::step(const StepReport& report) {
   const auto now = std::chrono::steady_clock::now();
   const double seconds = std::chrono::duration<double>(now - last_).count();
   last_ = now;
-  const std::int64_t peak = memory_statistics(Device::kCpu).peak_bytes;
   const double rate = static_cast<double>(report.tokens) / seconds;
   smooth_rate_ = smooth_rate_ == 0 ? rate : 0.9 * smooth_rate_ + 0.1 * rate;
   const Metrics metrics{{"loss", report.loss},
@@ -30,7 +29,7 @@ void Reporter::step(const StepReport& report) {
                         {"skipped", report.skipped ? 1.0 : 0.0},
                         {"tokens_per_second", rate},
                         {"seconds", seconds},
-                        {"peak_bytes", static_cast<double>(peak)}};
+                        {"peak_bytes", static_cast<double>(report.peak_bytes)}};
   metrics_.append(report.step, metrics);
   events_.append(report.step, metrics);
   if (report.skipped) {
@@ -46,7 +45,7 @@ void Reporter::step(const StepReport& report) {
                     .loss = report.token_loss,
                     .learning_rate = report.learning_rate,
                     .gradient_norm = report.gradient_norm,
-                    .peak_bytes = peak});
+                    .peak_bytes = report.peak_bytes});
 }
 
 void Reporter::record(std::int64_t step, const Metrics& metrics) {

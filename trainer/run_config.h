@@ -8,9 +8,21 @@
 
 namespace infini {
 
-enum class Compute { kFp32, kBf16, kFp64 };
-constexpr std::array<std::pair<std::string_view, Compute>, 3> enum_names(Compute) {
-  return {{{"fp32", Compute::kFp32}, {"bf16", Compute::kBf16}, {"fp64", Compute::kFp64}}};
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+constexpr std::array<std::pair<std::string_view, DeviceChoice>, 3> enum_names(DeviceChoice) {
+  return {
+      {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}}};
+}
+// auto: a GPU where this build and this machine have one. Throws DeviceError where cuda was asked
+// for and there is none.
+Device device_of(DeviceChoice choice);
+
+enum class Compute { kFp32, kTf32, kBf16, kFp64 };
+constexpr std::array<std::pair<std::string_view, Compute>, 4> enum_names(Compute) {
+  return {{{"fp32", Compute::kFp32},
+           {"tf32", Compute::kTf32},
+           {"bf16", Compute::kBf16},
+           {"fp64", Compute::kFp64}}};
 }
 constexpr DType dtype_of_compute(Compute compute) {
   return compute == Compute::kFp64   ? DType::kFloat64
@@ -25,6 +37,7 @@ struct TrainConfig {
   RowSchedule schedule = RowSchedule::kParallel;
   std::int64_t segments_per_tape = 1;
   std::int64_t gradient_horizon = 0;
+  std::int64_t host_borders = 0;
   bool recompute_blocks = false;
   int skips_allowed = 10;
 
@@ -36,7 +49,7 @@ struct TrainConfig {
           "same");
     field("compute", compute,
           "type of weights and activations in the network; sums, memories and masters are fp32 or "
-          "better");
+          "better; tf32: fp32 whose products a GPU may round to 10 bits");
     field("schedule", schedule,
           "parallel: a row at once, fastest; streaming: a few segments at a time, memory does not "
           "grow with the row");
@@ -45,6 +58,8 @@ struct TrainConfig {
     field(
         "gradient_horizon", gradient_horizon,
         "gradients stop at segment borders that are multiples of it; 0: they cross the whole row");
+    field("host_borders", host_borders,
+          "of the streaming schedule: every n-th border memory waits in host memory; 0: none");
     field("recompute_blocks", recompute_blocks,
           "backward computes each block again instead of keeping its activations");
     field("skips_allowed", skips_allowed,
@@ -59,6 +74,8 @@ struct TrainConfig {
                        segments_per_tape);
     check<ConfigError>(gradient_horizon >= 0, "train.gradient_horizon must not be negative, got ",
                        gradient_horizon);
+    check<ConfigError>(host_borders >= 0, "train.host_borders must not be negative, got ",
+                       host_borders);
     check<ConfigError>(skips_allowed >= 0, "train.skips_allowed must not be negative, got ",
                        skips_allowed);
   }
@@ -66,7 +83,8 @@ struct TrainConfig {
     return {.schedule = schedule,
             .segments_per_tape = segments_per_tape,
             .gradient_horizon = gradient_horizon,
-            .recompute_blocks = recompute_blocks};
+            .recompute_blocks = recompute_blocks,
+            .host_borders = host_borders};
   }
 };
 
@@ -133,6 +151,7 @@ struct EvaluateConfig {
 struct RunConfig {
   std::int64_t seed = 1;
   std::string directory = "runs/default";
+  DeviceChoice device = DeviceChoice::kAuto;
   ModelConfig model;
   DataConfig data;
   OptimConfig optim;
@@ -145,6 +164,7 @@ struct RunConfig {
     field("seed", seed, "every random number of the run follows from it");
     field("directory", directory,
           "where the run writes; a number is appended when it already holds a run");
+    field("device", device, "where the run computes; auto: on a GPU where there is one");
     field("model", model, "shape of the network");
     field("data", data, "what it learns from");
     field("optim", optim, "how it learns");

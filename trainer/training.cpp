@@ -1,11 +1,12 @@
 #include "trainer/training.h"
 
-#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "optim/clip.h"
 #include "optim/schedule.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/product.h"
 #include "trainer/config_writer.h"
 #include "trainer/rows.h"
 
@@ -40,17 +41,13 @@ Memories rows_of(const Memories& memories, std::int64_t first, std::int64_t coun
   return part;
 }
 
-// A memory that overflowed would spoil every later step of its lane.
-bool is_finite(const Memories& memories) {
-  const auto finite = [](const Tensor& part) {
-    return !part || dispatch_accumulator(part.dtype(), [&]<class A>() {
-      return std::all_of(part.data<A>(), part.data<A>() + part.size(),
-                         [](A value) { return std::isfinite(value); });
-    });
-  };
-  return std::ranges::all_of(memories, [&](const MemoryState& state) {
-    return finite(state.matrix) && finite(state.normalizer);
-  });
+// Scalars of one device, read at once.
+std::vector<double> together(const std::vector<Tensor>& scalars) {
+  const Tensor all = Tensor::empty({static_cast<std::int64_t>(scalars.size())}, DType::kFloat64,
+                                   scalars[0].device());
+  for (std::size_t i = 0; i < scalars.size(); ++i)
+    convert_into(all.slice(static_cast<std::int64_t>(i), 1), scalars[i]);
+  return all.to_vector<double>();
 }
 
 void copy_memories(const Memories& to, const Memories& from) {
@@ -63,20 +60,13 @@ void copy_memories(const Memories& to, const Memories& from) {
 
 }  // namespace
 
-NamedBuffer named_buffer(const std::string& name, const Tensor& tensor) {
-  return {.name = name,
-          .dtype = std::string(name_of(tensor.dtype())),
-          .shape = {tensor.shape().begin(), tensor.shape().end()},
-          .data = tensor.raw(),
-          .bytes = static_cast<std::size_t>(tensor.bytes())};
-}
-
 Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
                    std::string tokenizer)
     : config_(with_vocabulary(config, *source)),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
-      model_(config_.model, dtype_of_compute(config_.train.compute), Device::kCpu) {
+      model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device)) {
+  allow_tf32(config_.train.compute == Compute::kTf32);
   model_.parameters().initialise(static_cast<std::uint64_t>(config_.seed));
   optimizer_ = make_optimizer(config_.optim, model_.parameters());
   if (source_->carries_memory())
@@ -102,16 +92,34 @@ StepReport Training::step() {
   const double factor = learning_rate_factor(config_.optim, report.step, config_.train.steps);
   report.learning_rate = config_.optim.learning_rate * factor;
 
-  Memories after;
-  if (train_batch(batch, report, after)) {
-    optimizer_->step(factor, clip_factor(report.gradient_norm, config_.optim.clip_norm));
-    copy_memories(memories_, after);
-    skipped_in_a_row_ = 0;
-  } else {
-    report.skipped = true;
+  // Nothing here waits for the device until the step is on its way: whether it can be taken is
+  // decided there, by a scale that is not a number where it cannot.
+  const Sums sums = train_batch(batch);
+  std::vector<Tensor> conditions{sums.loss};
+  for (const MemoryState& state : sums.memory)  // one that overflowed would spoil its lane for good
+    if (state.matrix) {
+      conditions.push_back(square_sum(state.matrix));
+      conditions.push_back(square_sum(state.normalizer));
+    }
+  const GradientScale clip =
+      gradient_scale(model_.parameters(), conditions, config_.optim.clip_norm);
+  optimizer_->step(factor, clip.scale);
+
+  const std::vector<double> numbers = together({sums.loss, sums.nll, clip.norm, clip.scale});
+  report.loss = numbers[0];
+  report.token_loss =
+      batch.scored_tokens > 0 ? numbers[1] / static_cast<double>(batch.scored_tokens) : 0;
+  report.gradient_norm = numbers[2];
+  report.skipped = !std::isfinite(numbers[3]);
+  if (report.skipped) {
+    optimizer_->restore_steps(optimizer_->steps() - 1);
     ++skipped_;
     ++skipped_in_a_row_;
+  } else {
+    copy_memories(memories_, sums.memory);
+    skipped_in_a_row_ = 0;
   }
+  report.peak_bytes = memory_statistics(device()).peak_bytes;
   ++steps_done_;
   check(skipped_in_a_row_ <= config_.train.skips_allowed, "step ", report.step, ": loss ",
         report.loss, ", gradient norm ", report.gradient_norm, "; ", skipped_in_a_row_,
@@ -119,15 +127,17 @@ StepReport Training::step() {
   return report;
 }
 
-bool Training::train_batch(const SequenceBatch& batch, StepReport& report, Memories& after) {
+Training::Sums Training::train_batch(const SequenceBatch& batch) {
   model_.parameters().zero_gradients();
   const Recurrence recurrence(model_, config_.train.recurrence());
   const std::int64_t part = batch.rows / config_.train.accumulate;
   const double scale = batch.total_weight > 0 ? 1 / batch.total_weight : 0;
+  Sums sums{.loss = Tensor::zeros({}, DType::kFloat64, device()),
+            .nll = Tensor::zeros({}, DType::kFloat64, device()),
+            .memory = {}};
   if (!memories_.empty())
-    after = zero_memories(config_.model, batch.rows, model_.parameters().masters().dtype(),
-                          model_.device());
-  double nll = 0;
+    sums.memory = zero_memories(config_.model, batch.rows, model_.parameters().masters().dtype(),
+                                model_.device());
   for (std::int64_t first = 0; first < batch.rows; first += part) {
     const Memories before =
         memories_.empty() ? empty_memories(config_.model) : rows_of(memories_, first, part);
@@ -135,28 +145,23 @@ bool Training::train_batch(const SequenceBatch& batch, StepReport& report, Memor
                         .step = static_cast<std::uint64_t>(steps_done_),
                         .site = 0};
     const RowsResult result = recurrence.train(rows_of(batch, first, part), before, scale, key);
-    report.loss += result.loss;
-    for (const double value : result.nll.to_vector<double>()) nll += value;
-    if (!memories_.empty()) copy_memories(rows_of(after, first, part), result.memory);
+    add_into({.tensor = sums.loss, .accumulate = true}, result.loss);
+    add_into({.tensor = sums.nll, .accumulate = true}, sum(result.nll));
+    if (!memories_.empty()) copy_memories(rows_of(sums.memory, first, part), result.memory);
   }
-  report.token_loss = batch.scored_tokens > 0 ? nll / static_cast<double>(batch.scored_tokens) : 0;
-  report.gradient_norm = gradient_norm(model_.parameters());
-  return std::isfinite(report.loss) && std::isfinite(report.gradient_norm) && is_finite(after);
+  return sums;
 }
 
-std::vector<NamedBuffer> Training::buffers() {
-  std::vector<NamedBuffer> buffers;
+TensorBuffers Training::buffers(bool to_write) {
+  TensorBuffers buffers(to_write);
   for (const Parameter& parameter : model_.parameters().all())
-    buffers.push_back(named_buffer(parameter.name, parameter.master));
-  for (const NamedTensor& state : optimizer_->state())
-    buffers.push_back(named_buffer(state.name, state.tensor));
+    buffers.add(parameter.name, parameter.master);
+  for (const NamedTensor& state : optimizer_->state()) buffers.add(state.name, state.tensor);
   for (std::size_t layer = 0; layer < memories_.size(); ++layer) {
     if (!memories_[layer].matrix) continue;
-    buffers.push_back(named_buffer(text("memory/", layer, "/matrix"), memories_[layer].matrix));
-    buffers.push_back(
-        named_buffer(text("memory/", layer, "/normalizer"), memories_[layer].normalizer));
+    buffers.add(text("memory/", layer, "/matrix"), memories_[layer].matrix);
+    buffers.add(text("memory/", layer, "/normalizer"), memories_[layer].normalizer);
   }
-  buffers.push_back(tokenizer_buffer(tokenizer_));
   return buffers;
 }
 
@@ -165,15 +170,24 @@ CheckpointContents Training::contents() {
                                 {"optimizer_steps", optimizer_->steps()},
                                 {"skipped", skipped_},
                                 {"skipped_in_a_row", skipped_in_a_row_}};
-  return {
-      .buffers = buffers(), .position_json = position.dump(), .config_yaml = config_yaml(config_)};
+  const TensorBuffers tensors = buffers(true);
+  CheckpointContents contents{.buffers = tensors.list(),
+                              .owners = tensors.owners(),
+                              .position_json = position.dump(),
+                              .config_yaml = config_yaml(config_)};
+  contents.buffers.push_back(tokenizer_buffer(tokenizer_));
+  return contents;
 }
 
 void Training::resume(const Checkpoint& checkpoint) {
   // Before the parameters: another tokenizer often changes their shapes too, which says less.
   check<ConfigError>(saved_tokenizer(checkpoint) == tokenizer_, checkpoint.directory().string(),
                      " was trained with another tokenizer than the data has now");
-  checkpoint.read_all(buffers());
+  const TensorBuffers tensors = buffers(false);
+  std::vector<NamedBuffer> all = tensors.list();
+  all.push_back(tokenizer_buffer(tokenizer_));
+  checkpoint.read_all(all);
+  tensors.put_back();
   model_.parameters().refresh_values();
   const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());
   steps_done_ = position.at("step");

@@ -10,17 +10,19 @@
 #include "optim/optimizer.h"
 #include "trainer/checkpoint.h"
 #include "trainer/run_config.h"
+#include "trainer/tensor_buffers.h"
 
 namespace infini {
 
 struct StepReport {
-  std::int64_t step = 0;     // counted from 1
-  double loss = 0;           // weighted mean of the negative log-likelihoods, in nats
-  double token_loss = 0;     // plain mean over the scored tokens
-  double learning_rate = 0;  // peak rate times the schedule's factor
-  double gradient_norm = 0;  // before clipping
-  std::int64_t tokens = 0;   // of the rows, padding included
-  bool skipped = false;      // loss, gradient or memory was not finite: nothing was updated
+  std::int64_t step = 0;        // counted from 1
+  double loss = 0;              // weighted mean of the negative log-likelihoods, in nats
+  double token_loss = 0;        // plain mean over the scored tokens
+  double learning_rate = 0;     // peak rate times the schedule's factor
+  double gradient_norm = 0;     // before clipping
+  std::int64_t tokens = 0;      // of the rows, padding included
+  std::int64_t peak_bytes = 0;  // the most that tensors have held on the device so far
+  bool skipped = false;         // loss, gradient or memory was not finite: nothing was updated
 };
 
 class Training {
@@ -35,6 +37,7 @@ class Training {
   std::string description() const { return source_->description(); }
   std::int64_t steps_done() const { return steps_done_; }
   InfiniTransformer& model() { return model_; }
+  Device device() const { return model_.device(); }
   const RunConfig& config() const { return config_; }  // with the vocabulary filled in
 
   CheckpointContents contents();
@@ -42,8 +45,14 @@ class Training {
   void resume(const Checkpoint& checkpoint);
 
  private:
-  std::vector<NamedBuffer> buffers();
-  bool train_batch(const SequenceBatch& batch, StepReport& report, Memories& after);
+  // Everything that a checkpoint holds but the tokenizer.
+  TensorBuffers buffers(bool to_write);
+  // What the parts of a batch add up to, on the device.
+  struct Sums {
+    Tensor loss, nll;  // scalars
+    Memories memory;   // after the batch, where the source carries memories
+  };
+  Sums train_batch(const SequenceBatch& batch);
 
   RunConfig config_;
   std::unique_ptr<BatchSource> source_;
@@ -58,8 +67,5 @@ class Training {
 
 // The tokenizer that a checkpoint holds, serialised; empty when it holds none.
 std::string saved_tokenizer(const Checkpoint& checkpoint);
-
-// A view of a tensor's elements for a checkpoint.
-NamedBuffer named_buffer(const std::string& name, const Tensor& tensor);
 
 }  // namespace infini

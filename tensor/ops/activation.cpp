@@ -126,12 +126,12 @@ class CpuActivation final : public ActivationKernels {
   }
 };
 
-const CpuActivation cpu_activation;
+const CpuActivation kernels;
 
 Tensor activate(Kind kind, const Tensor& x) {
   const Tensor y = Tensor::empty_like(x);
   const Tensor slope = x.tape() ? Tensor::empty_like(x) : Tensor{};
-  const ActivationKernels& device = on<cpu_activation, cuda_activation>(x.device());
+  const ActivationKernels& device = on<kernels, cuda_activation>(x.device());
   device.elementwise(kind, x, y, slope);
   return record(y, {x}, [slope, &device](const Tensor& dy, Gradients& gradients) {
     device.elementwise_grad(slope, dy, gradients.of(0));
@@ -140,6 +140,8 @@ Tensor activate(Kind kind, const Tensor& x) {
 
 }  // namespace
 
+const ActivationKernels& cpu_activation() { return kernels; }
+
 Tensor relu(const Tensor& x) { return activate(Kind::kRelu, x); }
 Tensor gelu(const Tensor& x) { return activate(Kind::kGelu, x); }
 
@@ -147,7 +149,7 @@ Tensor swiglu(const Tensor& x) {
   const auto [rows, width] = x.dims<2>();
   check(width % 2 == 0, "swiglu: expected an even width, got ", x.shape());
   const Tensor y = Tensor::empty({rows, width / 2}, x.dtype(), x.device());
-  const ActivationKernels& device = on<cpu_activation, cuda_activation>(x.device());
+  const ActivationKernels& device = on<kernels, cuda_activation>(x.device());
   device.swiglu(x, y);
   return record(y, {x}, [x, &device](const Tensor& dy, Gradients& gradients) {
     device.swiglu_grad(x, dy, gradients.of(0));

@@ -20,9 +20,9 @@ class ActivationKernels {
 
   // y = f(x) and, where slope is given, f'(x): the backward pass then is one multiplication.
   virtual void elementwise(Kind kind, const Tensor& x, const Tensor& y,
-                           const Tensor& slope) const = 0;
+                           const Tensor& slope) const = 0;  // slope may be x itself
   virtual void elementwise_grad(const Tensor& slope, const Tensor& dy,
-                                const GradTarget& dx) const = 0;
+                                const GradTarget& dx) const = 0;  // dx may be dy itself
   virtual void swiglu(const Tensor& x, const Tensor& y) const = 0;
   virtual void swiglu_grad(const Tensor& x, const Tensor& dy, const GradTarget& dx) const = 0;
 
@@ -30,6 +30,7 @@ class ActivationKernels {
   ~ActivationKernels() = default;
 };
 
+const ActivationKernels& cpu_activation();
 const ActivationKernels& cuda_activation();
 
 }  // namespace infini

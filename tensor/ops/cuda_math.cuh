@@ -101,4 +101,70 @@ inline unsigned blocks_for(std::int64_t count, std::int64_t each) {
   return static_cast<unsigned>((count + each - 1) / each);
 }
 
+// A pack as it lies in memory: held so, bf16 take half the registers that their numbers do.
+template <int n, class N>
+__device__ __forceinline__ Pack<N, n> load_raw(const N* from) {
+  return *reinterpret_cast<const Pack<N, n>*>(from);
+}
+template <int n, class N>
+__device__ __forceinline__ void unpack(const Pack<N, n>& pack, Compute<N> (&values)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) values[i] = Compute<N>(pack.elements[i]);
+}
+
+// Writes a pack, added to what is there or over it.
+template <int n, class N>
+__device__ __forceinline__ void put_pack(N* to, bool accumulate, const Compute<N> (&values)[n]) {
+  if (!accumulate) return store_pack<n>(to, values);
+  Compute<N> total[n];
+  load_pack<n>(to, total);
+#pragma unroll
+  for (int i = 0; i < n; ++i) total[i] += values[i];
+  store_pack<n>(to, total);
+}
+
+// Whether packs of n can be read at each of the pointers; null is no obstacle.
+template <int n, class... N>
+bool takes_packs(const N*... pointers) {
+  return ((reinterpret_cast<std::uintptr_t>(pointers) % alignof(Pack<N, n>) == 0) && ...);
+}
+
+// Calls launch.operator()<n>(begin, count) for the packs of [0, count) and launch.operator()<1> for
+// the elements left over: all of them where no packs can be read.
+template <int n, class Launch>
+void by_packs(std::int64_t count, bool packed, Launch launch) {
+  const std::int64_t whole = packed ? count / n * n : 0;
+  if (whole > 0) launch.template operator()<n>(std::int64_t{0}, whole);
+  if (whole < count) launch.template operator()<1>(whole, count - whole);
+}
+
+// The largest value in a block of `threads` threads, in all of them. Every thread must call it.
+template <int threads, class A>
+__device__ A block_max(A value) {
+  constexpr int kWarps = threads / 32;
+  __shared__ A largest[kWarps];
+  value = warp_max(value);
+  __syncthreads();  // an earlier call may still be read
+  if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = value;
+  __syncthreads();
+  A result = largest[0];
+#pragma unroll
+  for (int warp = 1; warp < kWarps; ++warp)
+    result = largest[warp] > result ? largest[warp] : result;
+  return result;
+}
+
+// e^x within 2e-7 (1 + |x|) of its value, 1/x within 1e-7, by one special instruction each; what is
+// smaller than 1e-38 is 0.
+__device__ __forceinline__ float exp_approx(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x * 1.44269504088896341f));
+  return result;
+}
+__device__ __forceinline__ float reciprocal_approx(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 }  // namespace infini

@@ -1,5 +1,6 @@
 #include "tensor/ops/product.h"
 
+#include "tensor/ops/activation.h"
 #include "tensor/ops/gemm.h"
 #include "tensor/ops/product_onednn.h"
 #include "tensor/parallel.h"
@@ -12,29 +13,8 @@ namespace {
 constexpr std::int64_t kTileRows = 128;
 constexpr std::int64_t kTileColumns = 256;
 
-struct Extents {
-  std::int64_t m, n, k;
-};
-
-// The extents of a product; throws when its matrices do not fit together.
-Extents extents_of(const Product& product) {
-  const auto [a_rows, a_columns] = product.a.dims<2>();
-  const auto [b_rows, b_columns] = product.b.dims<2>();
-  const auto [m, k] =
-      product.transpose_a ? std::pair(a_columns, a_rows) : std::pair(a_rows, a_columns);
-  const auto [n, depth] =
-      product.transpose_b ? std::pair(b_rows, b_columns) : std::pair(b_columns, b_rows);
-  check(k == depth && product.c.shape() == Shape{m, n}, "multiply: op(A) is ", Shape{m, k},
-        " and op(B) is ", Shape{depth, n}, ", which do not make ", product.c.shape());
-  const DType type = product.a.dtype();
-  check(product.b.dtype() == type &&
-            (product.c.dtype() == type || product.c.dtype() == accumulator_of(type)),
-        "multiply: A is ", type, ", B is ", product.b.dtype(), ", C is ", product.c.dtype());
-  return {m, n, k};
-}
-
 template <class A, class C>
-void multiply_tiles(const Product& product, const Extents& extents) {
+void multiply_tiles(const Product& product, const ProductExtents& extents) {
   const auto [m, n, k] = extents;
   const A* a = product.a.data<A>();
   const A* b = product.b.data<A>();
@@ -53,7 +33,7 @@ void multiply_tiles(const Product& product, const Extents& extents) {
 class CpuProduct final : public ProductKernels {
  public:
   void multiply(const Product& product) const override {
-    const Extents extents = extents_of(product);
+    const ProductExtents extents = extents_of(product);
     const auto [m, n, k] = extents;
     if (m > 0 && n > 0 && k > 0 && multiply_onednn(product, m, n, k)) return;
     dispatch_float(product.a.dtype(), [&]<class T>() {
@@ -63,15 +43,50 @@ class CpuProduct final : public ProductKernels {
         multiply_tiles<T, Accumulator<T>>(product, extents);
     });
   }
+
+  // The slope is kept: the gradient then is one multiplication.
+  void multiply_gelu(const Product& product, const Tensor& kept) const override {
+    Product inner = product;
+    inner.c = kept;
+    multiply(inner);
+    cpu_activation().elementwise(ActivationKernels::Kind::kGelu, kept, product.c, kept);
+  }
+  void multiply_gelu_grad(const Product& product, const Tensor& kept) const override {
+    multiply(product);
+    cpu_activation().elementwise_grad(kept, product.c, {.tensor = product.c, .accumulate = false});
+  }
 };
 
 const CpuProduct cpu_product;
 
+bool tf32 = false;
+
 }  // namespace
 
-void multiply(const Product& product) {
-  on<cpu_product, cuda_product>(product.c.device()).multiply(product);
+void allow_tf32(bool allowed) { tf32 = allowed; }
+bool tf32_allowed() { return tf32; }
+
+ProductExtents extents_of(const Product& product) {
+  const auto [a_rows, a_columns] = product.a.dims<2>();
+  const auto [b_rows, b_columns] = product.b.dims<2>();
+  const auto [m, k] =
+      product.transpose_a ? std::pair(a_columns, a_rows) : std::pair(a_rows, a_columns);
+  const auto [n, depth] =
+      product.transpose_b ? std::pair(b_rows, b_columns) : std::pair(b_columns, b_rows);
+  check(k == depth && product.c.shape() == Shape{m, n}, "multiply: op(A) is ", Shape{m, k},
+        " and op(B) is ", Shape{depth, n}, ", which do not make ", product.c.shape());
+  const DType type = product.a.dtype();
+  check(product.b.dtype() == type &&
+            (product.c.dtype() == type || product.c.dtype() == accumulator_of(type)),
+        "multiply: A is ", type, ", B is ", product.b.dtype(), ", C is ", product.c.dtype());
+  return {m, n, k};
 }
+
+const ProductKernels& product_kernels(Device device) {
+  return on<cpu_product, cuda_product>(device);
+}
+
+void multiply(const Product& product) { product_kernels(product.c.device()).multiply(product); }
 
 Tensor linear(const Tensor& x, const Tensor& weight) {
   const auto [outputs, width] = weight.dims<2>();

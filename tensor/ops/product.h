@@ -19,16 +19,33 @@ struct Product {
 };
 void multiply(const Product& product);
 
+// Whether products of fp32 on a GPU may round their factors to tf32 (10 bits of fraction), several
+// times faster. Off unless asked for.
+void allow_tf32(bool allowed);
+bool tf32_allowed();
+
+// C [m, n] from op(A) [m, k] and op(B) [k, n]; throws when the matrices do not fit together.
+struct ProductExtents {
+  std::int64_t m, n, k;
+};
+ProductExtents extents_of(const Product& product);
+
 // What a device provides: product.cpp for the CPU (oneDNN for fp32 and bf16, gemm.h else),
-// product.cu for CUDA.
+// product_cublaslt.cpp for CUDA.
 class ProductKernels {
  public:
   virtual void multiply(const Product& product) const = 0;
+  // C = gelu(op(A) op(B)); `kept`, like C, receives what the gradient needs, in a form of the
+  // device's own.
+  virtual void multiply_gelu(const Product& product, const Tensor& kept) const = 0;
+  // C = (op(A) op(B)) * gelu'(what was kept).
+  virtual void multiply_gelu_grad(const Product& product, const Tensor& kept) const = 0;
 
  protected:
   ~ProductKernels() = default;
 };
 
 const ProductKernels& cuda_product();
+const ProductKernels& product_kernels(Device device);
 
 }  // namespace infini

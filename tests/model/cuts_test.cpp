@@ -24,7 +24,7 @@ TEST_P(Cuts, SegmentsTakenAFewAtATimeEqualTheWholeRow) {
     expect_near(parts.memory, whole.memory, 1e-12);
     const RowsResult part = Recurrence(model, {}).evaluate(rows, memory, at_once);
     EXPECT_LE(relative_error(part.nll, evaluated.nll), 1e-12);
-    EXPECT_NEAR(part.loss / evaluated.loss, 1, 1e-12);
+    EXPECT_NEAR(part.loss.item() / evaluated.loss.item(), 1, 1e-12);
   }
 }
 
@@ -42,12 +42,12 @@ TEST_P(Cuts, MemoryCarriedFromCallToCallContinuesTheRow) {
     for (const auto& [begin, count] : {std::pair{0, 10}, std::pair{10, 5}, std::pair{15, 13}}) {
       const RowsResult result = recurrence.train(part_of(rows, begin, count), memory, 1, {});
       memory = result.memory;
-      loss += result.loss;
+      loss += result.loss.item();
       for (const int b : {0, 1})
         for (const double value : result.nll.slice(b, 1).to_vector<double>())
           nll[b].push_back(value);
     }
-    EXPECT_NEAR(loss / whole.loss, 1, 1e-12);
+    EXPECT_NEAR(loss / whole.loss.item(), 1, 1e-12);
     for (const int b : {0, 1})
       EXPECT_LE(relative_error(nll[b], whole.nll.slice(b, 1).to_vector<double>()), 1e-12);
     expect_near(memory, whole.memory, 1e-12);
@@ -121,7 +121,7 @@ TEST(Recurrence, RefusesRowsThatDoNotFitTheModel) {
   EXPECT_EQ(refusal(rows_of(0)), "rows have no tokens: [2, 0]");
   rows = rows_of(12);
   rows.tokens.data<std::int32_t>()[3] = 23;
-  EXPECT_EQ(refusal(rows), "embedding: token id 23 in a vocabulary of 23");
+  EXPECT_EQ(refusal(rows), "rows: tokens hold 23, the model's vocabulary is 23");
   EXPECT_EQ(refusal(rows_of(12), {.schedule = RowSchedule::kStreaming, .segments_per_tape = 0}),
             "a piece of a row has at least 1 segment, got 0");
   const Memories one(1);

@@ -29,7 +29,7 @@ Trained train(const Tiny& tiny, const Rows& rows, const RecurrenceOptions& optio
 }
 
 void expect_near(const Trained& a, const Trained& b, double tolerance) {
-  EXPECT_NEAR(a.result.loss / b.result.loss, 1, tolerance);
+  EXPECT_NEAR(a.result.loss.item() / b.result.loss.item(), 1, tolerance);
   EXPECT_LE(relative_error(a.result.nll, b.result.nll), tolerance);
   EXPECT_LE(relative_error(a.gradients, b.gradients), tolerance);
   expect_near(a.result.memory, b.result.memory, tolerance);
@@ -75,7 +75,7 @@ TEST_P(Schedules, TruncateOnlyTheGradientAndOnlyWithinTheRow) {
     RecurrenceOptions options = kWhole;
     options.gradient_horizon = horizon;
     const Trained cut = train(GetParam(), rows, options);
-    EXPECT_EQ(cut.result.loss, full.result.loss);
+    EXPECT_EQ(cut.result.loss.item(), full.result.loss.item());
     const double difference = relative_error(cut.gradients, full.gradients);
     if (horizon >= rows.segments() || GetParam().memory == MemoryRule::kNone)
       EXPECT_EQ(difference, 0) << "horizon " << horizon;
@@ -92,7 +92,7 @@ TEST_P(Schedules, GiveTheSameBytesWithBlocksRecomputed) {
       const Trained kept = train(tiny, rich_rows(), options);
       options.recompute_blocks = true;
       const Trained repeated = train(tiny, rich_rows(), options);
-      EXPECT_EQ(repeated.result.loss, kept.result.loss) << dtype;
+      EXPECT_EQ(repeated.result.loss.item(), kept.result.loss.item()) << dtype;
       EXPECT_EQ(repeated.gradients, kept.gradients) << dtype;
       expect_near(repeated.dmemory, kept.dmemory, 0);
     }
@@ -111,7 +111,7 @@ TEST_P(Schedules, GiveTheSameBytesEveryTimeAndOnAnyNumberOfThreads) {
     for (const int threads : {1, 1}) {
 #endif
       const Trained again = train(tiny, rich_rows(), options);
-      EXPECT_EQ(again.result.loss, first.result.loss) << threads << " threads";
+      EXPECT_EQ(again.result.loss.item(), first.result.loss.item()) << threads << " threads";
       EXPECT_EQ(again.gradients, first.gradients) << threads << " threads";
     }
   }
@@ -150,8 +150,8 @@ TEST_P(Schedules, LoseNothingWhenAllLossesAreUnweighted) {
   const RowsResult evaluated =
       Recurrence(model, {}).evaluate(rows, empty_memories(model.config()), 2);
   for (const double nll : evaluated.nll.to_vector<double>()) sum += nll;
-  EXPECT_NEAR(evaluated.loss / sum, 1, 1e-12);
-  EXPECT_NEAR(train(GetParam(), rows, kWhole, false).result.loss / (0.1 * sum), 1, 1e-12);
+  EXPECT_NEAR(evaluated.loss.item() / sum, 1, 1e-12);
+  EXPECT_NEAR(train(GetParam(), rows, kWhole, false).result.loss.item() / (0.1 * sum), 1, 1e-12);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Schedules, testing::ValuesIn(kTinies), tiny_name);
@@ -173,9 +173,9 @@ TEST_P(InitialMemory, HasTheGradientOfFiniteDifferences) {
         const double before = value;
         constexpr double kStep = 1e-5;
         value = before + kStep;
-        const double above = recurrence.evaluate(rows, memory, 3).loss;
+        const double above = recurrence.evaluate(rows, memory, 3).loss.item();
         value = before - kStep;
-        const double below = recurrence.evaluate(rows, memory, 3).loss;
+        const double below = recurrence.evaluate(rows, memory, 3).loss.item();
         value = before;
         EXPECT_NEAR(gradient.data<double>()[i], (above - below) / (2 * kStep), 1e-7)
             << "layer " << layer << ", " << i;

@@ -5,6 +5,7 @@
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
+#include "tensor/ops/feed_forward.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/rotary.h"
@@ -20,9 +21,12 @@ using Plain = const Arrays&;
 
 constexpr double kBase = 100;  // of the rotary angles
 
+// On the device of the inputs; an empty tensor for no values.
 template <class T>
-Tensor tensor(const std::vector<T>& values) {
-  return values.empty() ? Tensor{} : Tensor::of(values, {static_cast<std::int64_t>(values.size())});
+Tensor tensor(const std::vector<T>& values, In in) {
+  return values.empty()
+             ? Tensor{}
+             : Tensor::of(values, {static_cast<std::int64_t>(values.size())}).to(in[0].device());
 }
 
 // Marks that are 0 at every `hole`th place.
@@ -56,7 +60,7 @@ OpCase rotate_case(const std::string& name, const HeadLayout& n, std::int64_t fi
           {rows(n, n.qkv_width())},
           [=](In in) {
             const Tensor table = rotary_table(first + n.tokens, n.head_width, kBase,
-                                              accumulator_of(in[0].dtype()), Device::kCpu);
+                                              accumulator_of(in[0].dtype()), in[0].device());
             return std::vector{rotate(in[0], table, n, first)};
           },
           [=](Plain in, Plain) { return Arrays{reference::rotate(in[0], n, kBase, first)}; }};
@@ -74,7 +78,7 @@ OpCase sums_case(const std::string& name, const HeadLayout& n, const Marks& keep
   return {name,
           {rows(n, n.qkv_width())},
           [=](In in) {
-            const MemorySums sums = memory_sums(in[0], tensor(keep), n);
+            const MemorySums sums = memory_sums(in[0], tensor(keep, in), n);
             return std::vector{sums.matrix, sums.normalizer};
           },
           [=](Plain in, Plain) { return reference::memory_sums(in[0], keep, n); }};
@@ -82,12 +86,13 @@ OpCase sums_case(const std::string& name, const HeadLayout& n, const Marks& keep
 
 // eps is large so that in segment 0, where the normaliser is small, the denominator is clamped.
 OpCase overlap_case(const std::string& name, const HeadLayout& n, const Marks& keep) {
-  return {name,
-          {rows(n, n.qkv_width()), normalizer(n, 1e-3)},
-          [=](In in) { return std::vector{memory_overlap(in[0], tensor(keep), in[1], n, 0.1)}; },
-          [=](Plain in, Plain) {
-            return Arrays{reference::memory_overlap(in[0], in[1], keep, n, 0.1)};
-          }};
+  return {
+      name,
+      {rows(n, n.qkv_width()), normalizer(n, 1e-3)},
+      [=](In in) { return std::vector{memory_overlap(in[0], tensor(keep, in), in[1], n, 0.1)}; },
+      [=](Plain in, Plain) {
+        return Arrays{reference::memory_overlap(in[0], in[1], keep, n, 0.1)};
+      }};
 }
 
 OpCase recall_case(const std::string& name, const HeadLayout& n, double first_normalizer,
@@ -118,7 +123,7 @@ OpCase scan_case(const std::string& name, const reference::ScanCase& n, bool aff
   };
   return {name, inputs,
           [=](In in) {
-            ScanBorders borders{.resets = tensor(n.resets), .detach = n.detach};
+            ScanBorders borders{.resets = tensor(n.resets, in), .detach = n.detach};
             if (borders.resets) borders.resets = borders.resets.reshape({n.batch, n.segments});
             const Tensor first = optional(in, initial, affine ? 2 : 1);
             const Scan out =
@@ -138,7 +143,7 @@ OpCase loss_case(const std::string& name, std::int64_t count, std::int64_t width
           {{.shape = {count, width}}, {.shape = {vocabulary, width}, .role = Role::kWeight}},
           [=](In in) {
             const CrossEntropy out =
-                cross_entropy(in[0], in[1], tensor(targets), tensor(weights), 0.3);
+                cross_entropy(in[0], in[1], tensor(targets, in), tensor(weights, in), 0.3);
             return std::vector{out.loss, out.nll};
           },
           [=](Plain in, Plain) {
@@ -218,9 +223,18 @@ std::vector<OpCase> make_table() {
        {{.shape = {5, 22}, .low = -4, .high = 4}},
        [](In in) { return std::vector{swiglu(in[0])}; },
        [](Plain in, Plain) { return Arrays{reference::swiglu(in[0], 11)}; }},
+      {"gelu_feed_forward",
+       {{.shape = {6, 10}},
+        {.shape = {24, 10}, .role = Role::kWeight},
+        {.shape = {10, 24}, .role = Role::kWeight}},
+       [](In in) { return std::vector{gelu_feed_forward(in[0], in[1], in[2])}; },
+       [](Plain in, Plain) {
+         const auto inner = reference::gelu(reference::linear(in[0], in[1], 10));
+         return Arrays{reference::linear(inner, in[2], 24)};
+       }},
       {"embedding",
        {{.shape = {7, 10}, .role = Role::kWeight}},
-       [=](In in) { return std::vector{embedding(tensor(tokens), in[0])}; },
+       [=](In in) { return std::vector{embedding(tensor(tokens, in), in[0])}; },
        [=](Plain in, Plain) { return Arrays{reference::embedding(tokens, in[0], 10)}; }},
       rotate_case("rotate", mha, 0),
       rotate_case("rotate from position 3, grouped heads", gqa, 3),

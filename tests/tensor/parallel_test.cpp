@@ -90,9 +90,9 @@ TEST(Multiply, GivesTheSameBytesOfALongSumOnTheSameNumberOfThreads) {
 
 TEST(SquareSum, GivesTheSameBytesOnAnyNumberOfThreads) {
   const Tensor values = random_tensor({300001}, DType::kFloat32);
-  const double first = square_sum(values);
+  const double first = square_sum(values).item();
   EXPECT_NEAR(first / 300001, 1, 0.02);
-  with_thread_counts([&] { EXPECT_EQ(square_sum(values), first); });
+  with_thread_counts([&] { EXPECT_EQ(square_sum(values).item(), first); });
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ namespace infini {
 inline const char* const kTinyRun =
     "seed: 3\n"
     "directory: run\n"
+    "device: cpu\n"
     "model: {layers: 2, d_model: 16, heads: 2, feed_forward: 32, segment_tokens: 8}\n"
     "data: {source: store, store: data, row_tokens: 16, batch_rows: 4}\n"
     "optim: {learning_rate: 0.05, warmup_steps: 2, adafactor: {factored_from: 16}}\n"

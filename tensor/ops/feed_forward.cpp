@@ -1,0 +1,44 @@
+#include "tensor/ops/feed_forward.h"
+
+#include "tensor/ops/product.h"
+
+namespace infini {
+
+Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down) {
+  const auto [rows, width] = x.dims<2>();
+  const auto [inner, up_width] = up.dims<2>();
+  const auto [outputs, down_inner] = down.dims<2>();
+  check(up_width == width && down_inner == inner, "gelu_feed_forward: x is ", x.shape(), ", up is ",
+        up.shape(), ", down is ", down.shape());
+  const Tensor kept = Tensor::empty({rows, inner}, x.dtype(), x.device());
+  const Tensor hidden = Tensor::empty_like(kept);
+  const Tensor y = Tensor::empty({rows, outputs}, x.dtype(), x.device());
+  const Tensor in = x.unwatched(), up_matrix = up.unwatched(), down_matrix = down.unwatched();
+  const ProductKernels& device = product_kernels(x.device());
+  device.multiply_gelu({.a = in, .b = up_matrix, .c = hidden, .transpose_b = true}, kept);
+  device.multiply({.a = hidden, .b = down_matrix, .c = y, .transpose_b = true});
+
+  return record(y, {x, up, down}, [=, &device](const Tensor& dy, Gradients& gradients) {
+    // With h = gelu(u):  ddown = dy^T h,  du = (dy down) gelu'(u),  dup = du^T x,  dx = du up.
+    if (const GradTarget ddown = gradients.of(2))
+      device.multiply({.a = dy,
+                       .b = hidden,
+                       .c = ddown.tensor,
+                       .transpose_a = true,
+                       .accumulate = ddown.accumulate});
+    const GradTarget dx = gradients.of(0), dup = gradients.of(1);
+    if (!dx && !dup) return;
+    const Tensor dinner = Tensor::empty_like(hidden);
+    device.multiply_gelu_grad({.a = dy, .b = down_matrix, .c = dinner}, kept);
+    if (dx)
+      device.multiply({.a = dinner, .b = up_matrix, .c = dx.tensor, .accumulate = dx.accumulate});
+    if (dup)
+      device.multiply({.a = dinner,
+                       .b = in,
+                       .c = dup.tensor,
+                       .transpose_a = true,
+                       .accumulate = dup.accumulate});
+  });
+}
+
+}  // namespace infini

@@ -1,0 +1,13 @@
+// The feed-forward part of a block with the gelu activation (activation.h) as one op, so that the
+// activation and its gradient ride on the products beside them:
+//   y = gelu(x up^T) down^T
+#pragma once
+
+#include "tensor/tape.h"
+
+namespace infini {
+
+// x [R, D], up [F, D], down [O, F] -> y [R, O]; one type.
+Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down);
+
+}  // namespace infini

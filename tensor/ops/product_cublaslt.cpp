@@ -1,0 +1,254 @@
+// Products by cuBLASLt. It works on column-major matrices: a row-major C is C^T there, so
+// C = op(A) op(B) becomes C^T = op(B)^T op(A)^T with no transposition of anything.
+#ifdef INFINI_CUDA
+
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "tensor/cuda.h"
+#include "tensor/ops/activation.h"
+#include "tensor/ops/product.h"
+#include "tensor/ops/product_plans.h"
+
+namespace infini {
+namespace {
+
+constexpr std::int64_t kWorkspaceBytes = 64 << 20;
+constexpr int kCandidates = 12;
+constexpr int kTimedRuns = 5;
+
+void lt_check(cublasStatus_t status, const char* who) {
+  check<DeviceError>(status == CUBLAS_STATUS_SUCCESS, who, ": ", cublasLtGetStatusString(status));
+}
+
+cudaDataType_t cuda_type(DType dtype) {
+  return dtype == DType::kFloat64    ? CUDA_R_64F
+         : dtype == DType::kBFloat16 ? CUDA_R_16BF
+                                     : CUDA_R_32F;
+}
+
+// The least alignment of all addresses, up to the 16 bytes that the fast kernels ask for.
+int common_alignment(std::initializer_list<const void*> addresses) {
+  std::uintptr_t bits = 16;
+  for (const void* address : addresses) bits |= reinterpret_cast<std::uintptr_t>(address);
+  return static_cast<int>(bits & (~bits + 1));
+}
+
+// A product as cuBLASLt sees it. Frees its descriptors.
+class LtProduct {
+ public:
+  LtProduct(const Product& product, const ProductExtents& extents, cublasLtEpilogue_t epilogue,
+            const Tensor& auxiliary)
+      : shape_{.m = extents.n,
+               .n = extents.m,
+               .k = extents.k,
+               .transpose_a = product.transpose_b,
+               .transpose_b = product.transpose_a,
+               .accumulate = product.accumulate,
+               .in = product.a.dtype(),
+               .out = product.c.dtype(),
+               .tf32 = product.a.dtype() == DType::kFloat32 && tf32_allowed(),
+               .epilogue = epilogue,
+               .alignment = common_alignment({product.a.raw(), product.b.raw(), product.c.raw(),
+                                              auxiliary ? auxiliary.raw() : product.c.raw()})},
+        a_(product.b.raw()),
+        b_(product.a.raw()),
+        c_(product.c.raw()) {
+    const bool wide = shape_.in == DType::kFloat64;
+    const cublasComputeType_t compute = wide          ? CUBLAS_COMPUTE_64F
+                                        : shape_.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                      : CUBLAS_COMPUTE_32F;
+    lt_check(cublasLtMatmulDescCreate(&operation_, compute, wide ? CUDA_R_64F : CUDA_R_32F),
+             "cublasLtMatmulDescCreate");
+    set(CUBLASLT_MATMUL_DESC_TRANSA, shape_.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(CUBLASLT_MATMUL_DESC_TRANSB, shape_.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (auxiliary) {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, static_cast<void*>(auxiliary.raw()));
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, shape_.m);
+    }
+    layout(a_layout_, shape_.in, shape_.transpose_a ? shape_.k : shape_.m,
+           shape_.transpose_a ? shape_.m : shape_.k);
+    layout(b_layout_, shape_.in, shape_.transpose_b ? shape_.n : shape_.k,
+           shape_.transpose_b ? shape_.k : shape_.n);
+    layout(c_layout_, shape_.out, shape_.m, shape_.n);
+  }
+  LtProduct(const LtProduct&) = delete;
+  LtProduct& operator=(const LtProduct&) = delete;
+  ~LtProduct() {
+    cublasLtMatrixLayoutDestroy(a_layout_);
+    cublasLtMatrixLayoutDestroy(b_layout_);
+    cublasLtMatrixLayoutDestroy(c_layout_);
+    cublasLtMatmulDescDestroy(operation_);
+  }
+
+  const ProductShape& shape() const { return shape_; }
+
+  std::vector<cublasLtMatmulAlgo_t> candidates(cublasLtHandle_t handle) const {
+    cublasLtMatmulPreference_t preference = nullptr;
+    lt_check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+      lt_check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+               "cublasLtMatmulPreferenceSetAttribute");
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kWorkspaceBytes});
+    for (const auto attribute :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      prefer(attribute, static_cast<std::uint32_t>(shape_.alignment));
+    std::vector<cublasLtMatmulHeuristicResult_t> found(kCandidates);
+    int count = 0;
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(handle, operation_, a_layout_, b_layout_, c_layout_,
+                                       c_layout_, preference, kCandidates, found.data(), &count);
+    cublasLtMatmulPreferenceDestroy(preference);
+    check<DeviceError>(status == CUBLAS_STATUS_SUCCESS && count > 0,
+                       "cuBLASLt has no algorithm for a product of ", shape_.in, " [", shape_.n,
+                       ", ", shape_.k, "] by [", shape_.k, ", ", shape_.m, "] into ", shape_.out,
+                       ": ", cublasLtGetStatusString(status));
+    std::vector<cublasLtMatmulAlgo_t> algorithms;
+    for (int i = 0; i < count; ++i) algorithms.push_back(found[i].algo);
+    return algorithms;
+  }
+
+  cublasStatus_t run(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm, void* c,
+                     void* workspace) const {
+    const double wide[] = {1, shape_.accumulate ? 1.0 : 0.0};
+    const float narrow[] = {1, shape_.accumulate ? 1.0f : 0.0f};
+    const bool is_wide = shape_.in == DType::kFloat64;
+    const void* alpha = is_wide ? static_cast<const void*>(wide) : narrow;
+    const void* beta = is_wide ? static_cast<const void*>(wide + 1) : narrow + 1;
+    return cublasLtMatmul(handle, operation_, alpha, a_, a_layout_, b_, b_layout_, beta, c,
+                          c_layout_, c, c_layout_, &algorithm, workspace, kWorkspaceBytes,
+                          cuda_stream());
+  }
+  void* c() const { return c_; }
+
+ private:
+  template <class Value>
+  void set(cublasLtMatmulDescAttributes_t attribute, Value value) {
+    lt_check(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof value),
+             "cublasLtMatmulDescSetAttribute");
+  }
+  static void layout(cublasLtMatrixLayout_t& made, DType type, std::int64_t rows,
+                     std::int64_t columns) {
+    lt_check(cublasLtMatrixLayoutCreate(&made, cuda_type(type), rows, columns, rows),
+             "cublasLtMatrixLayoutCreate");
+  }
+
+  ProductShape shape_;
+  const void *a_, *b_;
+  void* c_;
+  cublasLtMatmulDesc_t operation_ = nullptr;
+  cublasLtMatrixLayout_t a_layout_ = nullptr, b_layout_ = nullptr, c_layout_ = nullptr;
+};
+
+class CudaProduct final : public ProductKernels {
+ public:
+  void multiply(const Product& product) const override {
+    const ProductExtents extents = extents_of(product);
+    if (extents.m == 0 || extents.n == 0) return;
+    if (extents.k == 0) {
+      if (!product.accumulate) product.c.fill_zero();
+      return;
+    }
+    run(LtProduct(product, extents, CUBLASLT_EPILOGUE_DEFAULT, {}));
+  }
+
+  // The activation rides on the product where the library has it for the type, which keeps what
+  // went into it; else it is a pass of its own, which keeps the slope.
+  void multiply_gelu(const Product& product, const Tensor& kept) const override {
+    if (rides(product))
+      return run(LtProduct(product, extents_of(product), CUBLASLT_EPILOGUE_GELU_AUX, kept));
+    Product inner = product;
+    inner.c = kept;
+    multiply(inner);
+    cuda_activation().elementwise(ActivationKernels::Kind::kGelu, kept, product.c, kept);
+  }
+  void multiply_gelu_grad(const Product& product, const Tensor& kept) const override {
+    if (rides(product))
+      return run(LtProduct(product, extents_of(product), CUBLASLT_EPILOGUE_DGELU, kept));
+    multiply(product);
+    cuda_activation().elementwise_grad(kept, product.c, {.tensor = product.c, .accumulate = false});
+  }
+
+ private:
+  static bool rides(const Product& product) {
+    return product.a.dtype() == DType::kBFloat16 && product.c.shape()[1] % 8 == 0 &&
+           product.c.size() > 0;
+  }
+
+  // Made at the first product, on the device that is current then; never destroyed, like the
+  // allocator's blocks.
+  struct State {
+    cublasLtHandle_t handle = nullptr;
+    Tensor workspace;
+    ProductPlans plans;
+
+    State() : workspace(Tensor::empty({kWorkspaceBytes}, DType::kUInt8, Device::kCuda)) {
+      lt_check(cublasLtCreate(&handle), "cublasLtCreate");
+    }
+  };
+  static State& state() {
+    static State& made = *new State;
+    return made;
+  }
+
+  static void run(const LtProduct& product) {
+    State& at = state();
+    const cublasLtMatmulAlgo_t* algorithm = at.plans.find(product.shape());
+    if (!algorithm) {
+      at.plans.add(product.shape(), fastest(at, product));
+      algorithm = at.plans.find(product.shape());
+    }
+    lt_check(product.run(at.handle, *algorithm, product.c(), at.workspace.raw()), "cublasLtMatmul");
+  }
+
+  // Times every candidate on the operands at hand, into scratch of the result's size.
+  static cublasLtMatmulAlgo_t fastest(State& at, const LtProduct& product) {
+    const std::vector<cublasLtMatmulAlgo_t> candidates = product.candidates(at.handle);
+    if (candidates.size() == 1) return candidates[0];
+    const ProductShape& shape = product.shape();
+    const Tensor scratch = Tensor::zeros({shape.n, shape.m}, shape.out, Device::kCuda);
+    cudaEvent_t begin = nullptr, end = nullptr;
+    cuda_check(cudaEventCreate(&begin), "cudaEventCreate");
+    cuda_check(cudaEventCreate(&end), "cudaEventCreate");
+    std::size_t best = 0;
+    float least = 0;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      const auto once = [&] {
+        return product.run(at.handle, candidates[i], scratch.raw(), at.workspace.raw());
+      };
+      if (once() != CUBLAS_STATUS_SUCCESS) continue;
+      std::vector<float> times(kTimedRuns);
+      for (float& milliseconds : times) {
+        cuda_check(cudaEventRecord(begin, cuda_stream()), "cudaEventRecord");
+        once();
+        cuda_check(cudaEventRecord(end, cuda_stream()), "cudaEventRecord");
+        cuda_check(cudaEventSynchronize(end), "cudaEventSynchronize");
+        cuda_check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
+      }
+      std::sort(times.begin(), times.end());
+      if (least == 0 || times[kTimedRuns / 2] < least) {
+        least = times[kTimedRuns / 2];
+        best = i;
+      }
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    return candidates[best];
+  }
+};
+
+}  // namespace
+
+const ProductKernels& cuda_product() {
+  static const CudaProduct kernels;
+  return kernels;
+}
+
+}  // namespace infini
+
+#endif  // INFINI_CUDA

@@ -1,0 +1,45 @@
+// Which algorithm of cuBLASLt computes a product: the fastest of its candidates, timed once for
+// each shape. The choice decides how sums are cut, so it is kept on disk: a run that repeats gives
+// the same bytes. Only for CUDA builds.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "tensor/tensor.h"
+
+namespace infini {
+
+// What a choice depends on, in the column-major order of cuBLASLt: D [m, n] = op(A) [m, k] op(B)
+// [k, n].
+struct ProductShape {
+  std::int64_t m, n, k;
+  bool transpose_a, transpose_b, accumulate;
+  DType in, out;
+  bool tf32;
+  int epilogue;   // cublasLtEpilogue_t
+  int alignment;  // of all addresses, in bytes, at most 16
+
+  auto operator<=>(const ProductShape&) const = default;
+};
+
+class ProductPlans {
+ public:
+  // Reads what earlier runs chose on a card of this name with this library, if there is such a
+  // file.
+  ProductPlans();
+
+  // The algorithm for a shape, if one is known.
+  const cublasLtMatmulAlgo_t* find(const ProductShape& shape) const;
+  // Remembers it, also on disk where that is possible.
+  void add(const ProductShape& shape, const cublasLtMatmulAlgo_t& algorithm);
+
+ private:
+  std::string path_;  // empty where there is no place to write
+  std::map<ProductShape, cublasLtMatmulAlgo_t> known_;
+};
+
+}  // namespace infini

@@ -1,0 +1,24 @@
+#include "trainer/tensor_buffers.h"
+
+namespace infini {
+
+void TensorBuffers::add(const std::string& name, const Tensor& tensor) {
+  const bool is_here = tensor.device() == Device::kCpu;
+  const Tensor here = is_here     ? tensor
+                      : to_write_ ? tensor.to(Device::kCpu)
+                                  : Tensor::empty(tensor.shape(), tensor.dtype());
+  list_.push_back({.name = name,
+                   .dtype = std::string(name_of(tensor.dtype())),
+                   .shape = {tensor.shape().begin(), tensor.shape().end()},
+                   .data = here.raw(),
+                   .bytes = static_cast<std::size_t>(tensor.bytes())});
+  tensors_.push_back(tensor);
+  here_.push_back(here);
+}
+
+void TensorBuffers::put_back() const {
+  for (std::size_t i = 0; i < tensors_.size(); ++i)
+    if (tensors_[i].device() != Device::kCpu) tensors_[i].copy_from(here_[i]);
+}
+
+}  // namespace infini
