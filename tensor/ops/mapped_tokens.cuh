@@ -77,7 +77,7 @@ Tensor readings(const MappedHeads<Native<T>>& x, std::int64_t heads, const Tenso
                 int group) {
   using A = Accumulator<T>;
   const Tensor reading =
-      Tensor::empty({heads, x.heads.tokens}, normalizer.dtype(), normalizer.device());
+      Tensor::empty(Shape{heads, x.heads.tokens}, normalizer.dtype(), normalizer.device());
   const int count = static_cast<int>(reading.size());
   launch("reading", reading_kernel<Native<T>, A>, blocks_for(count, 8), 256, 0, x,
          normalizer.data<A>(), group, count, reading.data<A>());
