@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "tensor/ops/elementwise.h"
 #include "tensor/parallel.h"
 
 namespace infini {
@@ -32,6 +33,12 @@ double square_sum_of(const T* values, std::int64_t begin, std::int64_t end) {
   });
 }
 
+// What holds for all updates of a step.
+struct Rule {
+  double gradient_scale, keep;
+  const AdafactorConfig& config;
+};
+
 // The update U = G / sqrt(V), before clipping, and the sum of its squares.
 struct Scaled {
   Tensor update;
@@ -39,13 +46,13 @@ struct Scaled {
 };
 
 template <class T>
-Scaled scale_by_elements(const AdafactorKernels::Update& args) {
+Scaled scale_by_elements(const Rule& rule, const AdafactorKernels::Update& args) {
   const Scaled result{.update = Tensor::empty_like(args.parameter)};
   const T* const gradient = args.gradient.data<T>();
   T* const square = args.square.data<T>();
   T* const update = result.update.data<T>();
-  const T scale(args.gradient_scale), keep(args.keep), fresh(1 - args.keep);
-  const T epsilon(args.config.epsilon_squared);
+  const T scale(rule.gradient_scale), keep(rule.keep), fresh(1 - rule.keep);
+  const T epsilon(rule.config.epsilon_squared);
 
   const std::int64_t size = args.parameter.size();
   std::vector<double> sums((size + kPiece - 1) / kPiece);
@@ -63,12 +70,12 @@ Scaled scale_by_elements(const AdafactorKernels::Update& args) {
 
 // Moves the running means of rows and columns of G^2 + epsilon_squared.
 template <class T>
-void update_means(const AdafactorKernels::Update& args, std::int64_t rows, std::int64_t columns,
-                  std::int64_t piece_rows) {
+void update_means(const Rule& rule, const AdafactorKernels::Update& args, std::int64_t rows,
+                  std::int64_t columns, std::int64_t piece_rows) {
   const T* const gradient = args.gradient.data<T>();
   T* const row_mean = args.row_mean.data<T>();
   T* const column_mean = args.column_mean.data<T>();
-  const double scale = args.gradient_scale, epsilon = args.config.epsilon_squared;
+  const double scale = rule.gradient_scale, epsilon = rule.config.epsilon_squared;
 
   const std::int64_t pieces = (rows + piece_rows - 1) / piece_rows;
   const Tensor partial = Tensor::zeros({pieces, columns}, DType::kFloat64);
@@ -83,7 +90,7 @@ void update_means(const AdafactorKernels::Update& args, std::int64_t rows, std::
 #pragma GCC ivdep
       for (std::int64_t c = 0; c < columns; ++c) column_sums[c] += square(c);
       const double mean = sum_of(0, columns, square) / static_cast<double>(columns);
-      row_mean[r] = T(args.keep * row_mean[r] + (1 - args.keep) * mean);
+      row_mean[r] = T(rule.keep * row_mean[r] + (1 - rule.keep) * mean);
     }
   });
   double* const sums = partial.data<double>();
@@ -91,14 +98,14 @@ void update_means(const AdafactorKernels::Update& args, std::int64_t rows, std::
     for (std::int64_t c = 0; c < columns; ++c) sums[c] += sums[piece * columns + c];
   for (std::int64_t c = 0; c < columns; ++c)
     column_mean[c] =
-        T(args.keep * column_mean[c] + (1 - args.keep) * sums[c] / static_cast<double>(rows));
+        T(rule.keep * column_mean[c] + (1 - rule.keep) * sums[c] / static_cast<double>(rows));
 }
 
 template <class T>
-Scaled scale_by_factors(const AdafactorKernels::Update& args) {
+Scaled scale_by_factors(const Rule& rule, const AdafactorKernels::Update& args) {
   const auto [rows, columns] = args.parameter.dims<2>();
   const std::int64_t piece_rows = std::max<std::int64_t>(1, kPiece / columns);
-  update_means<T>(args, rows, columns, piece_rows);
+  update_means<T>(rule, args, rows, columns, piece_rows);
 
   // 1 / sqrt(V[r, c]) = row_factor[r] * column_factor[c].
   const T* const row_mean = args.row_mean.data<T>();
@@ -117,7 +124,7 @@ Scaled scale_by_factors(const AdafactorKernels::Update& args) {
     for (std::int64_t r = begin; r < end; ++r) {
       const T* const gradient = args.gradient.data<T>() + r * columns;
       T* const update = result.update.data<T>() + r * columns;
-      const T row_factor(args.gradient_scale * std::sqrt(mean / double{row_mean[r]}));
+      const T row_factor(rule.gradient_scale * std::sqrt(mean / double{row_mean[r]}));
 #pragma GCC ivdep
       for (std::int64_t c = 0; c < columns; ++c)
         update[c] = gradient[c] * row_factor * column_factor[c];
@@ -140,12 +147,12 @@ double root_mean_square(const Tensor& values) {
 }
 
 template <class T>
-void update_parameter(const AdafactorKernels::Update& args) {
+void update_parameter(const Rule& rule, const AdafactorKernels::Update& args) {
   const std::int64_t size = args.parameter.size();
   if (size == 0) return;
-  const AdafactorConfig& config = args.config;
+  const AdafactorConfig& config = rule.config;
   const auto [scaled, square_sum] =
-      args.square ? scale_by_elements<T>(args) : scale_by_factors<T>(args);
+      args.square ? scale_by_elements<T>(rule, args) : scale_by_factors<T>(rule, args);
   const double update_rms = std::sqrt(square_sum / static_cast<double>(size));
   double rate = args.learning_rate / std::max(1.0, update_rms / config.clip_threshold);
   if (args.relative) rate *= std::max(config.min_scale, root_mean_square<T>(args.parameter));
@@ -174,11 +181,14 @@ void update_parameter(const AdafactorKernels::Update& args) {
 
 class CpuAdafactor final : public AdafactorKernels {
  public:
-  void update(const Update& args) const override {
-    if (args.parameter.dtype() == DType::kFloat64)
-      update_parameter<double>(args);
-    else
-      update_parameter<float>(args);
+  void update(const Step& step) const override {
+    const Rule rule{step.gradient_scale.item(), step.keep, step.config};
+    if (!std::isfinite(rule.gradient_scale)) return;
+    for (const Update& update : step.updates)
+      dispatch_accumulator(update.parameter.dtype(), [&]<class T>() {
+        update_parameter<T>(rule, update);
+        if (update.value) convert_into(update.value, update.parameter);
+      });
   }
 };
 
@@ -190,7 +200,7 @@ bool is_factored(const Shape& shape, std::int64_t from) {
 
 }  // namespace
 
-Adafactor::Adafactor(const OptimConfig& config, Parameters& parameters)
+Adafactor::Adafactor(const OptimConfig& config, const Parameters& parameters)
     : Optimizer(config, parameters), config_(config.adafactor) {
   for (Slot& slot : slots_) {
     const Shape& shape = slot.parameter.master.shape();
@@ -204,20 +214,24 @@ Adafactor::Adafactor(const OptimConfig& config, Parameters& parameters)
   }
 }
 
-void Adafactor::update(const Slot& slot, double learning_rate, double gradient_scale) const {
-  on<cpu_adafactor, cuda_adafactor>(slot.parameter.master.device())
-      .update({.parameter = slot.parameter.master,
-               .gradient = slot.parameter.gradient,
-               .row_mean = slot.part("row_mean"),
-               .column_mean = slot.part("column_mean"),
-               .square = slot.part("square"),
-               .momentum = slot.part("momentum"),
-               .gradient_scale = gradient_scale,
-               .learning_rate = learning_rate,
-               .weight_decay = slot.settings.weight_decay,
-               .keep = 1 - std::pow(static_cast<double>(steps() + 1), -config_.decay_exponent),
-               .relative = slot.settings.relative,
-               .config = config_});
+void Adafactor::update(double rate_factor, const Tensor& gradient_scale) const {
+  std::vector<AdafactorKernels::Update> updates;
+  for (const Slot& slot : slots_)
+    updates.push_back({.parameter = slot.parameter.master,
+                       .gradient = slot.parameter.gradient,
+                       .row_mean = slot.part("row_mean"),
+                       .column_mean = slot.part("column_mean"),
+                       .square = slot.part("square"),
+                       .momentum = slot.part("momentum"),
+                       .value = slot.value_copy(),
+                       .learning_rate = rate_factor * slot.settings.learning_rate,
+                       .weight_decay = slot.settings.weight_decay,
+                       .relative = slot.settings.relative});
+  on<cpu_adafactor, cuda_adafactor>(device_).update(
+      {.updates = updates,
+       .gradient_scale = gradient_scale,
+       .keep = 1 - std::pow(static_cast<double>(steps() + 1), -config_.decay_exponent),
+       .config = config_});
 }
 
 }  // namespace infini

@@ -11,36 +11,41 @@
 // RMS is over the whole parameter. Matrices with both sides at least factored_from are factored.
 #pragma once
 
+#include <span>
+
 #include "optim/optimizer.h"
 
 namespace infini {
 
 class Adafactor final : public Optimizer {
  public:
-  Adafactor(const OptimConfig& config, Parameters& parameters);
+  Adafactor(const OptimConfig& config, const Parameters& parameters);
 
  private:
-  void update(const Slot& slot, double learning_rate, double gradient_scale) const override;
+  void update(double rate_factor, const Tensor& gradient_scale) const override;
 
   AdafactorConfig config_;
 };
 
-// What a device provides: adafactor.cpp for the CPU, adafactor.cu for CUDA. All tensors have one
-// type.
+// What a device provides: adafactor.cpp for the CPU, adafactor.cu for CUDA.
 class AdafactorKernels {
  public:
   struct Update {
-    Tensor parameter, gradient;
+    Tensor parameter, gradient;    // as all that follow but value, of one type in all updates
     Tensor row_mean, column_mean;  // [rows], [columns] of a factored matrix, else empty
     Tensor square;                 // as the parameter when not factored, else empty
     Tensor momentum;               // as the parameter, empty without momentum
-    Tensor gradient_scale;         // an fp64 scalar; where it is not finite nothing is updated
+    Tensor value;  // the parameter in bf16, written with it; empty when there is no such copy
     double learning_rate, weight_decay;
-    double keep;
     bool relative;
+  };
+  struct Step {
+    std::span<const Update> updates;
+    Tensor gradient_scale;  // an fp64 scalar; where it is not finite nothing is updated
+    double keep;
     const AdafactorConfig& config;
   };
-  virtual void update(const Update& args) const = 0;
+  virtual void update(const Step& step) const = 0;
 
  protected:
   ~AdafactorKernels() = default;

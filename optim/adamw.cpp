@@ -2,20 +2,22 @@
 
 #include <cmath>
 
+#include "tensor/ops/elementwise.h"
 #include "tensor/parallel.h"
 
 namespace infini {
 namespace {
 
 template <class T>
-void update_elements(const AdamWKernels::Update& args) {
+void update_elements(const AdamWKernels::Step& rule, const AdamWKernels::Update& args,
+                     double gradient_scale) {
   const T* const gradient = args.gradient.data<T>();
   T* const x = args.parameter.data<T>();
   T* const mean = args.mean.data<T>();
   T* const square = args.square.data<T>();
-  const T scale(args.gradient_scale), beta1(args.beta1), beta2(args.beta2), epsilon(args.epsilon);
-  const T new1(1 - args.beta1), new2(1 - args.beta2);
-  const T correction1(args.mean_correction), correction2(args.square_correction);
+  const T scale(gradient_scale), beta1(rule.beta1), beta2(rule.beta2), epsilon(rule.epsilon);
+  const T new1(1 - rule.beta1), new2(1 - rule.beta2);
+  const T correction1(rule.mean_correction), correction2(rule.square_correction);
   const T rate(args.learning_rate), decay(args.learning_rate * args.weight_decay);
 
   parallel_ranges(args.parameter.size(), kElementGrain, [=](std::int64_t begin, std::int64_t end) {
@@ -34,11 +36,14 @@ void update_elements(const AdamWKernels::Update& args) {
 
 class CpuAdamW final : public AdamWKernels {
  public:
-  void update(const Update& args) const override {
-    if (args.parameter.dtype() == DType::kFloat64)
-      update_elements<double>(args);
-    else
-      update_elements<float>(args);
+  void update(const Step& step) const override {
+    const double scale = step.gradient_scale.item();
+    if (!std::isfinite(scale)) return;
+    for (const Update& update : step.updates)
+      dispatch_accumulator(update.parameter.dtype(), [&]<class T>() {
+        update_elements<T>(step, update, scale);
+        if (update.value) convert_into(update.value, update.parameter);
+      });
   }
 };
 
@@ -46,7 +51,7 @@ const CpuAdamW cpu_adamw;
 
 }  // namespace
 
-AdamW::AdamW(const OptimConfig& config, Parameters& parameters)
+AdamW::AdamW(const OptimConfig& config, const Parameters& parameters)
     : Optimizer(config, parameters), config_(config.adamw) {
   for (Slot& slot : slots_) {
     slot.add_part("mean", slot.parameter.master.shape());
@@ -54,21 +59,25 @@ AdamW::AdamW(const OptimConfig& config, Parameters& parameters)
   }
 }
 
-void AdamW::update(const Slot& slot, double learning_rate, double gradient_scale) const {
+void AdamW::update(double rate_factor, const Tensor& gradient_scale) const {
+  std::vector<AdamWKernels::Update> updates;
+  for (const Slot& slot : slots_)
+    updates.push_back({.parameter = slot.parameter.master,
+                       .gradient = slot.parameter.gradient,
+                       .mean = slot.part("mean"),
+                       .square = slot.part("square"),
+                       .value = slot.value_copy(),
+                       .learning_rate = rate_factor * slot.settings.learning_rate,
+                       .weight_decay = slot.settings.weight_decay});
   const auto step = static_cast<double>(steps() + 1);
-  on<cpu_adamw, cuda_adamw>(slot.parameter.master.device())
-      .update({.parameter = slot.parameter.master,
-               .gradient = slot.parameter.gradient,
-               .mean = slot.part("mean"),
-               .square = slot.part("square"),
-               .gradient_scale = gradient_scale,
-               .learning_rate = learning_rate,
-               .weight_decay = slot.settings.weight_decay,
-               .beta1 = config_.beta1,
-               .beta2 = config_.beta2,
-               .epsilon = config_.epsilon,
-               .mean_correction = 1 / (1 - std::pow(config_.beta1, step)),
-               .square_correction = 1 / (1 - std::pow(config_.beta2, step))});
+  on<cpu_adamw, cuda_adamw>(device_).update(
+      {.updates = updates,
+       .gradient_scale = gradient_scale,
+       .beta1 = config_.beta1,
+       .beta2 = config_.beta2,
+       .epsilon = config_.epsilon,
+       .mean_correction = 1 / (1 - std::pow(config_.beta1, step)),
+       .square_correction = 1 / (1 - std::pow(config_.beta2, step))});
 }
 
 }  // namespace infini

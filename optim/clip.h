@@ -21,8 +21,8 @@ GradientScale gradient_scale(const Parameters& parameters, std::span<const Tenso
 // What a device provides: clip.cpp for the CPU, clip.cu for CUDA.
 class ClipKernels {
  public:
-  // square_sum and conditions are fp64 scalars.
-  virtual void scale(const Tensor& square_sum, std::span<const Tensor> conditions, double clip_norm,
+  // All in fp64: square_sum is a scalar, conditions [n] for any n.
+  virtual void scale(const Tensor& square_sum, const Tensor& conditions, double clip_norm,
                      const GradientScale& result) const = 0;
 
  protected:

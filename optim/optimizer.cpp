@@ -5,6 +5,10 @@
 
 namespace infini {
 
+Tensor Optimizer::Slot::value_copy() const {
+  return parameter.value.raw() == parameter.master.raw() ? Tensor() : parameter.value;
+}
+
 Tensor Optimizer::Slot::part(const std::string& name) const {
   for (const NamedTensor& part : parts)
     if (part.name == name) return part.tensor;
@@ -16,7 +20,8 @@ void Optimizer::Slot::add_part(const std::string& name, const Shape& shape) {
   parts.push_back({name, Tensor::zeros(shape, master.dtype(), master.device())});
 }
 
-Optimizer::Optimizer(const OptimConfig& config, Parameters& parameters) : parameters_(parameters) {
+Optimizer::Optimizer(const OptimConfig& config, const Parameters& parameters)
+    : device_(parameters.masters().device()) {
   config.validate();
   for (const Parameter& parameter : parameters.all())
     if (!parameter.frozen)
@@ -24,11 +29,16 @@ Optimizer::Optimizer(const OptimConfig& config, Parameters& parameters) : parame
           {.parameter = parameter, .settings = settings_of(config, parameter), .parts = {}});
 }
 
-void Optimizer::step(double rate_factor, double gradient_scale) {
-  for (const Slot& slot : slots_)
-    update(slot, rate_factor * slot.settings.learning_rate, gradient_scale);
+void Optimizer::step(double rate_factor, const Tensor& gradient_scale) {
+  check(gradient_scale && gradient_scale.size() == 1 && gradient_scale.device() == device_ &&
+            gradient_scale.dtype() == DType::kFloat64,
+        "step: the gradient scale is not an f64 scalar on ", device_);
+  if (!slots_.empty()) update(rate_factor, gradient_scale);
   ++steps_;
-  parameters_.refresh_values();
+}
+
+void Optimizer::step(double rate_factor, double gradient_scale) {
+  step(rate_factor, Tensor::of(std::vector<double>{gradient_scale}, {}).to(device_));
 }
 
 void Optimizer::restore_steps(std::int64_t steps) {
@@ -44,7 +54,7 @@ std::vector<NamedTensor> Optimizer::state() const {
   return all;
 }
 
-std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, Parameters& parameters) {
+std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters) {
   if (config.kind == OptimizerKind::kAdamW) return std::make_unique<AdamW>(config, parameters);
   return std::make_unique<Adafactor>(config, parameters);
 }

@@ -14,8 +14,8 @@ struct NamedTensor {
   Tensor tensor;
 };
 
-// Updates the masters of parameters that are not frozen when it is made, and refreshes their
-// values. The parameters must outlive it. The result does not depend on the number of threads.
+// Updates the masters and values of parameters that are not frozen when it is made. The result does
+// not depend on the number of threads.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -43,24 +43,26 @@ class Optimizer {
     UpdateSettings settings;
     std::vector<NamedTensor> parts;
 
+    // The compute copy of the master, or an empty tensor where they share elements.
+    Tensor value_copy() const;
     // The part called `name`, or an empty tensor.
     Tensor part(const std::string& name) const;
     // Adds a part of zeros in the type of the master.
     void add_part(const std::string& name, const Shape& shape);
   };
 
-  Optimizer(const OptimConfig& config, Parameters& parameters);
+  Optimizer(const OptimConfig& config, const Parameters& parameters);
 
   std::vector<Slot> slots_;
+  Device device_;  // of all parameters
 
  private:
-  // Updates one master; steps() does not count this step yet.
-  virtual void update(const Slot& slot, double learning_rate, double gradient_scale) const = 0;
+  // Updates every slot; steps() does not count this step yet.
+  virtual void update(double rate_factor, const Tensor& gradient_scale) const = 0;
 
-  Parameters& parameters_;
   std::int64_t steps_ = 0;
 };
 
-std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, Parameters& parameters);
+std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters);
 
 }  // namespace infini

@@ -9,6 +9,7 @@
 
 #include "data/hdf5.h"
 #include "optim/optimizer.h"
+#include "tensor/system_memory.h"
 
 namespace infini {
 namespace {
@@ -53,7 +54,7 @@ OptimConfig config_of(const std::string& rule) {
 // more digits than an fp32 may have been rounded to it: half a unit in its last place is then no
 // difference.
 double worst_difference(const Tensor& tensor, const Hdf5Array<double>& expected) {
-  const auto got = tensor.to_vector<double>();
+  const auto got = tensor.to(Device::kCpu).to_vector<double>();
   EXPECT_EQ(got.size(), expected.values.size());
   double worst = 0, largest = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -67,15 +68,15 @@ double worst_difference(const Tensor& tensor, const Hdf5Array<double>& expected)
 }
 
 void run_case(const Hdf5File& file, const std::string& tensor, const std::string& rule,
-              DType compute, double tolerance) {
-  SCOPED_TRACE(text(tensor, " ", rule, " ", compute));
+              DType compute, Device device, double tolerance) {
+  SCOPED_TRACE(text(tensor, " ", rule, " ", compute, " ", device));
   const auto initial = file.read_all<double>(tensor + "/initial");
   const auto gradients = file.read_all<double>(tensor + "/gradients");
   const auto rates = file.read_all<double>("learning_rate").values;
   const Shape shape{std::span<const std::int64_t>(initial.dims)};
   ASSERT_EQ(gradients.values.size(), rates.size() * shape.size());
 
-  Parameters parameters({{.name = tensor, .shape = shape}}, compute, Device::kCpu);
+  Parameters parameters({{.name = tensor, .shape = shape}}, compute, device);
   const Parameter& parameter = parameters[tensor];
   const DType full = parameter.master.dtype();
   parameter.master.copy_from(Tensor::of(initial.values, shape).to(full));
@@ -98,7 +99,7 @@ void run_case(const Hdf5File& file, const std::string& tensor, const std::string
       tolerance);
 }
 
-TEST(GoldenOptimizers, AreReproducedForEveryTensorAndRule) {
+void run_all(Device device) {
   for (const fs::path& path : golden_files()) {
     SCOPED_TRACE(path.string());
     const Hdf5File file = Hdf5File::open(path);
@@ -107,13 +108,20 @@ TEST(GoldenOptimizers, AreReproducedForEveryTensorAndRule) {
       if (!file.is_group(tensor)) continue;
       for (const std::string& rule : file.list(tensor)) {
         if (!file.is_group(tensor + "/" + rule)) continue;
-        run_case(file, tensor, rule, DType::kFloat64, 1e-9);
-        run_case(file, tensor, rule, DType::kFloat32, 2e-5);
+        run_case(file, tensor, rule, DType::kFloat64, device, 1e-9);
+        run_case(file, tensor, rule, DType::kFloat32, device, 2e-5);
         ++cases;
       }
     }
     EXPECT_GT(cases, 0);
   }
+}
+
+TEST(GoldenOptimizers, AreReproducedForEveryTensorAndRule) { run_all(Device::kCpu); }
+
+TEST(GpuGoldenOptimizers, AreReproducedForEveryTensorAndRule) {
+  if (!is_available(Device::kCuda)) GTEST_SKIP() << "this machine has no GPU";
+  run_all(Device::kCuda);
 }
 
 }  // namespace

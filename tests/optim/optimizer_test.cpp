@@ -42,6 +42,10 @@ OptimConfig config_of(OptimizerKind kind) {
   return config;
 }
 
+double gradient_norm(const Parameters& parameters) {
+  return gradient_scale(parameters, {}, 0).norm.item();
+}
+
 constexpr OptimizerKind kKinds[] = {OptimizerKind::kAdafactor, OptimizerKind::kAdamW};
 
 void take_steps(Optimizer& optimizer, const Parameters& parameters, std::uint64_t begin,
@@ -140,6 +144,46 @@ TEST(Optimizer, ScalesGradientsWhileItReadsThem) {
     EXPECT_EQ(scaled.masters().to_vector<double>(), plain.masters().to_vector<double>());
     EXPECT_NEAR(gradient_norm(scaled), 8 * gradient_norm(plain), 1e-9);
   }
+}
+
+// Masters, values and all of the state.
+std::vector<std::vector<double>> numbers_of(const Parameters& parameters,
+                                            const Optimizer& optimizer) {
+  std::vector<std::vector<double>> numbers = {parameters.masters().to_vector<double>()};
+  for (const Parameter& parameter : parameters.all())
+    numbers.push_back(parameter.value.to_vector<double>());
+  for (const NamedTensor& part : optimizer.state())
+    numbers.push_back(part.tensor.to_vector<double>());
+  return numbers;
+}
+
+TEST(Optimizer, ChangesNothingWhereTheScaleIsNotFinite) {
+  for (const OptimizerKind kind : kKinds) {
+    Parameters parameters = small_model(DType::kBFloat16);
+    const auto optimizer = make_optimizer(config_of(kind), parameters);
+    take_steps(*optimizer, parameters, 0, 2);
+    const auto before = numbers_of(parameters, *optimizer);
+    for (const double scale : {NAN, INFINITY, -INFINITY}) optimizer->step(1, scale);
+    set_gradients(parameters, 2, NAN);
+    optimizer->step(1, gradient_scale(parameters, {}, 1).scale);
+    EXPECT_EQ(numbers_of(parameters, *optimizer), before);
+
+    EXPECT_EQ(optimizer->steps(), 6);
+    optimizer->restore_steps(2);
+    take_steps(*optimizer, parameters, 2, 4);
+    Parameters other = small_model(DType::kBFloat16);
+    const auto unharmed = make_optimizer(config_of(kind), other);
+    take_steps(*unharmed, other, 0, 4);
+    EXPECT_EQ(numbers_of(parameters, *optimizer), numbers_of(other, *unharmed));
+  }
+}
+
+TEST(Optimizer, RefusesAScaleThatIsNotAScalar) {
+  Parameters parameters = small_model();
+  const auto optimizer = make_optimizer(config_of(OptimizerKind::kAdamW), parameters);
+  EXPECT_THAT(
+      [&] { optimizer->step(1, Tensor::zeros({}, DType::kFloat32)); },
+      testing::ThrowsMessage<Error>("step: the gradient scale is not an f64 scalar on cpu"));
 }
 
 TEST(Optimizer, GivesTheSameBytesWithAnyNumberOfThreads) {

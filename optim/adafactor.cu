@@ -1,0 +1,365 @@
+// A step reads every gradient three times and keeps nothing of the size of a parameter:
+//   measure  sums of squares: over rows and columns of tiles of factored matrices, of parameters,
+//            and of updates that are not factored, whose mean squares it moves
+//   fold     sums over tiles: the running means of rows and columns
+//   average  the mean of the row means of each matrix
+//   square   sums of squares of the updates that are factored
+//   pace     what each parameter multiplies its update by
+//   apply    the update, recomputed
+// Sums are taken in the type of the parameter over what a thread meets in a tile, in fp64 over the
+// tiles, in an order that depends on the shapes alone.
+#include <cmath>
+
+#include "optim/adafactor.h"
+#include "optim/adafactor_parts.cuh"
+
+namespace infini {
+namespace {
+
+using namespace adafactor;
+
+template <class T>
+struct Squares {
+  T x = 0, update = 0;
+};
+
+template <int n, class T>
+__device__ __forceinline__ void add_squares(const T* from, T& sum) {
+  T values[n];
+  load_pack(from, values);
+#pragma unroll
+  for (int k = 0; k < n; ++k) sum += values[k] * values[k];
+}
+
+template <int n, class T>
+__device__ __forceinline__ Squares<T> measure_tile(const Entry<T>& entry, T scale,
+                                                   T (&shared)[kWarps][kTileColumns]) {
+  const Tile tile = tile_of(entry);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  T column_sums[kTileColumns / (32 * n)][n] = {};
+  Squares<T> squares;
+  for (std::int64_t row = tile.row + warp; row < tile.row_end; row += kWarps) {
+    T row_sum = 0;
+    visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
+      T g[n];
+      load_pack(entry.gradient + i, g);
+#pragma unroll
+      for (int k = 0; k < n; ++k) {
+        const T scaled = scale * g[k];
+        row_sum += scaled * scaled;
+        column_sums[p][k] += scaled * scaled;
+      }
+      if (entry.relative) add_squares<n>(entry.x + i, squares.x);
+    });
+    row_sum = warp_sum(row_sum);
+    if (lane == 0) entry.row_sums[tile.column_index * entry.rows + row] = row_sum;
+  }
+
+#pragma unroll
+  for (int p = 0; p < kTileColumns / (32 * n); ++p)
+    store_pack(&shared[warp][n * (32 * p + lane)], column_sums[p]);
+  __syncthreads();
+  for (int c = threadIdx.x; c < kTileColumns && tile.column + c < entry.columns; c += kThreads) {
+    T sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) sum += shared[w][c];
+    entry.column_sums[tile.row_index * entry.columns + tile.column + c] = sum;
+  }
+  return squares;
+}
+
+// Moves the running squares V and measures U = G / sqrt(V).
+template <int n, class T>
+__device__ __forceinline__ Squares<T> measure_piece(const Entry<T>& entry, const Rule& rule,
+                                                    T scale) {
+  const T keep = static_cast<T>(rule.keep), fresh = static_cast<T>(1 - rule.keep);
+  const T epsilon = static_cast<T>(rule.epsilon);
+  Squares<T> squares;
+  visit_piece<n>(entry, [&](std::int64_t i) {
+    T g[n], square[n];
+    load_pack(entry.gradient + i, g);
+    load_pack(entry.square + i, square);
+#pragma unroll
+    for (int k = 0; k < n; ++k) {
+      const T scaled = scale * g[k];
+      square[k] = keep * square[k] + fresh * (scaled * scaled + epsilon);
+      const T update = scaled / sqrt(square[k]);
+      squares.update += update * update;
+    }
+    store_pack(entry.square + i, square);
+    if (entry.relative) add_squares<n>(entry.x + i, squares.x);
+  });
+  return squares;
+}
+
+// One block per tile.
+template <class T>
+__global__ void __launch_bounds__(kThreads) measure(const __grid_constant__ Work<T> work) {
+  alignas(16) __shared__ T shared[kWarps][kTileColumns];
+  const Rule& rule = work.rule;
+  if (!isfinite(*rule.gradient_scale)) return;
+  const T scale = static_cast<T>(*rule.gradient_scale);
+  const Entry<T>& entry = work.table.entries[entry_of_block(work.table, &Entry<T>::first_tile)];
+  constexpr int n = kPackSize<T>;
+  Squares<T> squares;
+  if (entry.row_mean)
+    squares = entry.packed ? measure_tile<n>(entry, scale, shared)
+                           : measure_tile<1>(entry, scale, shared);
+  else
+    squares =
+        entry.packed ? measure_piece<n>(entry, rule, scale) : measure_piece<1>(entry, rule, scale);
+  const double x = block_sum<kThreads>(static_cast<double>(squares.x));
+  const double update = block_sum<kThreads>(static_cast<double>(squares.update));
+  if (threadIdx.x != 0) return;
+  rule.x_squares[blockIdx.x] = x;
+  if (!entry.row_mean) rule.update_squares[blockIdx.x] = update;
+}
+
+// One block per kFoldWidth rows or columns of a matrix, one per lane; warps share the tiles.
+template <class T>
+__global__ void __launch_bounds__(kThreads) fold(const __grid_constant__ Work<T> work) {
+  const Rule& rule = work.rule;
+  if (!isfinite(*rule.gradient_scale)) return;
+  const Entry<T>& entry = work.table.entries[entry_of_block(work.table, &Entry<T>::first_fold)];
+  const std::int64_t row_blocks = ceil_div(entry.rows, kFoldWidth);
+  const std::int64_t block = blockIdx.x - entry.first_fold;
+  const bool of_rows = block < row_blocks;
+  const T* const sums = of_rows ? entry.row_sums : entry.column_sums;
+  T* const means = of_rows ? entry.row_mean : entry.column_mean;
+  const std::int64_t length = of_rows ? entry.rows : entry.columns;
+  const std::int64_t summed = of_rows ? entry.columns : entry.rows;
+  const std::int64_t tiles = ceil_div(summed, of_rows ? kTileColumns : kTileRows);
+
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const std::int64_t at = (of_rows ? block : block - row_blocks) * kFoldWidth + lane;
+  double sum = 0;
+  if (at < length) {
+#pragma unroll 4
+    for (std::int64_t tile = warp; tile < tiles; tile += kWarps) sum += sums[tile * length + at];
+  }
+  __shared__ double shared[kWarps][kFoldWidth];
+  shared[warp][lane] = sum;
+  __syncthreads();
+  if (warp != 0 || at >= length) return;
+  for (int w = 1; w < kWarps; ++w) sum += shared[w][lane];
+  const double mean = sum / static_cast<double>(summed) + rule.epsilon;
+  means[at] = static_cast<T>(rule.keep * means[at] + (1 - rule.keep) * mean);
+}
+
+// The sum of values[0, count), by all threads of a wide block.
+template <class T>
+__device__ double wide_sum(const T* values, std::int64_t count) {
+  double sum = 0;
+#pragma unroll 8
+  for (std::int64_t i = threadIdx.x; i < count; i += kWideThreads) sum += values[i];
+  return block_sum<kWideThreads>(sum);
+}
+
+// One block per entry.
+template <class T>
+__global__ void __launch_bounds__(kWideThreads) average(const __grid_constant__ Work<T> work) {
+  if (!isfinite(*work.rule.gradient_scale)) return;
+  const Entry<T>& entry = work.table.entries[blockIdx.x];
+  if (!entry.row_mean) return;
+  const double sum = wide_sum(entry.row_mean, entry.rows);
+  if (threadIdx.x == 0)
+    work.rule.row_mean_means[blockIdx.x] = sum / static_cast<double>(entry.rows);
+}
+
+template <int n, class T>
+__device__ __forceinline__ T square_tile(const Entry<T>& entry, T scale, T mean) {
+  const Tile tile = tile_of(entry);
+  const Factors<n, T> factors(entry, tile, scale, mean);
+  T sum = 0;
+  for (std::int64_t row = tile.row + threadIdx.x / 32; row < tile.row_end; row += kWarps) {
+    const T row_factor = factors.row(entry, row);
+    visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
+      T u[n];
+      factors.update(entry.gradient + i, row_factor, p, u);
+#pragma unroll
+      for (int k = 0; k < n; ++k) sum += u[k] * u[k];
+    });
+  }
+  return sum;
+}
+
+// One block per tile; those of parameters that are not factored are measured already.
+template <class T>
+__global__ void __launch_bounds__(kThreads) square(const __grid_constant__ Work<T> work) {
+  const Rule& rule = work.rule;
+  if (!isfinite(*rule.gradient_scale)) return;
+  const int index = entry_of_block(work.table, &Entry<T>::first_tile);
+  const Entry<T>& entry = work.table.entries[index];
+  if (!entry.row_mean) return;
+  const T scale = static_cast<T>(*rule.gradient_scale);
+  const T mean = static_cast<T>(rule.row_mean_means[index]);
+  const T sum = entry.packed ? square_tile<kPackSize<T>>(entry, scale, mean)
+                             : square_tile<1>(entry, scale, mean);
+  const double total = block_sum<kThreads>(static_cast<double>(sum));
+  if (threadIdx.x == 0) rule.update_squares[blockIdx.x] = total;
+}
+
+// One block per entry.
+template <class T>
+__global__ void __launch_bounds__(kWideThreads) pace(const __grid_constant__ Work<T> work) {
+  const Rule& rule = work.rule;
+  if (!isfinite(*rule.gradient_scale)) return;
+  const Entry<T>& entry = work.table.entries[blockIdx.x];
+  const auto size = static_cast<double>(entry.rows * entry.columns);
+  const std::int64_t tiles = entry.tile_count();
+  const double update_squares = wide_sum(rule.update_squares + entry.first_tile, tiles);
+  const double x_squares = wide_sum(rule.x_squares + entry.first_tile, tiles);
+  if (threadIdx.x != 0) return;
+  const double excess = sqrt(update_squares / size) / rule.clip_threshold;
+  const double relative = entry.relative ? max(rule.min_scale, sqrt(x_squares / size)) : 1;
+  rule.paces[blockIdx.x] = entry.learning_rate / max(1.0, excess) * relative;
+}
+
+template <int n, class T>
+__device__ __forceinline__ void apply_tile(const Entry<T>& entry, const Motion<T>& motion, T scale,
+                                           T mean) {
+  const Tile tile = tile_of(entry);
+  const Factors<n, T> factors(entry, tile, scale, mean);
+  for (std::int64_t row = tile.row + threadIdx.x / 32; row < tile.row_end; row += kWarps) {
+    const T row_factor = factors.row(entry, row);
+    visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
+      T u[n];
+      factors.update(entry.gradient + i, row_factor, p, u);
+      move(entry, motion, i, u);
+    });
+  }
+}
+
+template <int n, class T>
+__device__ __forceinline__ void apply_piece(const Entry<T>& entry, const Motion<T>& motion,
+                                            T scale) {
+  visit_piece<n>(entry, [&](std::int64_t i) {
+    T u[n], square[n];
+    load_pack(entry.gradient + i, u);
+    load_pack(entry.square + i, square);
+#pragma unroll
+    for (int k = 0; k < n; ++k) u[k] = scale * u[k] / sqrt(square[k]);
+    move(entry, motion, i, u);
+  });
+}
+
+// One block per tile.
+template <class T>
+__global__ void __launch_bounds__(kThreads) apply(const __grid_constant__ Work<T> work) {
+  const Rule& rule = work.rule;
+  if (!isfinite(*rule.gradient_scale)) return;
+  const int index = entry_of_block(work.table, &Entry<T>::first_tile);
+  const Entry<T>& entry = work.table.entries[index];
+  const T scale = static_cast<T>(*rule.gradient_scale);
+  const double pace = rule.paces[index];
+  const Motion<T> motion{.pace = static_cast<T>(pace),
+                         .keep = static_cast<T>(rule.momentum),
+                         .fresh = static_cast<T>((1 - rule.momentum) * pace),
+                         .decay = static_cast<T>(entry.learning_rate * entry.weight_decay)};
+  constexpr int n = kPackSize<T>;
+  if (entry.row_mean) {
+    const T mean = static_cast<T>(rule.row_mean_means[index]);
+    if (entry.packed)
+      apply_tile<n>(entry, motion, scale, mean);
+    else
+      apply_tile<1>(entry, motion, scale, mean);
+  } else {
+    if (entry.packed)
+      apply_piece<n>(entry, motion, scale);
+    else
+      apply_piece<1>(entry, motion, scale);
+  }
+}
+
+template <class T>
+Entry<T> entry_of(const AdafactorKernels::Update& update) {
+  constexpr int n = kPackSize<T>;
+  const bool factored = static_cast<bool>(update.row_mean);
+  const Shape& shape = update.parameter.shape();
+  Entry<T> entry{.x = native<T>(update.parameter),
+                 .gradient = native<T>(update.gradient),
+                 .momentum = native<T>(update.momentum),
+                 .square = native<T>(update.square),
+                 .row_mean = native<T>(update.row_mean),
+                 .column_mean = native<T>(update.column_mean),
+                 .value = native<BFloat16>(update.value),
+                 .rows = factored ? shape[0] : 1,
+                 .columns = factored ? shape[1] : shape.size(),
+                 .learning_rate = update.learning_rate,
+                 .weight_decay = update.weight_decay,
+                 .relative = update.relative};
+  entry.packed = entry.columns % n == 0 && holds_packs<n>(entry.x) &&
+                 holds_packs<n>(entry.gradient) && holds_packs<n>(entry.momentum) &&
+                 holds_packs<n>(entry.square) && holds_packs<n>(entry.column_mean) &&
+                 holds_packs<n>(entry.value);
+  return entry;
+}
+
+template <class T>
+void launch(const AdafactorKernels::Step& step, std::span<const AdafactorKernels::Update> updates) {
+  Work<T> work;
+  Table<Entry<T>>& table = work.table;
+  std::int64_t tiles = 0, folds = 0, sums = 0;
+  for (const AdafactorKernels::Update& update : updates) {
+    if (update.parameter.size() == 0) continue;
+    Entry<T>& entry = table.entries[table.count++] = entry_of<T>(update);
+    entry.first_tile = static_cast<unsigned>(tiles);
+    entry.first_fold = static_cast<unsigned>(folds);
+    tiles += entry.tile_count();
+    folds += entry.fold_count();
+    sums += entry.row_sum_count() + entry.column_sum_count();
+  }
+  if (table.count == 0) return;
+
+  const Tensor partial = Tensor::empty({sums}, dtype_of<T>(), Device::kCuda);
+  const Tensor totals =
+      Tensor::empty(Shape{2 * (tiles + table.count)}, DType::kFloat64, Device::kCuda);
+  T* free_sums = partial.data<T>();
+  for (int i = 0; i < table.count; ++i) {
+    Entry<T>& entry = table.entries[i];
+    entry.row_sums = free_sums;
+    entry.column_sums = entry.row_sums + entry.row_sum_count();
+    free_sums = entry.column_sums + entry.column_sum_count();
+  }
+  double* const total = totals.data<double>();
+  work.rule = {.gradient_scale = step.gradient_scale.data<double>(),
+               .keep = step.keep,
+               .epsilon = step.config.epsilon_squared,
+               .clip_threshold = step.config.clip_threshold,
+               .min_scale = step.config.min_scale,
+               .momentum = step.config.momentum,
+               .x_squares = total,
+               .update_squares = total + tiles,
+               .row_mean_means = total + 2 * tiles,
+               .paces = total + 2 * tiles + table.count};
+
+  const cudaStream_t stream = cuda_stream();
+  const auto tile_blocks = static_cast<unsigned>(tiles);
+  measure<<<tile_blocks, kThreads, 0, stream>>>(work);
+  if (folds > 0) {
+    fold<<<static_cast<unsigned>(folds), kThreads, 0, stream>>>(work);
+    average<<<table.count, kWideThreads, 0, stream>>>(work);
+    square<<<tile_blocks, kThreads, 0, stream>>>(work);
+  }
+  pace<<<table.count, kWideThreads, 0, stream>>>(work);
+  apply<<<tile_blocks, kThreads, 0, stream>>>(work);
+  check_launch("adafactor");
+}
+
+class CudaAdafactor final : public AdafactorKernels {
+ public:
+  void update(const Step& step) const override {
+    dispatch_accumulator(step.updates.front().parameter.dtype(), [&]<class T>() {
+      for_each_table<Entry<T>>(step.updates, [&](auto updates) { launch<T>(step, updates); });
+    });
+  }
+};
+
+}  // namespace
+
+const AdafactorKernels& cuda_adafactor() {
+  static const CudaAdafactor kernels;
+  return kernels;
+}
+
+}  // namespace infini

@@ -1,0 +1,156 @@
+// What the kernels of adafactor.cu share: how they divide their work, and the update itself.
+#pragma once
+
+#include "optim/table.cuh"
+
+namespace infini::adafactor {
+
+constexpr int kThreads = 256, kWarps = kThreads / 32;
+// A tile is what a block works on: of a factored matrix, warps take rows and lanes columns; of any
+// other parameter, kPiece elements.
+constexpr std::int64_t kTileRows = 128;
+constexpr int kTileColumns = 512;
+constexpr std::int64_t kPiece = 16384;
+constexpr int kFoldWidth = 32;      // rows or columns whose sums a block folds
+constexpr int kWideThreads = 1024;  // of blocks that look after a whole parameter
+
+__host__ __device__ constexpr std::int64_t ceil_div(std::int64_t count, std::int64_t each) {
+  return (count + each - 1) / each;
+}
+
+template <class T>
+struct Entry {
+  T* x = nullptr;
+  const T* gradient = nullptr;
+  T* momentum = nullptr;                          // or null
+  T* square = nullptr;                            // null when factored
+  T *row_mean = nullptr, *column_mean = nullptr;  // null unless factored
+  __nv_bfloat16* value = nullptr;                 // or null
+  T* row_sums = nullptr;                          // [column tiles, rows]: over columns of a tile
+  T* column_sums = nullptr;                       // [row tiles, columns]: over rows of a tile
+  std::int64_t rows = 0, columns = 0;             // one row unless factored
+  double learning_rate = 0, weight_decay = 0;
+  unsigned first_tile = 0, first_fold = 0;
+  bool relative = false;
+  bool packed = false;  // all pointers and the columns allow accesses of kPackSize elements
+
+  __host__ __device__ std::int64_t tile_count() const {
+    return row_mean ? ceil_div(rows, kTileRows) * ceil_div(columns, kTileColumns)
+                    : ceil_div(columns, kPiece);
+  }
+  std::int64_t row_sum_count() const {
+    return row_mean ? ceil_div(columns, kTileColumns) * rows : 0;
+  }
+  std::int64_t column_sum_count() const {
+    return row_mean ? ceil_div(rows, kTileRows) * columns : 0;
+  }
+  std::int64_t fold_count() const {
+    return row_mean ? ceil_div(rows, kFoldWidth) + ceil_div(columns, kFoldWidth) : 0;
+  }
+};
+
+struct Rule {
+  const double* gradient_scale;
+  double keep, epsilon, clip_threshold, min_scale, momentum;
+  double *x_squares, *update_squares;  // [tiles]
+  double *row_mean_means, *paces;      // [entries]
+};
+
+// What kernels take.
+template <class T>
+struct Work {
+  Table<Entry<T>> table;
+  Rule rule;
+};
+
+struct Tile {
+  std::int64_t row, row_end, column;
+  std::int64_t row_index, column_index;  // in tiles
+};
+template <class T>
+__device__ __forceinline__ Tile tile_of(const Entry<T>& entry) {
+  const unsigned index = blockIdx.x - entry.first_tile;
+  const auto across = static_cast<unsigned>(ceil_div(entry.columns, kTileColumns));
+  const std::int64_t row_index = index / across, column_index = index % across;
+  return {.row = row_index * kTileRows,
+          .row_end = min(entry.rows, (row_index + 1) * kTileRows),
+          .column = column_index * kTileColumns,
+          .row_index = row_index,
+          .column_index = column_index};
+}
+
+// Calls visit(i, p) for each pack of n columns in `tile` that this lane reads of `row`: the p-th,
+// its first element i.
+template <int n, class T, class Visit>
+__device__ __forceinline__ void visit_row(const Entry<T>& entry, const Tile& tile, std::int64_t row,
+                                          Visit&& visit) {
+  const std::int64_t first = tile.column + n * (threadIdx.x % 32);
+#pragma unroll
+  for (int p = 0; p < kTileColumns / (32 * n); ++p) {
+    const std::int64_t column = first + 32 * n * p;
+    if (column < entry.columns) visit(row * entry.columns + column, p);
+  }
+}
+
+// Calls visit(i) for each pack of n elements of a parameter that is not factored.
+template <int n, class T, class Visit>
+__device__ __forceinline__ void visit_piece(const Entry<T>& entry, Visit&& visit) {
+  const std::int64_t begin = kPiece * (blockIdx.x - entry.first_tile);
+  const std::int64_t end = min(entry.columns, begin + kPiece);
+  for (std::int64_t i = begin + n * threadIdx.x; i < end; i += n * kThreads) visit(i);
+}
+
+// Updates U[r, c] = G[r, c] row_factor column_factor[c] of the columns of one lane.
+template <int n, class T>
+struct Factors {
+  T column[kTileColumns / (32 * n)][n];
+  T scale, mean;
+
+  __device__ __forceinline__ Factors(const Entry<T>& entry, const Tile& tile, T scale, T mean)
+      : scale(scale), mean(mean) {
+    visit_row<n>(entry, tile, 0, [&](std::int64_t c, int p) {
+      load_pack(entry.column_mean + c, column[p]);
+#pragma unroll
+      for (int k = 0; k < n; ++k) column[p][k] = 1 / sqrt(column[p][k]);
+    });
+  }
+  __device__ __forceinline__ T row(const Entry<T>& entry, std::int64_t r) const {
+    return scale * sqrt(mean / entry.row_mean[r]);
+  }
+  // The updates of the p-th pack, gradients from `gradient` on.
+  __device__ __forceinline__ void update(const T* gradient, T row_factor, int p, T (&u)[n]) const {
+    load_pack(gradient, u);
+#pragma unroll
+    for (int k = 0; k < n; ++k) u[k] = u[k] * row_factor * column[p][k];
+  }
+};
+
+template <class T>
+struct Motion {
+  T pace, keep, fresh, decay;
+};
+
+// Moves elements [i, i + n) of a parameter.
+template <int n, class T>
+__device__ __forceinline__ void move(const Entry<T>& entry, const Motion<T>& motion, std::int64_t i,
+                                     const T (&u)[n]) {
+  T x[n];
+  load_pack(entry.x + i, x);
+  if (entry.momentum) {
+    T momentum[n];
+    load_pack(entry.momentum + i, momentum);
+#pragma unroll
+    for (int k = 0; k < n; ++k) {
+      momentum[k] = motion.keep * momentum[k] + motion.fresh * u[k];
+      x[k] -= momentum[k] + motion.decay * x[k];
+    }
+    store_pack(entry.momentum + i, momentum);
+  } else {
+#pragma unroll
+    for (int k = 0; k < n; ++k) x[k] -= motion.pace * u[k] + motion.decay * x[k];
+  }
+  store_pack(entry.x + i, x);
+  if (entry.value) store_value(entry.value + i, x);
+}
+
+}  // namespace infini::adafactor
