@@ -15,11 +15,11 @@ constexpr int kSide = 16, kThreads = kSide * kSide;
 
 // The height of tiles of which a block holds `tiles`: two blocks fit on a multiprocessor.
 template <class A, int kWidth, int tiles>
-constexpr int kRows = std::clamp<int>(65536 / (tiles * kWidth * int{sizeof(A)}), kSide, 64);
+constexpr int kTileRows = std::clamp<int>(65536 / (tiles * kWidth * int{sizeof(A)}), kSide, 64);
 
 // Where the heads of all segments lie. Head h of segment s begins at row s * tokens.
 template <class N>
-struct Problem {
+struct PackedHeads {
   using A = Compute<N>;
   const N *rotated, *qkv;
   int tokens, heads, kv_heads, width, first_query;
@@ -50,7 +50,7 @@ struct Problem {
 // Tiles in shared memory. Rows are kStride apart, so that threads of different rows use different
 // banks.
 template <class A, int kWidth, int kTall>
-struct Tile {
+struct AttentionTile {
   static constexpr int kStride = kWidth + 4, kSize = kTall * kStride;
   static constexpr int kEach = kTall / kSide;      // rows of a thread
   static constexpr int kColumns = kWidth / kSide;  // columns of a thread
