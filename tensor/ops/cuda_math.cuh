@@ -101,15 +101,36 @@ inline unsigned blocks_for(std::int64_t count, std::int64_t each) {
   return static_cast<unsigned>((count + each - 1) / each);
 }
 
-// A pack as it lies in memory: held so, bf16 take half the registers that their numbers do.
+// A pack in registers as it lies in memory: element i is held[i].
 template <int n, class N>
-__device__ __forceinline__ Pack<N, n> load_raw(const N* from) {
-  return *reinterpret_cast<const Pack<N, n>*>(from);
-}
-template <int n, class N>
-__device__ __forceinline__ void unpack(const Pack<N, n>& pack, Compute<N> (&values)[n]) {
+struct alignas(alignof(Pack<N, n>)) Held {
+  N elements[n];
+
+  __device__ __forceinline__ Compute<N> operator[](int i) const { return elements[i]; }
+  __device__ __forceinline__ void set(const Compute<N> (&values)[n]) {
 #pragma unroll
-  for (int i = 0; i < n; ++i) values[i] = Compute<N>(pack.elements[i]);
+    for (int i = 0; i < n; ++i) elements[i] = N(values[i]);
+  }
+};
+// Two bf16 to a register. Held as elements, each would get one of its own where branches meet.
+template <int n>
+requires(n % 2 == 0) struct alignas(alignof(Pack<__nv_bfloat16, n>)) Held<n, __nv_bfloat16> {
+  unsigned words[n / 2];
+
+  __device__ __forceinline__ float operator[](int i) const {
+    return __uint_as_float(i % 2 ? words[i / 2] & 0xffff0000 : words[i / 2] << 16);
+  }
+  __device__ __forceinline__ void set(const float (&values)[n]) {
+#pragma unroll
+    for (int i = 0; i < n; i += 2) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(values[i], values[i + 1]);
+      words[i / 2] = *reinterpret_cast<const unsigned*>(&pair);
+    }
+  }
+};
+template <int n, class N>
+__device__ __forceinline__ Held<n, N> hold(const N* from) {
+  return *reinterpret_cast<const Held<n, N>*>(from);
 }
 
 // Writes a pack, added to what is there or over it.

@@ -1,0 +1,146 @@
+#include <algorithm>
+
+#include "tensor/ops/cuda_math.cuh"
+#include "tensor/ops/elementwise.h"
+
+namespace infini {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kPacks = 4;  // of a thread, so that several loads are in flight
+
+// out = a + b, or b where a is null. A thread owns kPacks packs, a block's width apart; out may be
+// a or b.
+template <int n, class To, class From>
+__global__ void __launch_bounds__(kThreads)
+    add_kernel(const To* a, const From* b, To* out, std::int64_t count) {
+  using A = Compute<To>;
+  const std::int64_t first = (std::int64_t{blockIdx.x} * kPacks * kThreads + threadIdx.x) * n;
+  Held<n, To> as[kPacks];
+  Held<n, From> bs[kPacks];
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = first + p * kThreads * n;
+    if (i < count) bs[p] = hold<n>(b + i);
+    if (i < count && a) as[p] = hold<n>(a + i);
+  }
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = first + p * kThreads * n;
+    if (i >= count) continue;
+    A sums[n];
+#pragma unroll
+    for (int e = 0; e < n; ++e) {
+      sums[e] = static_cast<A>(bs[p][e]);
+      if (a) sums[e] += as[p][e];
+    }
+    store_pack<n>(out + i, sums);
+  }
+}
+
+template <class To, class From>
+void launch_add(const To* a, const From* b, To* out, std::int64_t count) {
+  constexpr int kSize = std::min(kPackSize<To>, kPackSize<From>);
+  by_packs<kSize>(
+      count, takes_packs<kSize>(a, b, out), [&]<int n>(std::int64_t begin, std::int64_t part) {
+        add_kernel<n><<<blocks_for(part, kThreads * kPacks * n), kThreads, 0, cuda_stream()>>>(
+            a ? a + begin : a, b + begin, out + begin, part);
+        check_launch("add");
+      });
+}
+
+// A fixed number, so that sums do not depend on the device: 8 for each of 132 multiprocessors.
+constexpr std::int64_t kSumBlocks = 1056;
+
+// Block k of K takes packs k * kThreads ..., then the same K * kThreads packs on, and so forth: a
+// thread adds in that order in fp64, separately for each place in a pack.
+template <class N>
+__global__ void __launch_bounds__(kThreads)
+    sum_pieces_kernel(const N* values, std::int64_t count, bool packed, bool of_squares,
+                      double* pieces) {
+  constexpr int n = kPackSize<N>;
+  const std::int64_t stride = std::int64_t{gridDim.x} * kThreads * n;
+  double sums[n] = {};
+  for (std::int64_t first = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * n; first < count;
+       first += kPacks * stride) {
+    Compute<N> terms[kPacks][n];
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+      const std::int64_t i = first + p * stride;
+      if (packed && i + n <= count) {
+        load_pack<n>(values + i, terms[p]);
+      } else {
+#pragma unroll
+        for (int e = 0; e < n; ++e) terms[p][e] = i + e < count ? Compute<N>(values[i + e]) : 0;
+      }
+    }
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+#pragma unroll
+      for (int e = 0; e < n; ++e) {
+        const double term = terms[p][e];
+        sums[e] += of_squares ? term * term : term;
+      }
+  }
+  double sum = 0;
+#pragma unroll
+  for (int e = 0; e < n; ++e) sum += sums[e];
+  sum = block_sum<kThreads>(sum);
+  if (threadIdx.x == 0) pieces[blockIdx.x] = sum;
+}
+
+// One block adds the pieces: thread t those at t, t + kThreads, ... in order.
+__global__ void __launch_bounds__(kThreads)
+    sum_total_kernel(const double* pieces, std::int64_t count, double* total) {
+  double sum = 0;
+  for (std::int64_t i = threadIdx.x; i < count; i += kThreads) sum += pieces[i];
+  sum = block_sum<kThreads>(sum);
+  if (threadIdx.x == 0) *total = sum;
+}
+
+class CudaElementwise final : public ElementwiseKernels {
+ public:
+  void add_into(const Tensor& target, const Tensor& source, bool accumulate) const override {
+    dispatch_float(target.dtype(), [&]<class To>() {
+      dispatch_float(source.dtype(), [&]<class From>() {
+        Native<To>* const to = native<To>(target);
+        launch_add<Native<To>, Native<From>>(accumulate ? to : nullptr, native<From>(source), to,
+                                             target.size());
+      });
+    });
+  }
+
+  void add(const Tensor& x, const Tensor& y, const Tensor& sum) const override {
+    dispatch_float(x.dtype(), [&]<class T>() {
+      launch_add<Native<T>, Native<T>>(native<T>(x), native<T>(y), native<T>(sum), x.size());
+    });
+  }
+
+  void sum(const Tensor& values, bool of_squares, const Tensor& total) const override {
+    const std::int64_t count = values.size();
+    const Tensor pieces = Tensor::empty({kSumBlocks}, DType::kFloat64, Device::kCuda);
+    unsigned blocks = 0;
+    dispatch_float(values.dtype(), [&]<class T>() {
+      using N = Native<T>;
+      constexpr int kSize = kPackSize<N>;
+      const N* const data = native<T>(values);
+      blocks = blocks_for(std::min(count, kSumBlocks * kThreads * kSize), kThreads * kSize);
+      if (blocks == 0) return;
+      sum_pieces_kernel<<<blocks, kThreads, 0, cuda_stream()>>>(
+          data, count, takes_packs<kSize>(data), of_squares, pieces.data<double>());
+      check_launch("sum");
+    });
+    sum_total_kernel<<<1, kThreads, 0, cuda_stream()>>>(pieces.data<double>(), blocks,
+                                                        total.data<double>());
+    check_launch("sum");
+  }
+};
+
+}  // namespace
+
+const ElementwiseKernels& cuda_elementwise() {
+  static const CudaElementwise kernels;
+  return kernels;
+}
+
+}  // namespace infini
