@@ -142,8 +142,7 @@ __global__ void __launch_bounds__(kFewThreads)
     for (int c = 0; c < kEach; ++c) sum[c] += __shfl_xor_sync(0xffffffff, sum[c], distance);
   }
   if (threadIdx.x % 32 < kLanes) {
-    highests[warp] = best;
-    totals[warp] = total;
+    if (lane == 0) highests[warp] = best, totals[warp] = total;
 #pragma unroll
     for (int c = 0; c < kEach; ++c) sums[warp][kLanes * (c - c % 4) + 4 * lane + c % 4] = sum[c];
   }
