@@ -130,14 +130,13 @@ int most_shared_bytes() {
 template <int n, class L, class D>
 void launch_packs(Rows<L, D> rows, std::int64_t count) {
   constexpr int kBytes = sizeof(Held<n, L>);
-  static const bool raised = [] {
+  [[maybe_unused]] static const bool raised = [] {
     cuda_check(
         cudaFuncSetAttribute(chunk_kernel<n, L, D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              most_shared_bytes()),
         "cross_entropy");
     return true;
   }();
-  (void)raised;
   rows.kept =
       rows.dlogits
           ? static_cast<int>(std::min<std::int64_t>(rows.width / n, most_shared_bytes() / kBytes))

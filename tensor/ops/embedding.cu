@@ -128,8 +128,8 @@ __global__ void __launch_bounds__(32 * kSlices) join_kernel(const Sorted<T, G> a
   if (end >= args.rows || args.ids[end] != args.ids[end - 1]) return;
   const std::int32_t id = args.ids[end];
   if (window > 0 && args.ids[end - kWindow - 1] == id) return;  // began before
-  int low = window + 1,
-      high = args.windows;  // the first window in [low, high) that starts with another id
+  // The first window that starts with another id lies in [low, high].
+  int low = window + 1, high = args.windows;
   while (low < high) {
     const int middle = (low + high) / 2;
     if (args.ids[middle * kWindow] == id)

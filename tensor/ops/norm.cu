@@ -126,10 +126,11 @@ struct GradRow {
   Compute<N> inv;
 };
 
-// With n = x / rms and g = dy * weight:  dx = (g - n mean(g n)) / rms + dsum,  dweight = sum dy *
-// n. As many blocks as the device holds go over the rows, the next row on its way while one is
-// worked on. Weight and partial sums of dweight stay in registers; at the end the rows of a block
-// are added in order to one piece.
+// With n = x / rms and g = dy * weight:
+//   dx = (g - n mean(g n)) / rms + dsum,  dweight = sum_r dy n.
+// As many blocks as the device holds go over the rows, the next row on its way while one is worked
+// on. Weight and partial sums of dweight stay in registers; at the end the rows of a block are
+// added in order to one piece.
 template <int n, class N>
 __global__ void __launch_bounds__(kMostGradLanes) rms_norm_grad_kernel(const Backward<N> args) {
   using A = Compute<N>;
