@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "tensor/error.h"
+#include "tensor/profile.h"
 
 namespace infini {
 
@@ -17,6 +18,9 @@ inline void cuda_check(cudaError_t status, const char* who) {
   check<DeviceError>(status == cudaSuccess, who, ": ", cudaGetErrorString(status));
 }
 // After the launch of a kernel.
-inline void check_launch(const char* who) { cuda_check(cudaGetLastError(), who); }
+inline void check_launch(const char* who) {
+  cuda_check(cudaGetLastError(), who);
+  if (is_profiling()) mark_work(who);
+}
 
 }  // namespace infini

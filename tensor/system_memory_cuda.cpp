@@ -23,19 +23,23 @@ class CudaMemory final : public SystemMemory {
   void release(std::byte* block, std::int64_t) const override { cudaFree(block); }
   void fill_zero(std::byte* block, std::int64_t bytes) const override {
     cuda_check(cudaMemsetAsync(block, 0, bytes, cuda_stream()), "cudaMemset");
+    mark_work("zeros");
   }
   void copy(std::byte* to, const std::byte* from, std::int64_t bytes) const override {
     cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda_stream()), "cudaMemcpy");
+    mark_work("copy");
   }
   void fill_zero(const Strip& to, std::int64_t row_bytes, std::int64_t rows) const override {
     cuda_check(cudaMemset2DAsync(to.begin, to.pitch, 0, row_bytes, rows, cuda_stream()),
                "cudaMemset2D");
+    mark_work("zeros");
   }
   void copy(const Strip& to, const Strip& from, std::int64_t row_bytes,
             std::int64_t rows) const override {
     cuda_check(cudaMemcpy2DAsync(to.begin, to.pitch, from.begin, from.pitch, row_bytes, rows,
                                  cudaMemcpyDefault, cuda_stream()),
                "cudaMemcpy2D");
+    mark_work("copy");
   }
   void synchronize() const override {
     cuda_check(cudaStreamSynchronize(cuda_stream()), "work on the GPU");

@@ -21,7 +21,7 @@ namespace infini {
 // What one rank saves. The buffers' memory is only read; it belongs to the caller or to `owners`.
 struct CheckpointContents {
   std::vector<NamedBuffer> buffers;
-  std::vector<Tensor> owners;
+  std::vector<Tensor> owners{};
   std::string position_json;  // where the run stands: step, sampler, seeds
   std::string config_yaml;    // the resolved configuration; rank 0's is kept
 };

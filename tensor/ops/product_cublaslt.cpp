@@ -204,6 +204,14 @@ class CudaProduct final : public ProductKernels {
       algorithm = at.plans.find(product.shape());
     }
     lt_check(product.run(at.handle, *algorithm, product.c(), at.workspace.raw()), "cublasLtMatmul");
+    if (is_profiling()) mark_work(profile_name(product.shape()));
+  }
+
+  // C [m, n] and the depth of the sum, in row-major order.
+  static std::string profile_name(const ProductShape& shape) {
+    return text("product ", shape.n, " x ", shape.m, " x ", shape.k,
+                shape.epilogue == CUBLASLT_EPILOGUE_DEFAULT ? "" : " with gelu",
+                shape.accumulate ? ", added" : "");
   }
 
   // Times every candidate on the operands at hand, into scratch of the result's size.
