@@ -26,7 +26,7 @@ struct Squares {
 template <int n, class T>
 __device__ __forceinline__ void add_squares(const T* from, T& sum) {
   T values[n];
-  load_pack(from, values);
+  stream_in(from, values);
 #pragma unroll
   for (int k = 0; k < n; ++k) sum += values[k] * values[k];
 }
@@ -42,7 +42,7 @@ __device__ __forceinline__ Squares<T> measure_tile(const Entry<T>& entry, T scal
     T row_sum = 0;
     visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
       T g[n];
-      load_pack(entry.gradient + i, g);
+      stream_in(entry.gradient + i, g);
 #pragma unroll
       for (int k = 0; k < n; ++k) {
         const T scaled = scale * g[k];
@@ -77,8 +77,8 @@ __device__ __forceinline__ Squares<T> measure_piece(const Entry<T>& entry, const
   Squares<T> squares;
   visit_piece<n>(entry, [&](std::int64_t i) {
     T g[n], square[n];
-    load_pack(entry.gradient + i, g);
-    load_pack(entry.square + i, square);
+    stream_in(entry.gradient + i, g);
+    stream_in(entry.square + i, square);
 #pragma unroll
     for (int k = 0; k < n; ++k) {
       const T scaled = scale * g[k];
@@ -86,7 +86,7 @@ __device__ __forceinline__ Squares<T> measure_piece(const Entry<T>& entry, const
       const T update = scaled / sqrt(square[k]);
       squares.update += update * update;
     }
-    store_pack(entry.square + i, square);
+    stream_out(entry.square + i, square);
     if (entry.relative) add_squares<n>(entry.x + i, squares.x);
   });
   return squares;
@@ -235,8 +235,8 @@ __device__ __forceinline__ void apply_piece(const Entry<T>& entry, const Motion<
                                             T scale) {
   visit_piece<n>(entry, [&](std::int64_t i) {
     T u[n], square[n];
-    load_pack(entry.gradient + i, u);
-    load_pack(entry.square + i, square);
+    stream_in(entry.gradient + i, u);
+    stream_in(entry.square + i, square);
 #pragma unroll
     for (int k = 0; k < n; ++k) u[k] = scale * u[k] / sqrt(square[k]);
     move(entry, motion, i, u);
@@ -336,14 +336,19 @@ void launch(const AdafactorKernels::Step& step, std::span<const AdafactorKernels
   const cudaStream_t stream = cuda_stream();
   const auto tile_blocks = static_cast<unsigned>(tiles);
   measure<<<tile_blocks, kThreads, 0, stream>>>(work);
+  check_launch("adafactor measure");
   if (folds > 0) {
     fold<<<static_cast<unsigned>(folds), kThreads, 0, stream>>>(work);
+    check_launch("adafactor fold");
     average<<<table.count, kWideThreads, 0, stream>>>(work);
+    check_launch("adafactor average");
     square<<<tile_blocks, kThreads, 0, stream>>>(work);
+    check_launch("adafactor square");
   }
   pace<<<table.count, kWideThreads, 0, stream>>>(work);
+  check_launch("adafactor pace");
   apply<<<tile_blocks, kThreads, 0, stream>>>(work);
-  check_launch("adafactor");
+  check_launch("adafactor apply");
 }
 
 class CudaAdafactor final : public AdafactorKernels {

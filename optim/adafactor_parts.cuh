@@ -119,7 +119,7 @@ struct Factors {
   }
   // The updates of the p-th pack, gradients from `gradient` on.
   __device__ __forceinline__ void update(const T* gradient, T row_factor, int p, T (&u)[n]) const {
-    load_pack(gradient, u);
+    stream_in(gradient, u);
 #pragma unroll
     for (int k = 0; k < n; ++k) u[k] = u[k] * row_factor * column[p][k];
   }
@@ -135,21 +135,21 @@ template <int n, class T>
 __device__ __forceinline__ void move(const Entry<T>& entry, const Motion<T>& motion, std::int64_t i,
                                      const T (&u)[n]) {
   T x[n];
-  load_pack(entry.x + i, x);
+  stream_in(entry.x + i, x);
   if (entry.momentum) {
     T momentum[n];
-    load_pack(entry.momentum + i, momentum);
+    stream_in(entry.momentum + i, momentum);
 #pragma unroll
     for (int k = 0; k < n; ++k) {
       momentum[k] = motion.keep * momentum[k] + motion.fresh * u[k];
       x[k] -= momentum[k] + motion.decay * x[k];
     }
-    store_pack(entry.momentum + i, momentum);
+    stream_out(entry.momentum + i, momentum);
   } else {
 #pragma unroll
     for (int k = 0; k < n; ++k) x[k] -= motion.pace * u[k] + motion.decay * x[k];
   }
-  store_pack(entry.x + i, x);
+  stream_out(entry.x + i, x);
   if (entry.value) store_value(entry.value + i, x);
 }
 

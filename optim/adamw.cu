@@ -33,10 +33,10 @@ template <int n, class T>
 __device__ __forceinline__ void update_pack(const Entry<T>& entry, const Rule<T>& rule, T scale,
                                             std::int64_t i) {
   T gradient[n], x[n], mean[n], square[n];
-  load_pack(entry.gradient + i, gradient);
-  load_pack(entry.x + i, x);
-  load_pack(entry.mean + i, mean);
-  load_pack(entry.square + i, square);
+  stream_in(entry.gradient + i, gradient);
+  stream_in(entry.x + i, x);
+  stream_in(entry.mean + i, mean);
+  stream_in(entry.square + i, square);
 #pragma unroll
   for (int k = 0; k < n; ++k) {
     const T g = scale * gradient[k];
@@ -46,9 +46,9 @@ __device__ __forceinline__ void update_pack(const Entry<T>& entry, const Rule<T>
         entry.rate * (rule.correction1 * m) / (sqrt(rule.correction2 * v) + rule.epsilon);
     x[k] -= step + entry.decay * x[k];
   }
-  store_pack(entry.x + i, x);
-  store_pack(entry.mean + i, mean);
-  store_pack(entry.square + i, square);
+  stream_out(entry.x + i, x);
+  stream_out(entry.mean + i, mean);
+  stream_out(entry.square + i, square);
   if (entry.value) store_value(entry.value + i, x);
 }
 

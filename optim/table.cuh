@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "tensor/ops/cuda_math.cuh"
@@ -48,7 +49,31 @@ bool holds_packs(const N* data) {
   return reinterpret_cast<std::uintptr_t>(data) % alignof(Pack<N, n>) == 0;
 }
 
-// Writes n masters as bf16. As one word: stores of single elements are not always joined.
+// A pack of elements that no other thread reads and that are not read again soon. One access for
+// certain: the compiler does not always join the stores of store_pack.
+template <int n, class T>
+__device__ __forceinline__ void stream_in(const T* from, T (&values)[n]) {
+  if constexpr (n == 1) {
+    values[0] = __ldcs(from);
+  } else {
+    static_assert(n == kPackSize<T>);
+    const uint4 word = __ldcs(reinterpret_cast<const uint4*>(from));
+    memcpy(values, &word, sizeof(word));
+  }
+}
+template <int n, class T>
+__device__ __forceinline__ void stream_out(T* to, const T (&values)[n]) {
+  if constexpr (n == 1) {
+    __stcs(to, values[0]);
+  } else {
+    static_assert(n == kPackSize<T>);
+    uint4 word;
+    memcpy(&word, values, sizeof(word));
+    __stcs(reinterpret_cast<uint4*>(to), word);
+  }
+}
+
+// Writes n masters as bf16, by one access.
 template <int n, class T>
 __device__ __forceinline__ void store_value(__nv_bfloat16* to, const T (&x)[n]) {
   static_assert(n == 1 || n == 2 || n == 4);
