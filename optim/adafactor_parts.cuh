@@ -106,8 +106,9 @@ struct Factors {
   T column[kTileColumns / (32 * n)][n];
   T scale, mean;
 
-  __device__ __forceinline__ Factors(const Entry<T>& entry, const Tile& tile, T scale, T mean)
-      : scale(scale), mean(mean) {
+  __device__ __forceinline__ Factors(const Entry<T>& entry, const Tile& tile, T gradient_scale,
+                                     T row_mean_mean)
+      : scale(gradient_scale), mean(row_mean_mean) {
     visit_row<n>(entry, tile, 0, [&](std::int64_t c, int p) {
       load_pack(entry.column_mean + c, column[p]);
 #pragma unroll
