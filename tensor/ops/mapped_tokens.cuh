@@ -45,8 +45,12 @@ struct MappedHeads {
   Heads<N> heads;
   const std::uint8_t* keep;  // or null
 
+  // The marks of a head's tokens, or null.
+  __device__ __forceinline__ const std::uint8_t* keep_of(int head) const {
+    return keep ? keep + std::int64_t{head / heads.count} * heads.tokens : nullptr;
+  }
   __device__ __forceinline__ Compute<N> at(int head, int token, int c) const {
-    if (keep && !keep[std::int64_t{head / heads.count} * heads.tokens + token]) return 0;
+    if (keep && !keep_of(head)[token]) return 0;
     return sigma(Compute<N>(heads.row(head, token)[c]));
   }
 };

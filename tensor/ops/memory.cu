@@ -1,10 +1,10 @@
-#include "tensor/ops/mapped_tokens.cuh"
 #include "tensor/ops/memory.h"
+#include "tensor/ops/memory_fast.cuh"
 
 namespace infini {
 namespace {
 
-// The kernels for any type and width; head widths of 64 and 128 in bf16 have memory_fast.cuh.
+// The kernels for any type and width. memory_fast.cuh has those for bf16 and the usual widths.
 
 // U | u = sigma(K)^T [V | 1].
 template <class T>
@@ -133,6 +133,9 @@ struct NormalizerGradProduct {
 class CudaMemory final : public MemoryKernels {
  public:
   void sums(const Sums& args) const override {
+    if (has_fast_kernels(args.qkv, args.layout))
+      return args.layout.head_width == 64 ? FastMemory<64>::sums(args)
+                                          : FastMemory<128>::sums(args);
     dispatch_float(args.qkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
       const Sizes n(args.layout);
@@ -145,6 +148,9 @@ class CudaMemory final : public MemoryKernels {
   }
 
   void sums_grad(const SumsGrad& args) const override {
+    if (has_fast_kernels(args.qkv, args.layout))
+      return args.layout.head_width == 64 ? FastMemory<64>::sums_grad(args)
+                                          : FastMemory<128>::sums_grad(args);
     if (!args.dqkv) return;
     dispatch_float(args.qkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
@@ -165,6 +171,9 @@ class CudaMemory final : public MemoryKernels {
   }
 
   void overlap(const Overlap& args) const override {
+    if (has_fast_kernels(args.qkv, args.layout))
+      return args.layout.head_width == 64 ? FastMemory<64>::overlap(args)
+                                          : FastMemory<128>::overlap(args);
     dispatch_float(args.qkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
       const Sizes n(args.layout);
@@ -179,6 +188,9 @@ class CudaMemory final : public MemoryKernels {
   // With w_t = k_t / den_t:  dk = (k (dA + dA^T)) / den + e z, where e = -(dw . w) / den is half of
   // what token_grad finds, because both factors k are in that product.
   void overlap_grad(const OverlapGrad& args) const override {
+    if (has_fast_kernels(args.qkv, args.layout))
+      return args.layout.head_width == 64 ? FastMemory<64>::overlap_grad(args)
+                                          : FastMemory<128>::overlap_grad(args);
     dispatch_float(args.qkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
       const Sizes n(args.layout);

@@ -1,10 +1,10 @@
-#include "tensor/ops/mapped_tokens.cuh"
 #include "tensor/ops/recall.h"
+#include "tensor/ops/recall_fast.cuh"
 
 namespace infini {
 namespace {
 
-// The kernels for any type and width; head widths of 64 and 128 in bf16 have recall_fast.cuh.
+// The kernels for any type and width. recall_fast.cuh has those for bf16 and the usual widths.
 
 // What every kernel of this family knows. Query heads are numbered through all segments, and
 // `group` neighbours share a state.
@@ -143,6 +143,9 @@ __global__ void __launch_bounds__(256)
 class CudaRecall final : public RecallKernels {
  public:
   void recall(const Recall& args) const override {
+    if (has_fast_kernels(args.qkv, args.layout))
+      return args.layout.head_width == 64 ? FastRecall<64>::recall(args)
+                                          : FastRecall<128>::recall(args);
     dispatch_float(args.qkv.dtype(), [&]<class T>() {
       const Scratch<T> from(args);
       const int tokens = static_cast<int>(args.layout.tokens), width = args.layout.head_width;
@@ -156,6 +159,10 @@ class CudaRecall final : public RecallKernels {
   // With q = sigma(Q), n = g dy / den, W = n M^T:  e = -(q . W) / den,  dq = W + e z,  dM = q^T n,
   // dz = q^T e. The recalled values themselves are not needed: dy . A_mem = (q . W) / g.
   void recall_grad(const RecallGrad& args) const override {
+    if (has_fast_kernels(args.qkv, args.layout))
+      return add_gates<float>(args.layout.head_width == 64 ? FastRecall<64>::recall_grad(args)
+                                                           : FastRecall<128>::recall_grad(args),
+                              args.dgate);
     dispatch_float(args.qkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
       const Scratch<T> from(args);
@@ -189,18 +196,25 @@ class CudaRecall final : public RecallKernels {
             StateGradProduct<T>{width, width + 1, layout.group() * tokens, from.reading, dy,
                                 e.data<A>(), data<A>(args.dmatrix), data<A>(args.dnormalizer),
                                 args.dmatrix.accumulate, args.dnormalizer.accumulate});
-      const Tensor partial = scratch(Shape{from.heads});
+      const Tensor partial = scratch(Shape{layout.batch * layout.segments, layout.heads});
       launch("memory_recall_grad", local_grad_kernel<T>, static_cast<unsigned>(from.heads), 256, 0,
              from.reading.gates, d.data<A>(), rows_of<T>(args.local, layout), dy,
              rows_of<T>(args.dlocal.tensor, layout), args.dlocal.accumulate, partial.data<A>());
-      if (args.dgate)
-        launch("memory_recall_grad", gate_grad_kernel<A>, static_cast<unsigned>(layout.heads), 256,
-               0, partial.data<A>(), static_cast<int>(layout.batch * layout.segments), layout.heads,
-               args.dgate.tensor.data<A>(), args.dgate.accumulate);
+      add_gates<A>(partial, args.dgate);
     });
   }
 
  private:
+  // dgate (+)= the sum over partial [parts, H].
+  template <class A>
+  static void add_gates(const Tensor& partial, const GradTarget& dgate) {
+    const auto [parts, heads] = partial.dims<2>();
+    if (dgate)
+      launch("memory_recall_grad", gate_grad_kernel<A>, static_cast<unsigned>(heads), 256, 0,
+             partial.data<A>(), static_cast<int>(parts), static_cast<int>(heads),
+             dgate.tensor.data<A>(), dgate.accumulate);
+  }
+
   // A Reading, and the tensors that it points to.
   template <class T>
   struct Scratch {

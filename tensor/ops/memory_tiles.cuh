@@ -1,0 +1,392 @@
+// What the fast kernels of the memory share: tiles of 64 tokens and of whole matrices in shared
+// memory, and the two products of them that tensor cores do. Operands are bf16, sums fp32; a block
+// has 256 threads; heads are K = 64 or 128 wide.
+#pragma once
+
+#include <algorithm>
+
+#include "tensor/ops/instructions.cuh"
+#include "tensor/ops/mapped_tokens.cuh"
+
+namespace infini {
+
+using Bf16 = __nv_bfloat16;
+constexpr int kTileTokens = 64, kTileThreads = 256;
+
+inline bool has_fast_kernels(const Tensor& qkv, const HeadLayout& layout) {
+  return qkv.dtype() == DType::kBFloat16 && (layout.head_width == 64 || layout.head_width == 128);
+}
+
+// Tokens of a head are cut into `count` runs of `each` tiles when there are too few heads to fill a
+// device. A function of the shape alone, so that sums over runs are the same on every device.
+struct Runs {
+  int tiles, each = 1, count;
+
+  Runs(std::int64_t heads, std::int64_t tokens) {
+    constexpr std::int64_t kPlaces = 264, kStart = 2;  // blocks at a time; tiles a start is worth
+    tiles = static_cast<int>((tokens + kTileTokens - 1) / kTileTokens);
+    std::int64_t best = 0;
+    for (int n = 1; n <= std::min(tiles, 32); ++n) {
+      const int length = (tiles + n - 1) / n;
+      const std::int64_t waves = (heads * n + kPlaces - 1) / kPlaces,
+                         time = waves * (length + kStart);
+      if (n > 1 && time >= best) continue;
+      best = time;
+      each = length;
+    }
+    count = (tiles + each - 1) / each;
+  }
+};
+
+// Eight neighbouring bf16 of a row, as one access moves them.
+__device__ __forceinline__ void unpack(const uint4& chunk, float (&values)[8]) {
+  const std::uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    values[2 * i] = __uint_as_float(words[i] << 16);
+    values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000);
+  }
+}
+__device__ __forceinline__ uint4 pack(const float (&values)[8]) {
+  Pack<__nv_bfloat162, 4> pairs;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    pairs.elements[i] = __floats2bfloat162_rn(values[2 * i], values[2 * i + 1]);
+  return *reinterpret_cast<const uint4*>(&pairs);
+}
+__device__ __forceinline__ void put_chunk(Bf16* to, float (&values)[8], bool accumulate) {
+  if (accumulate) {
+    float stood[8];
+    unpack(*reinterpret_cast<const uint4*>(to), stood);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] += stood[i];
+  }
+  *reinterpret_cast<uint4*>(to) = pack(values);
+}
+
+__device__ __forceinline__ void map(const uint4& raw, bool valid, float (&mapped)[8]) {
+  unpack(raw, mapped);
+#pragma unroll
+  for (float& value : mapped) value = valid ? (value > 0 ? value + 1.0f : exp_approx(value)) : 0.0f;
+}
+__device__ __forceinline__ float dot(const float (&a)[8], const float (&b)[8]) {
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// Rows of K bf16 in shared memory. The chunks of a row are permuted so that 8 lanes meet 8 banks
+// groups in every way the kernels read: 8 rows in a row, and the rows of matrix_row().
+template <int rows, int K>
+struct Tile {
+  uint4 chunks[rows][K / 8];
+
+  __device__ __forceinline__ uint4& at(int row, int chunk) {
+    return chunks[row][chunk ^ ((row & 1) | (((row >> 1) ^ (row >> 3)) & 3) << 1)];
+  }
+  __device__ __forceinline__ const uint4& at(int row, int chunk) const {
+    return const_cast<Tile*>(this)->at(row, chunk);
+  }
+};
+
+// How the threads of a block share a tile of tokens when it is loaded: each takes one chunk of
+// every kRows-th row; the kLanes threads of a row are neighbours in a warp.
+template <int K>
+struct Loading {
+  static constexpr int kLanes = K / 8, kRows = kTileThreads / kLanes, kChunks = kTileTokens / kRows;
+
+  static __device__ __forceinline__ int chunk() { return threadIdx.x % kLanes; }
+  static __device__ __forceinline__ int row(int i) { return threadIdx.x / kLanes + i * kRows; }
+  static __device__ __forceinline__ float row_sum(float value) {
+#pragma unroll
+    for (int distance = kLanes / 2; distance > 0; distance /= 2)
+      value += __shfl_xor_sync(0xffffffff, value, distance);
+    return value;
+  }
+};
+
+// One head of one segment.
+template <class N>
+struct TokenRows {
+  N* first;
+  std::int64_t leading;
+
+  __device__ __forceinline__ TokenRows(const Heads<N>& heads, int head)
+      : first(heads.first ? heads.row(head, 0) : nullptr), leading(heads.leading) {}
+  __device__ __forceinline__ N* at(int token, int column) const {
+    return first + token * leading + column;
+  }
+  __device__ __forceinline__ uint4 chunk(int token, int column) const {
+    return *reinterpret_cast<const uint4*>(at(token, column));
+  }
+};
+
+// The chunks of one thread of a tile of tokens, held in registers while they are under way. Tokens
+// past the end, and padding, are not valid.
+template <int K>
+struct HeldTile {
+  uint4 raw[Loading<K>::kChunks];
+  std::uint32_t valid;
+
+  template <class N>
+  __device__ __forceinline__ void load(const TokenRows<N>& rows, int first_token, int tokens,
+                                       const std::uint8_t* keep) {
+    valid = 0;
+#pragma unroll
+    for (int i = 0; i < Loading<K>::kChunks; ++i) {
+      const int token = first_token + Loading<K>::row(i);
+      raw[i] = uint4{0, 0, 0, 0};
+      if (token >= tokens) continue;
+      raw[i] = rows.chunk(token, Loading<K>::chunk() * 8);
+      if (!keep || keep[token]) valid |= 1u << i;
+    }
+  }
+  __device__ __forceinline__ void map_chunk(int i, float (&mapped)[8]) const {
+    map(raw[i], valid >> i & 1, mapped);
+  }
+};
+
+// How a block shares the product of a tile of tokens with a matrix: warps of kRowTiles x 16 rows
+// and 32 columns. A lane has rows row(m, half), and of each the 8 neighbouring columns from
+// column() on.
+template <int K>
+struct Working {
+  static constexpr int kAcross = K / 32, kRowTiles = kTileTokens * kAcross / 8 / 16;
+
+  static __device__ __forceinline__ int across() { return threadIdx.x / 32 % kAcross; }
+  static __device__ __forceinline__ int first_row() {
+    return threadIdx.x / 32 / kAcross * 16 * kRowTiles;
+  }
+  static __device__ __forceinline__ int row(int m, int half) {
+    return first_row() + m * 16 + half * 8 + threadIdx.x % 32 / 4;
+  }
+  static __device__ __forceinline__ int column() { return across() * 32 + threadIdx.x % 4 * 8; }
+};
+
+// sums = x matrix^T: sums[m][half] are the 8 numbers of a lane in row(m, half). The columns that an
+// instruction numbers 8 n + j are taken from 8 (j / 2) + 2 n + j % 2 of the 32 of a warp, by which
+// the two columns that a lane has of each n are neighbours of those of the next.
+template <int K>
+__device__ __forceinline__ void multiply_rows(const Tile<kTileTokens, K>& x,
+                                              const Tile<K, K>& matrix,
+                                              float (&sums)[Working<K>::kRowTiles][2][8]) {
+  using W = Working<K>;
+  const int lane = threadIdx.x % 32, j = lane % 8;
+  const int matrix_row = W::across() * 32 + j / 2 * 8 + lane / 16 * 2 + j % 2;
+  float products[W::kRowTiles][4][4] = {};
+#pragma unroll
+  for (int k = 0; k < K / 16; ++k) {
+    std::uint32_t b[2][4];
+#pragma unroll
+    for (int pair = 0; pair < 2; ++pair)
+      load_matrices<false>(&matrix.at(matrix_row + pair * 4, 2 * k + lane / 8 % 2), b[pair]);
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m) {
+      std::uint32_t a[4];
+      load_matrices<false>(&x.at(W::first_row() + m * 16 + lane % 16, 2 * k + lane / 16), a);
+#pragma unroll
+      for (int n = 0; n < 4; ++n)
+        multiply_add(products[m][n], a, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < W::kRowTiles; ++m)
+#pragma unroll
+    for (int i = 0; i < 16; ++i) sums[m][i / 2 % 2][i / 4 * 2 + i % 2] = products[m][i / 4][i % 4];
+}
+
+// How a block shares a sum over tokens [K, K]: warps of K / 2 rows and K / 4 columns, where a lane
+// has the numbers of `multiply_add`.
+template <int K>
+struct Summing {
+  static constexpr int kTiles = K / 32;
+  float sums[kTiles][kTiles][4] = {};
+
+  static __device__ __forceinline__ int first_row() { return threadIdx.x / 128 * (K / 2); }
+  static __device__ __forceinline__ int first_column() { return threadIdx.x / 32 % 4 * (K / 4); }
+
+  // sums += x^T y.
+  __device__ __forceinline__ void add(const Tile<kTileTokens, K>& x,
+                                      const Tile<kTileTokens, K>& y) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < kTileTokens / 16; ++k) {
+      std::uint32_t b[kTiles / 2][4];
+#pragma unroll
+      for (int pair = 0; pair < kTiles / 2; ++pair)
+        load_matrices<true>(
+            &y.at(k * 16 + lane / 8 % 2 * 8 + lane % 8, first_column() / 8 + pair * 2 + lane / 16),
+            b[pair]);
+#pragma unroll
+      for (int m = 0; m < kTiles; ++m) {
+        std::uint32_t a[4];
+        load_matrices<true>(
+            &x.at(k * 16 + lane / 16 * 8 + lane % 8, first_row() / 8 + m * 2 + lane / 8 % 2), a);
+#pragma unroll
+        for (int n = 0; n < kTiles; ++n)
+          multiply_add(sums[m][n], a, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void store(float* matrix, bool accumulate) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m)
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = first_row() + m * 16 + half * 8 + lane / 4;
+          const int column = first_column() + n * 8 + lane % 4 * 2;
+          auto* to = reinterpret_cast<float2*>(matrix + row * K + column);
+          const float2 stood = accumulate ? *to : float2{0, 0};
+          *to = {stood.x + sums[m][n][2 * half], stood.y + sums[m][n][2 * half + 1]};
+        }
+  }
+};
+
+// A state in fp32, or zeros for null, rounded to a tile.
+template <int K>
+__device__ __forceinline__ void load_state(const float* state, Tile<K, K>& to) {
+  for (int i = threadIdx.x; i < K * K / 8; i += kTileThreads) {
+    float values[8] = {};
+    if (state) load_pack<8>(state + i * 8, values);
+    to.at(i / (K / 8), i % (K / 8)) = pack(values);
+  }
+}
+// The transpose, plus the state itself when kSymmetric.
+template <int K, bool kSymmetric>
+__device__ __forceinline__ void load_transposed_state(const float* state, Tile<K, K>& to) {
+  for (int i = threadIdx.x; i < K * K / 8; i += kTileThreads) {
+    const int row = i % K, chunk = i / K;
+    float values[8] = {};
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      if (state) values[j] = state[(chunk * 8 + j) * K + row];
+      if (state && kSymmetric) values[j] += state[row * K + chunk * 8 + j];
+    }
+    to.at(row, chunk) = pack(values);
+  }
+}
+
+// The part of the gradients of recall and overlap that goes token by token; mapped_tokens.cuh has
+// the formulas. W lies as multiply_rows leaves it.
+template <int K>
+struct TokenGradTile {
+  using W = Working<K>;
+  float w[W::kRowTiles][2][8];
+
+  // partial[across][row] = the share of a warp in d = sigma(x) . W; returns this thread's.
+  __device__ __forceinline__ float dots(const Tile<kTileTokens, K>& mapped,
+                                        float (&partial)[W::kAcross][kTileTokens]) const {
+    float total = 0;
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float x[8];
+        unpack(mapped.at(W::row(m, half), W::column() / 8), x);
+        float d = dot(x, w[m][half]);
+        total += d;
+        d += __shfl_xor_sync(0xffffffff, d, 1);
+        d += __shfl_xor_sync(0xffffffff, d, 2);
+        if (threadIdx.x % 4 == 0) partial[W::across()][W::row(m, half)] = d;
+      }
+    return total;
+  }
+
+  // With e = -share d factor, where factor is 1 / denominator or 0 where that was clamped:
+  //   dx (+)= (W + e z) sigma'(x),   dz += e sigma(x).
+  __device__ __forceinline__ void finish(const Tile<kTileTokens, K>& mapped,
+                                         const float (&partial)[W::kAcross][kTileTokens],
+                                         const float* factor, float share, const float* z,
+                                         const TokenRows<Bf16>& dx, int first_token, int tokens,
+                                         bool accumulate, float (&dz)[8]) {
+    float z_chunk[8];
+    load_pack<8>(z + W::column(), z_chunk);
+#pragma unroll
+    for (int m = 0; m < W::kRowTiles; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = W::row(m, half);
+        float x[8], e = 0;
+        unpack(mapped.at(row, W::column() / 8), x);
+#pragma unroll
+        for (int warp = 0; warp < W::kAcross; ++warp) e += partial[warp][row];
+        e *= -share * factor[row];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          dz[i] += e * x[i];
+          x[i] = (w[m][half][i] + e * z_chunk[i]) * sigma_slope(x[i]);
+        }
+        if (dx.first && first_token + row < tokens)
+          put_chunk(dx.at(first_token + row, W::column()), x, accumulate);
+      }
+  }
+};
+
+// to[column ..] (+)= the sum over rows of values, where each thread has 8 columns of one of `rows`
+// rows. Every thread must call it; `scratch` holds [rows, K].
+template <int K, int rows>
+__device__ __forceinline__ void sum_columns(const float (&values)[8], int row, int column,
+                                            float* scratch, float* to, bool accumulate) {
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 8; ++i) scratch[row * K + column + i] = values[i];
+  __syncthreads();
+  if (threadIdx.x >= K) return;
+  float sum = 0;
+#pragma unroll
+  for (int r = 0; r < rows; ++r) sum += scratch[r * K + threadIdx.x];
+  put(to + threadIdx.x, sum, accumulate);
+}
+
+// to (+)= sum over parts [parts, size], four numbers a thread.
+static __global__ void sum_parts_kernel(const float* from, int parts, std::int64_t size, float* to,
+                                        bool accumulate) {
+  const std::int64_t i = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4;
+  if (i >= size) return;
+  float sum[4] = {};
+  if (accumulate) load_pack<4>(to + i, sum);
+  for (int part = 0; part < parts; ++part) {
+    float values[4];
+    load_pack<4>(from + part * size + i, values);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum[k] += values[k];
+  }
+  store_pack<4>(to + i, sum);
+}
+
+// Where the runs of a head put what is summed over tokens: into the target when there is one run,
+// else side by side, to be added in order.
+class RunSums {
+ public:
+  RunSums(const GradTarget& target, int runs) : target_(target), runs_(runs) {
+    if (!target) return;
+    size_ = target.tensor.size();
+    if (runs > 1) parts_ = Tensor::empty(Shape{runs, size_}, DType::kFloat32, Device::kCuda);
+  }
+  // The first run's place, others `size()` further each; null when nobody asked.
+  float* data() const {
+    if (!target_) return nullptr;
+    return (parts_ ? parts_ : target_.tensor).data<float>();
+  }
+  std::int64_t size() const { return size_; }
+  bool accumulate() const { return runs_ == 1 && target_.accumulate; }
+
+  void add_up(const char* who) const {
+    if (parts_)
+      launch(who, sum_parts_kernel, blocks_for(size_, 1024), 256, 0, parts_.data<float>(), runs_,
+             size_, target_.tensor.data<float>(), target_.accumulate);
+  }
+
+ private:
+  GradTarget target_;
+  int runs_;
+  std::int64_t size_ = 0;
+  Tensor parts_;
+};
+
+}  // namespace infini
