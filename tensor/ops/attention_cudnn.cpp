@@ -223,6 +223,7 @@ class Library {
     const Tensor workspace = Tensor::empty({plan.workspace_bytes()}, DType::kUInt8, Device::kCuda);
     try {
       plan.run(handle_, bindings, workspace.raw());
+      mark_work(key.backward ? "local_attention_grad" : "local_attention");
     } catch (const CudnnError& error) {
       throw DeviceError(text(key, error.what()));
     }

@@ -11,9 +11,16 @@
 namespace infini {
 namespace {
 
-// Numbers alive at a time: on the CPU what its caches hold, on a GPU what keeps products large.
-std::int64_t chunk_logits(Device device) {
-  return device == Device::kCpu ? std::int64_t{2} << 20 : std::int64_t{256} << 20;
+// Rows whose logits are alive at a time: on the CPU what its caches hold; on a GPU as many as keep
+// the products large, cut evenly into tiles' multiples.
+std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocabulary, Device device) {
+  constexpr std::int64_t kCpuLogits = 2 << 20, kGpuLogits = 512 << 20, kTile = 256;
+  if (device == Device::kCpu)
+    return std::clamp(kCpuLogits / vocabulary, std::int64_t{16}, std::max(rows, std::int64_t{16}));
+  const std::int64_t chunks = (rows * vocabulary + kGpuLogits - 1) / kGpuLogits;
+  const std::int64_t even =
+      (rows + std::max<std::int64_t>(chunks, 1) - 1) / std::max<std::int64_t>(chunks, 1);
+  return std::max((even + kTile - 1) / kTile * kTile, kTile);
 }
 
 // One row: logits [N] -> its negative log-likelihood; where wanted, dlogits = factor (softmax - one
@@ -112,8 +119,7 @@ CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& 
   const DType type = wanted && x.device() == Device::kCuda ? x.dtype() : full;
 
   const Tensor plain_x = x.unwatched(), plain_weight = weight.unwatched();
-  const std::int64_t chunk = std::clamp(chunk_logits(x.device()) / vocabulary, std::int64_t{16},
-                                        std::max(rows, std::int64_t{16}));
+  const std::int64_t chunk = chunk_rows(rows, vocabulary, x.device());
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t count = std::min(chunk, rows - begin);
     const Tensor part = plain_x.slice(begin, count);

@@ -16,7 +16,7 @@ namespace infini {
 namespace {
 
 constexpr std::int64_t kWorkspaceBytes = 64 << 20;
-constexpr int kCandidates = 12;
+constexpr int kCandidates = 24;
 constexpr int kTimedRuns = 5;
 
 void lt_check(cublasStatus_t status, const char* who) {

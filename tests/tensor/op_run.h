@@ -89,22 +89,24 @@ inline double largest(const Array& values) {
   return result;
 }
 
-// The largest difference, in units of the largest number expected. NaN is infinitely far.
-inline double distance(const Array& got, const Array& expected) {
+// The largest difference, in units of the largest number expected, or of `least` where that is
+// larger. NaN is infinitely far.
+inline double distance(const Array& got, const Array& expected, double least = 1e-30) {
   EXPECT_EQ(got.size(), expected.size());
   double result = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const double difference = std::fabs(got[i] - expected[i]);
     result = std::isnan(difference) ? INFINITY : std::max(result, difference);
   }
-  return result / std::max(largest(expected), 1e-30);
+  return result / std::max(largest(expected), least);
 }
 
 inline void expect_near(const std::vector<Tensor>& got, const Arrays& expected, double tolerance,
-                        const char* what) {
+                        const char* what, double least = 1e-30) {
   ASSERT_EQ(got.size(), expected.size());
   for (std::size_t i = 0; i < got.size(); ++i)
-    EXPECT_LE(distance(got[i].to_vector<double>(), expected[i]), tolerance) << what << " " << i;
+    EXPECT_LE(distance(got[i].to_vector<double>(), expected[i], least), tolerance)
+        << what << " " << i;
 }
 
 inline void expect_same_bytes(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
