@@ -9,7 +9,7 @@ namespace infini {
 
 struct FastSums {
   MappedHeads<Bf16> keys;
-  Heads<const Bf16> values;
+  Heads<Bf16> values;
   const float* normalizer;  // of the overlap
   float eps;
   Runs runs;
@@ -27,8 +27,9 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_kernel(FastSums arg
   using L = Loading<K>;
   const int head = blockIdx.x, run = blockIdx.y, tokens = args.keys.heads.tokens;
   const int first = run * args.runs.each, last = min(first + args.runs.each, args.runs.tiles);
-  const TokenRows<Bf16> keys(args.keys.heads, head);
-  const TokenRows<const Bf16> values(args.values, head);
+  const int segment = head / args.keys.heads.count, in_segment = head % args.keys.heads.count;
+  const TokenRows keys(args.keys.heads, segment, in_segment, L::chunk() * 8);
+  const TokenRows values(args.values, segment, in_segment, L::chunk() * 8);
   const std::uint8_t* keep = args.keys.keep_of(head);
 
   float column[8] = {};  // u of this thread's tokens; for the overlap, z
@@ -39,10 +40,8 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_kernel(FastSums arg
     if constexpr (!kOverlap) {
 #pragma unroll
       for (int i = 0; i < L::kChunks; ++i) {
-        const int token = tile * kTileTokens + L::row(i);
-        const bool valid = token < tokens;
-        copy_async<16>(&y[tile % 2].at(L::row(i), L::chunk()),
-                       values.at(valid ? token : 0, L::chunk() * 8), valid);
+        const int token = min(tile * kTileTokens + L::row(i), tokens - 1);
+        copy_async<16>(&y[tile % 2].at(L::row(i), L::chunk()), values.at(token), true);
       }
       copy_async_group();
     }
@@ -53,7 +52,8 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_kernel(FastSums arg
       float mapped[8];
       held.map_chunk(i, mapped);
       x[tile % 2].at(L::row(i), L::chunk()) = pack(mapped);
-      const float inverse = kOverlap ? 1.0f / fmaxf(L::row_sum(dot(mapped, column)), args.eps) : 0;
+      const float inverse =
+          kOverlap ? reciprocal_approx(fmaxf(L::row_sum(dot(mapped, column)), args.eps)) : 0;
 #pragma unroll
       for (int c = 0; c < 8; ++c) kOverlap ? mapped[c] *= inverse : column[c] += mapped[c];
       if (kOverlap) y[tile % 2].at(L::row(i), L::chunk()) = pack(mapped);
@@ -100,13 +100,16 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_grad_kernel(FastSum
   const int head = blockIdx.x, tokens = args.keys.heads.tokens;
   const int first = blockIdx.y * args.runs.each,
             last = min(first + args.runs.each, args.runs.tiles);
-  const TokenRows<Bf16> keys(args.keys.heads, head), values(args.values, head);
-  const TokenRows<Bf16> dkeys(args.dkeys, head), dvalues(args.dvalues, head);
+  const int segment = head / args.keys.heads.count, in_segment = head % args.keys.heads.count;
+  const TokenRows keys(args.keys.heads, segment, in_segment, L::chunk() * 8);
+  const TokenRows values(args.values, segment, in_segment, L::chunk() * 8);
+  const TokenRows dkeys(args.dkeys, segment, in_segment, W::column());
+  const TokenRows dvalues(args.dvalues, segment, in_segment, W::column());
   const std::uint8_t* keep = args.keys.keep_of(head);
 
   HeldTile<K> held_keys, held_values;
   held_keys.load(keys, first * kTileTokens, tokens, keep);
-  held_values.load(values, first * kTileTokens, tokens, nullptr);
+  held_values.load(values, first * kTileTokens, tokens);
   const float* state = args.dmatrix ? args.dmatrix + std::int64_t{head} * K * K : nullptr;
   load_state<K>(state, matrix);
   load_transposed_state<K, false>(state, transposed);
@@ -125,7 +128,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_grad_kernel(FastSum
     __syncthreads();
     if (tile + 1 < last) {
       held_keys.load(keys, (tile + 1) * kTileTokens, tokens, keep);
-      held_values.load(values, (tile + 1) * kTileTokens, tokens, nullptr);
+      held_values.load(values, (tile + 1) * kTileTokens, tokens);
     }
 #pragma unroll
     for (int pass = 0; pass < 2; ++pass) {
@@ -146,8 +149,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_grad_kernel(FastSum
             for (int c = 0; c < 8; ++c)
               sums[m][half][c] = (sums[m][half][c] + added[c]) * sigma_slope(mapped[c]);
           }
-          put_chunk((of_values ? dvalues : dkeys).at(token, W::column()), sums[m][half],
-                    args.accumulate);
+          put_chunk((of_values ? dvalues : dkeys).at(token), sums[m][half], args.accumulate);
         }
     }
   }
@@ -183,7 +185,9 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_overlap_grad_kernel(Fast
   using W = Working<K>;
   const int head = blockIdx.x, run = blockIdx.y, tokens = args.keys.heads.tokens;
   const int first = run * args.runs.each, last = min(first + args.runs.each, args.runs.tiles);
-  const TokenRows<Bf16> keys(args.keys.heads, head), dkeys(args.dkeys, head);
+  const int segment = head / args.keys.heads.count, in_segment = head % args.keys.heads.count;
+  const TokenRows keys(args.keys.heads, segment, in_segment, L::chunk() * 8);
+  const TokenRows dkeys(args.dkeys, segment, in_segment, W::column());
   const std::uint8_t* keep = args.keys.keep_of(head);
 
   float z[8], dz[8] = {};
@@ -201,7 +205,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_overlap_grad_kernel(Fast
       held.map_chunk(i, mapped);
       s.k[turn].at(L::row(i), L::chunk()) = pack(mapped);
       const float reading = L::row_sum(dot(mapped, z));
-      const float inverse = 1.0f / fmaxf(reading, args.eps);
+      const float inverse = reciprocal_approx(fmaxf(reading, args.eps));
       if (L::chunk() == 0) {
         s.inverse[turn][L::row(i)] = inverse;
         s.factor[turn][L::row(i)] = reading > args.eps ? inverse : 0;
@@ -282,11 +286,10 @@ class FastMemory {
     const HeadLayout& n = args.layout;
     const Runs runs(heads_of(n), n.tokens);
     const RunSums matrix(to_matrix, runs.count), vector(to_vector, runs.count);
-    const auto values = heads_in<BFloat16>(args.qkv, n, n.value_columns());
     launch(who, fast_sums_kernel<K, kOverlap>, blocks(n, runs), kTileThreads,
            4 * sizeof(Tile<kTileTokens, K>),
            FastSums{.keys = keys_of(args.qkv, n, args.keep),
-                    .values = {values.first, values.leading, values.count, values.tokens, K},
+                    .values = heads_in<BFloat16>(args.qkv, n, n.value_columns()),
                     .normalizer = normalizer ? normalizer.data<float>() : nullptr,
                     .eps = static_cast<float>(eps),
                     .runs = runs,

@@ -3,40 +3,18 @@
 // has 256 threads; heads are K = 64 or 128 wide.
 #pragma once
 
-#include <algorithm>
-
 #include "tensor/ops/instructions.cuh"
 #include "tensor/ops/mapped_tokens.cuh"
+#include "tensor/ops/memory_runs.cuh"
 
 namespace infini {
 
 using Bf16 = __nv_bfloat16;
-constexpr int kTileTokens = 64, kTileThreads = 256;
+constexpr int kTileThreads = 256;
 
 inline bool has_fast_kernels(const Tensor& qkv, const HeadLayout& layout) {
   return qkv.dtype() == DType::kBFloat16 && (layout.head_width == 64 || layout.head_width == 128);
 }
-
-// Tokens of a head are cut into `count` runs of `each` tiles when there are too few heads to fill a
-// device. A function of the shape alone, so that sums over runs are the same on every device.
-struct Runs {
-  int tiles, each = 1, count;
-
-  Runs(std::int64_t heads, std::int64_t tokens) {
-    constexpr std::int64_t kPlaces = 264, kStart = 2;  // blocks at a time; tiles a start is worth
-    tiles = static_cast<int>((tokens + kTileTokens - 1) / kTileTokens);
-    std::int64_t best = 0;
-    for (int n = 1; n <= std::min(tiles, 32); ++n) {
-      const int length = (tiles + n - 1) / n;
-      const std::int64_t waves = (heads * n + kPlaces - 1) / kPlaces,
-                         time = waves * (length + kStart);
-      if (n > 1 && time >= best) continue;
-      best = time;
-      each = length;
-    }
-    count = (tiles + each - 1) / each;
-  }
-};
 
 // Eight neighbouring bf16 of a row, as one access moves them.
 __device__ __forceinline__ void unpack(const uint4& chunk, float (&values)[8]) {
@@ -64,10 +42,17 @@ __device__ __forceinline__ void put_chunk(Bf16* to, float (&values)[8], bool acc
   *reinterpret_cast<uint4*>(to) = pack(values);
 }
 
-__device__ __forceinline__ void map(const uint4& raw, bool valid, float (&mapped)[8]) {
+// sigma of a chunk, zeros when it is not valid. Without a branch: -inf maps to 0.
+__device__ __forceinline__ void map(uint4 raw, bool valid, float (&mapped)[8]) {
+  constexpr std::uint32_t kNothing = 0xff80ff80;
+  raw = {valid ? raw.x : kNothing, valid ? raw.y : kNothing, valid ? raw.z : kNothing,
+         valid ? raw.w : kNothing};
   unpack(raw, mapped);
 #pragma unroll
-  for (float& value : mapped) value = valid ? (value > 0 ? value + 1.0f : exp_approx(value)) : 0.0f;
+  for (float& value : mapped) {
+    const float exponential = exp_approx(value);
+    value = value > 0 ? value + 1.0f : exponential;
+  }
 }
 __device__ __forceinline__ float dot(const float (&a)[8], const float (&b)[8]) {
   float sum = 0;
@@ -106,44 +91,52 @@ struct Loading {
   }
 };
 
-// One head of one segment.
-template <class N>
+// The tokens of one head of one segment, from a column on. The stride fits one multiplication.
 struct TokenRows {
-  N* first;
-  std::int64_t leading;
+  char* first;  // null where the tensor is
+  int stride_bytes;
 
-  __device__ __forceinline__ TokenRows(const Heads<N>& heads, int head)
-      : first(heads.first ? heads.row(head, 0) : nullptr), leading(heads.leading) {}
-  __device__ __forceinline__ N* at(int token, int column) const {
-    return first + token * leading + column;
+  __device__ __forceinline__ TokenRows(const Heads<Bf16>& heads, int segment, int head, int column)
+      : first(nullptr), stride_bytes(static_cast<int>(heads.leading * sizeof(Bf16))) {
+    if (heads.first)
+      first = reinterpret_cast<char*>(heads.first +
+                                      std::int64_t{segment} * heads.tokens * heads.leading +
+                                      head * heads.width + column);
   }
-  __device__ __forceinline__ uint4 chunk(int token, int column) const {
-    return *reinterpret_cast<const uint4*>(at(token, column));
+  __device__ __forceinline__ Bf16* at(int token) const {
+    return reinterpret_cast<Bf16*>(first + std::int64_t{token} * stride_bytes);
+  }
+  // Read so that it may move before stores: no kernel writes what it reads by chunks.
+  __device__ __forceinline__ uint4 chunk(int token) const {
+    return __ldg(reinterpret_cast<const uint4*>(at(token)));
   }
 };
 
-// The chunks of one thread of a tile of tokens, held in registers while they are under way. Tokens
-// past the end, and padding, are not valid.
+// The chunks of one thread of a tile of tokens, held in registers while they are under way. Past
+// the end of the tokens the last one is repeated: what is made of it is not valid.
 template <int K>
 struct HeldTile {
   uint4 raw[Loading<K>::kChunks];
-  std::uint32_t valid;
+  std::uint8_t marks[Loading<K>::kChunks];
+  int left;  // tokens from the first of this thread on
 
-  template <class N>
-  __device__ __forceinline__ void load(const TokenRows<N>& rows, int first_token, int tokens,
-                                       const std::uint8_t* keep) {
-    valid = 0;
+  // `rows` begin at the chunk of this thread.
+  __device__ __forceinline__ void load(const TokenRows& rows, int first_token, int tokens,
+                                       const std::uint8_t* keep = nullptr) {
+    using L = Loading<K>;
+    left = tokens - first_token - L::row(0);
 #pragma unroll
-    for (int i = 0; i < Loading<K>::kChunks; ++i) {
-      const int token = first_token + Loading<K>::row(i);
-      raw[i] = uint4{0, 0, 0, 0};
-      if (token >= tokens) continue;
-      raw[i] = rows.chunk(token, Loading<K>::chunk() * 8);
-      if (!keep || keep[token]) valid |= 1u << i;
+    for (int i = 0; i < L::kChunks; ++i) {
+      const int token = min(first_token + L::row(i), tokens - 1);
+      raw[i] = rows.chunk(token);
+      marks[i] = keep ? keep[token] : 1;
     }
   }
+  __device__ __forceinline__ bool valid(int i) const {
+    return i * Loading<K>::kRows < left && marks[i] != 0;
+  }
   __device__ __forceinline__ void map_chunk(int i, float (&mapped)[8]) const {
-    map(raw[i], valid >> i & 1, mapped);
+    map(raw[i], valid(i), mapped);
   }
 };
 
@@ -302,7 +295,7 @@ struct TokenGradTile {
   __device__ __forceinline__ void finish(const Tile<kTileTokens, K>& mapped,
                                          const float (&partial)[W::kAcross][kTileTokens],
                                          const float* factor, float share, const float* z,
-                                         const TokenRows<Bf16>& dx, int first_token, int tokens,
+                                         const TokenRows& dx, int first_token, int tokens,
                                          bool accumulate, float (&dz)[8]) {
     float z_chunk[8];
     load_pack<8>(z + W::column(), z_chunk);
@@ -322,7 +315,7 @@ struct TokenGradTile {
           x[i] = (w[m][half][i] + e * z_chunk[i]) * sigma_slope(x[i]);
         }
         if (dx.first && first_token + row < tokens)
-          put_chunk(dx.at(first_token + row, W::column()), x, accumulate);
+          put_chunk(dx.at(first_token + row), x, accumulate);
       }
   }
 };
@@ -342,51 +335,5 @@ __device__ __forceinline__ void sum_columns(const float (&values)[8], int row, i
   for (int r = 0; r < rows; ++r) sum += scratch[r * K + threadIdx.x];
   put(to + threadIdx.x, sum, accumulate);
 }
-
-// to (+)= sum over parts [parts, size], four numbers a thread.
-static __global__ void sum_parts_kernel(const float* from, int parts, std::int64_t size, float* to,
-                                        bool accumulate) {
-  const std::int64_t i = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4;
-  if (i >= size) return;
-  float sum[4] = {};
-  if (accumulate) load_pack<4>(to + i, sum);
-  for (int part = 0; part < parts; ++part) {
-    float values[4];
-    load_pack<4>(from + part * size + i, values);
-#pragma unroll
-    for (int k = 0; k < 4; ++k) sum[k] += values[k];
-  }
-  store_pack<4>(to + i, sum);
-}
-
-// Where the runs of a head put what is summed over tokens: into the target when there is one run,
-// else side by side, to be added in order.
-class RunSums {
- public:
-  RunSums(const GradTarget& target, int runs) : target_(target), runs_(runs) {
-    if (!target) return;
-    size_ = target.tensor.size();
-    if (runs > 1) parts_ = Tensor::empty(Shape{runs, size_}, DType::kFloat32, Device::kCuda);
-  }
-  // The first run's place, others `size()` further each; null when nobody asked.
-  float* data() const {
-    if (!target_) return nullptr;
-    return (parts_ ? parts_ : target_.tensor).data<float>();
-  }
-  std::int64_t size() const { return size_; }
-  bool accumulate() const { return runs_ == 1 && target_.accumulate; }
-
-  void add_up(const char* who) const {
-    if (parts_)
-      launch(who, sum_parts_kernel, blocks_for(size_, 1024), 256, 0, parts_.data<float>(), runs_,
-             size_, target_.tensor.data<float>(), target_.accumulate);
-  }
-
- private:
-  GradTarget target_;
-  int runs_;
-  std::int64_t size_ = 0;
-  Tensor parts_;
-};
 
 }  // namespace infini

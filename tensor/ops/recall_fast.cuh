@@ -17,29 +17,40 @@ struct FastReading {
   Runs runs;
 };
 
-// Where a block is: item i is a tile of one of the query heads.
-struct FastItems {
-  int first_head, first_tile, tiles, count;
+// Where a block is on its way through the tiles of its run, once for each query head of the group.
+struct FastWalk {
+  int segment, head, tile;  // the query head in its segment
+  int first_tile, last_tile, last_head, turn = 0;
 
-  __device__ __forceinline__ FastItems(const FastReading& args)
-      : first_head(blockIdx.x * args.group),
-        first_tile(blockIdx.y * args.runs.each),
-        tiles(min(args.runs.each, args.runs.tiles - first_tile)),
-        count(args.group * tiles) {}
-  __device__ __forceinline__ int head(int item) const { return first_head + item / tiles; }
-  __device__ __forceinline__ int token(int item) const {
-    return (first_tile + item % tiles) * kTileTokens;
+  __device__ __forceinline__ explicit FastWalk(const FastReading& args) {
+    const int kv_heads = args.queries.count / args.group;
+    segment = blockIdx.x / kv_heads;
+    head = blockIdx.x % kv_heads * args.group;
+    tile = first_tile = blockIdx.y * args.runs.each;
+    last_tile = min(first_tile + args.runs.each, args.runs.tiles) - 1;
+    last_head = head + args.group - 1;
+  }
+  __device__ __forceinline__ int token() const { return tile * kTileTokens; }
+  __device__ __forceinline__ bool ends_head() const { return tile == last_tile; }
+  __device__ __forceinline__ bool ends() const { return ends_head() && head == last_head; }
+  __device__ __forceinline__ FastWalk next() const {
+    FastWalk walk = *this;
+    walk.tile = ends_head() ? first_tile : tile + 1;
+    walk.head += ends_head();
+    walk.turn ^= 1;
+    return walk;
   }
 };
 
-// sigmoid(gate) of a query head, 0 where the memory counts as empty. Every thread must call it.
+// Whether the memory is empty and gates then count as closed. Every thread must call it.
 template <int K>
 __device__ __forceinline__ bool is_bypassed(const FastReading& args) {
   const bool written = threadIdx.x < K && args.normalizer[blockIdx.x * K + threadIdx.x] != 0;
   return !__syncthreads_or(written) && args.bypass_empty;
 }
+// sigmoid(gate) of a query head.
 __device__ __forceinline__ float gate_of(const FastReading& args, int head, bool bypassed) {
-  return bypassed ? 0 : 1.0f / (1.0f + expf(-args.gate[head % args.queries.count]));
+  return bypassed ? 0 : 1.0f / (1.0f + expf(-args.gate[head]));
 }
 
 template <int K>
@@ -58,61 +69,61 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   auto& s = *reinterpret_cast<FastRecallShared<K>*>(shared);
   using L = Loading<K>;
   using W = Working<K>;
-  const FastItems items(args);
   const int tokens = args.queries.tokens;
   float z[8];
   load_pack<8>(args.normalizer + blockIdx.x * K + L::chunk() * 8, z);
   const bool bypassed = is_bypassed<K>(args);
 
   HeldTile<K> held;
-  const auto begin = [&](int item) {
-    held.load(TokenRows<Bf16>(args.queries, items.head(item)), items.token(item), tokens, nullptr);
+  const auto begin = [&](const FastWalk& at) {
+    held.load(TokenRows(args.queries, at.segment, at.head, L::chunk() * 8), at.token(), tokens);
   };
-  const auto finish = [&](int item) {
+  const auto finish = [&](const FastWalk& at) {
 #pragma unroll
     for (int i = 0; i < L::kChunks; ++i) {
       float mapped[8];
       held.map_chunk(i, mapped);
-      s.q[item % 2].at(L::row(i), L::chunk()) = pack(mapped);
+      s.q[at.turn].at(L::row(i), L::chunk()) = pack(mapped);
       const float reading = L::row_sum(dot(mapped, z));
-      if (L::chunk() == 0) s.inverse[item % 2][L::row(i)] = 1.0f / fmaxf(reading, args.eps);
+      if (L::chunk() == 0)
+        s.inverse[at.turn][L::row(i)] = reciprocal_approx(fmaxf(reading, args.eps));
     }
     __syncthreads();
   };
 
-  begin(0);
+  FastWalk at(args);
+  begin(at);
   load_transposed_state<K, false>(args.matrix + std::int64_t{blockIdx.x} * K * K, s.transposed);
-  finish(0);
-  for (int item = 0; item < items.count; ++item) {
-    if (item + 1 < items.count) begin(item + 1);
-    const int head = items.head(item), first_token = items.token(item);
-    const TokenRows<Bf16> local(args.local, head), y(output, head);
-    uint4 kept[W::kRowTiles][2] = {};
+  finish(at);
+  for (bool more = true; more; at = at.next()) {
+    more = !at.ends();
+    if (more) begin(at.next());
+    const TokenRows local(args.local, at.segment, at.head, W::column());
+    const TokenRows y(output, at.segment, at.head, W::column());
+    uint4 kept[W::kRowTiles][2];
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        if (first_token + W::row(m, half) < tokens)
-          kept[m][half] = local.chunk(first_token + W::row(m, half), W::column());
+        kept[m][half] = local.chunk(min(at.token() + W::row(m, half), tokens - 1));
 
     float sums[W::kRowTiles][2][8];
-    multiply_rows<K>(s.q[item % 2], s.transposed, sums);
-    const float gate = gate_of(args, head, bypassed);
+    multiply_rows<K>(s.q[at.turn], s.transposed, sums);
+    const float gate = gate_of(args, at.head, bypassed);
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = W::row(m, half);
-        const float scale = gate * s.inverse[item % 2][row];
+        const float scale = gate * s.inverse[at.turn][row];
         float values[8];
         unpack(kept[m][half], values);
 #pragma unroll
         for (int c = 0; c < 8; ++c)
           values[c] = scale * sums[m][half][c] + (1.0f - gate) * values[c];
-        if (first_token + row < tokens)
-          put_chunk(y.at(first_token + row, W::column()), values, false);
+        if (at.token() + row < tokens) put_chunk(y.at(at.token() + row), values, false);
       }
-    if (item + 1 < items.count) finish(item + 1);
+    if (more) finish(at.next());
   }
 }
 
@@ -137,13 +148,13 @@ struct FastRecallGradShared {
 
 // Asks for the cache lines of a tile of queries, local and dy.
 template <int K>
-__device__ __forceinline__ void bring_near(const FastRecallGrad& args, int head, int first_token) {
+__device__ __forceinline__ void bring_near(const FastRecallGrad& args, const FastWalk& at) {
   constexpr int kLines = K / 64;
-  const int row = threadIdx.x / kLines, column = threadIdx.x % kLines * 64;
-  if (row >= kTileTokens || first_token + row >= args.dy.tokens) return;
-  prefetch_line(TokenRows<Bf16>(args.from.queries, head).at(first_token + row, column));
-  prefetch_line(TokenRows<Bf16>(args.from.local, head).at(first_token + row, column));
-  prefetch_line(TokenRows<Bf16>(args.dy, head).at(first_token + row, column));
+  const int token = at.token() + threadIdx.x / kLines, column = threadIdx.x % kLines * 64;
+  if (threadIdx.x >= kTileTokens * kLines || token >= args.dy.tokens) return;
+  prefetch_line(TokenRows(args.from.queries, at.segment, at.head, column).at(token));
+  prefetch_line(TokenRows(args.from.local, at.segment, at.head, column).at(token));
+  prefetch_line(TokenRows(args.dy, at.segment, at.head, column).at(token));
 }
 
 // With n = g dy / denominator and W = n M^T: dq = (W + e z) sigma'(Q), dlocal = (1 - g) dy, and, as
@@ -156,65 +167,70 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
   using L = Loading<K>;
   using W = Working<K>;
   const FastReading& from = args.from;
-  const FastItems items(from);
   const int tokens = from.queries.tokens, state = blockIdx.x, run = blockIdx.y;
-  const int heads = from.queries.count;
   for (int c = threadIdx.x; c < K; c += kTileThreads) s.z[c] = from.normalizer[state * K + c];
   const bool bypassed = is_bypassed<K>(from);
   load_state<K>(from.matrix + std::int64_t{state} * K * K, s.matrix);
 
   Summing<K> dmatrix;
   float dz[8] = {}, dgate = 0;
-  for (int item = 0; item < items.count; ++item) {
-    const int turn = item % 2, head = items.head(item), first_token = items.token(item);
-    const float gate = gate_of(from, head, bypassed);
+  FastWalk at(from);
+  for (bool more = true; more; at = at.next()) {
+    more = !at.ends();
+    const float gate = gate_of(from, at.head, bypassed);
     {
-      const TokenRows<Bf16> queries(from.queries, head), local(from.local, head);
-      const TokenRows<Bf16> dy(args.dy, head), dlocal(args.dlocal, head);
+      const TokenRows queries(from.queries, at.segment, at.head, L::chunk() * 8);
+      const TokenRows local(from.local, at.segment, at.head, L::chunk() * 8);
+      const TokenRows dy(args.dy, at.segment, at.head, L::chunk() * 8);
+      const TokenRows dlocal(args.dlocal, at.segment, at.head, L::chunk() * 8);
       float z[8];
       load_pack<8>(s.z + L::chunk() * 8, z);
+      uint4 raw[2][3];
+      const auto load = [&](int i) {
+        const int token = min(at.token() + L::row(i), tokens - 1);
+        raw[i % 2][0] = queries.chunk(token);
+        raw[i % 2][1] = dy.chunk(token);
+        raw[i % 2][2] = local.chunk(token);
+      };
+      load(0);
 #pragma unroll
       for (int i = 0; i < L::kChunks; ++i) {
-        const int row = L::row(i), token = first_token + row, column = L::chunk() * 8;
+        const int row = L::row(i), token = at.token() + row;
         const bool valid = token < tokens;
-        uint4 raw[3] = {};
-        if (valid) {
-          raw[0] = queries.chunk(token, column);
-          raw[1] = dy.chunk(token, column);
-          raw[2] = local.chunk(token, column);
-        }
+        if (i + 1 < L::kChunks) load(i + 1);  // while this one is worked on
         float mapped[8], upstream[8], kept[8];
-        map(raw[0], valid, mapped);
-        s.q[turn].at(row, L::chunk()) = pack(mapped);
+        map(raw[i % 2][0], valid, mapped);
+        s.q[at.turn].at(row, L::chunk()) = pack(mapped);
         const float reading = L::row_sum(dot(mapped, z));
-        const float inverse = 1.0f / fmaxf(reading, from.eps);
-        if (L::chunk() == 0) s.factor[turn][row] = reading > from.eps ? inverse : 0;
-        unpack(raw[1], upstream);
-        unpack(raw[2], kept);
-        dgate -= gate * dot(upstream, kept);
+        const float inverse = reciprocal_approx(fmaxf(reading, from.eps));
+        if (L::chunk() == 0) s.factor[at.turn][row] = reading > from.eps ? inverse : 0;
+        unpack(raw[i % 2][1], upstream);
+        unpack(raw[i % 2][2], kept);
+        const float open = valid ? gate : 0;
+        dgate -= open * dot(upstream, kept);
 #pragma unroll
         for (int c = 0; c < 8; ++c) {
           kept[c] = (1.0f - gate) * upstream[c];
-          upstream[c] *= gate * inverse;
+          upstream[c] *= open * inverse;
         }
         s.n.at(row, L::chunk()) = pack(upstream);
-        if (valid && dlocal.first) put_chunk(dlocal.at(token, column), kept, args.add_local);
+        if (valid && dlocal.first) put_chunk(dlocal.at(token), kept, args.add_local);
       }
     }
     __syncthreads();
-    if (item + 1 < items.count) bring_near<K>(args, items.head(item + 1), items.token(item + 1));
-    dmatrix.add(s.q[turn], s.n);
+    if (more) bring_near<K>(args, at.next());
+    dmatrix.add(s.q[at.turn], s.n);
     TokenGradTile<K> gradient;
     multiply_rows<K>(s.n, s.matrix, gradient.w);
-    dgate += gradient.dots(s.q[turn], s.partial);
+    dgate += gradient.dots(s.q[at.turn], s.partial);
     __syncthreads();
-    gradient.finish(s.q[turn], s.partial, s.factor[turn], 1.0f, s.z,
-                    TokenRows<Bf16>(args.dqueries, head), first_token, tokens, args.add_queries,
-                    dz);
-    if ((item + 1) % items.tiles == 0) {  // the last of its head
+    gradient.finish(s.q[at.turn], s.partial, s.factor[at.turn], 1.0f, s.z,
+                    TokenRows(args.dqueries, at.segment, at.head, W::column()), at.token(), tokens,
+                    args.add_queries, dz);
+    if (at.ends_head()) {
       const float sum = block_sum<kTileThreads>(dgate);
-      const std::int64_t part = std::int64_t{head / heads} * gridDim.y + run;
-      if (threadIdx.x == 0) args.dgate[part * heads + head % heads] = (1.0f - gate) * sum;
+      const std::int64_t part = std::int64_t{at.segment} * gridDim.y + run;
+      if (threadIdx.x == 0) args.dgate[part * from.queries.count + at.head] = (1.0f - gate) * sum;
       dgate = 0;
     }
   }

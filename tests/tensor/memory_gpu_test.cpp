@@ -9,6 +9,7 @@
 
 #include "tensor/ops/memory.h"
 #include "tensor/ops/recall.h"
+#include "tensor/ops/scan.h"
 #include "tensor/random.h"
 #include "tensor/system_memory.h"
 
@@ -24,6 +25,8 @@ const HeadLayout kLayouts[] = {
     {.batch = 1, .segments = 3, .tokens = 1, .heads = 4, .kv_heads = 2, .head_width = 128},
     {.batch = 1, .segments = 1, .tokens = 200, .heads = 1, .kv_heads = 1, .head_width = 128},
     {.batch = 2, .segments = 3, .tokens = 200, .heads = 4, .kv_heads = 2, .head_width = 64},
+    {.batch = 1, .segments = 2, .tokens = 70, .heads = 2, .kv_heads = 1, .head_width = 96},
+    {.batch = 1, .segments = 2, .tokens = 70, .heads = 2, .kv_heads = 1, .head_width = 256},
 };
 
 class GpuMemoryKernels : public ::testing::Test {
@@ -59,18 +62,17 @@ std::string words(const HeadLayout& n) {
               n.kv_heads, " heads of ", n.head_width);
 }
 
-void expect_near(const Tensor& got, const std::vector<double>& expected, const char* what) {
+void expect_near(const Tensor& got, const Tensor& expected_tensor, const char* what,
+                 double tolerance = kTolerance) {
   const auto values = got.to(Device::kCpu).to_vector<double>();
+  const auto expected = expected_tensor.to_vector<double>();
   ASSERT_EQ(values.size(), expected.size()) << what;
   double error = 0, norm = 0;
   for (std::size_t i = 0; i < values.size(); ++i) {
     error += (values[i] - expected[i]) * (values[i] - expected[i]);
     norm += expected[i] * expected[i];
   }
-  EXPECT_LE(std::sqrt(error), kTolerance * std::sqrt(norm)) << what;
-}
-void expect_near(const Tensor& got, const Tensor& expected, const char* what) {
-  expect_near(got, expected.to_vector<double>(), what);
+  EXPECT_LE(std::sqrt(error), tolerance * std::sqrt(norm)) << what;
 }
 
 // A gradient that a kernel is to write or to add to: random numbers stand there before.
@@ -283,6 +285,37 @@ TEST_F(GpuMemoryKernels, BypassAnEmptyMemoryAsTheCpuDoes) {
     SCOPED_TRACE(words(n));
     check_recall(n, true, true);
   }
+}
+
+// Overlaps are small, as those of normalised keys are, so that the state stays in range.
+TEST_F(GpuMemoryKernels, ScanWideHeadsAsTheCpuDoes) {
+  for (const std::int64_t width : {64, 128, 130, 256})
+    for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+      SCOPED_TRACE(text(dtype, ", heads of ", width));
+      const Shape sums{2, 3, 2, width, width}, state{2, 2, width, width};
+      const Tensor inputs[] = {random_tensor(sums, -0.1, 0.1, 1).to(dtype),
+                               random_tensor(sums, -1, 1, 2).to(dtype),
+                               random_tensor(state, -1, 1, 3).to(dtype)};
+      const Tensor dbefore = random_tensor(sums, -1, 1, 4).to(dtype);
+      const Tensor dafter = random_tensor(state, -1, 1, 5).to(dtype);
+      const Tensor resets = Tensor::of(std::vector<std::uint8_t>{0, 0, 0, 0, 0, 1}, {2, 3});
+      const auto run = [&](Device device) {
+        Tape tape;
+        std::vector<Tensor> in;
+        for (const Tensor& input : inputs) in.push_back(tape.watch(input.to(device)));
+        const Scan out =
+            affine_scan(in[0], in[1], in[2], {.resets = resets.to(device), .detach = {0, 1, 0}});
+        tape.seed(out.before, dbefore.to(device));
+        tape.seed(out.after, dafter.to(device));
+        tape.backward();
+        return std::vector{out.before, out.after, tape.gradient(in[0]), tape.gradient(in[1]),
+                           tape.gradient(in[2])};
+      };
+      const auto expected = run(Device::kCpu), got = run(Device::kCuda);
+      const char* const names[] = {"before", "after", "doverlap", "dsums", "dinitial"};
+      for (std::size_t i = 0; i < got.size(); ++i)
+        expect_near(got[i], expected[i], names[i], dtype == DType::kFloat32 ? 1e-5 : 1e-13);
+    }
 }
 
 TEST_F(GpuMemoryKernels, GiveNoGradientThatNobodyAskedFor) {
