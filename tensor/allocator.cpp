@@ -38,7 +38,7 @@ class Cache {
         release_free();
         block = system_.allocate(bytes);
       }
-      check<DeviceError>(block, "out of memory: asked for ", bytes, " bytes with ",
+      check<OutOfMemory>(block, "out of memory: asked for ", bytes, " bytes with ",
                          statistics_.in_use_bytes, " in use");
       ++statistics_.system_allocations;
       statistics_.reserved_bytes += bytes;

@@ -22,7 +22,7 @@ void reset_peak(Device device);
 void release_cached(Device device);
 
 // One block, aligned to 64 bytes or more, with undefined contents. It goes back to the cache when
-// the last owner lets go. Throws DeviceError when the system has no more memory.
+// the last owner lets go. Throws OutOfMemory when the system has no more memory.
 std::shared_ptr<std::byte> allocate(std::int64_t bytes, Device device);
 
 }  // namespace infini

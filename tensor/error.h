@@ -30,6 +30,11 @@ class DeviceError : public Error {  // memory, accelerator, disk or network; exi
   using Error::Error;
 };
 
+class OutOfMemory : public DeviceError {
+ public:
+  using DeviceError::DeviceError;
+};
+
 // All parts written one after the other.
 template <class... Parts>
 std::string text(const Parts&... parts) {

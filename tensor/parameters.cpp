@@ -1,6 +1,7 @@
 #include "tensor/parameters.h"
 
 #include "tensor/ops/elementwise.h"
+#include "tensor/parallel.h"
 
 namespace infini {
 namespace {
@@ -44,10 +45,15 @@ void Parameters::initialise(std::uint64_t seed) {
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     const ParameterSpec& spec = specs_[i];
     const RandomKey key{.seed = seed, .step = 0, .site = stream_of(spec.name)};
-    std::vector<double> values(spec.shape.size(), spec.mean);
-    if (spec.deviation > 0)
-      for (std::size_t j = 0; j < values.size(); ++j) values[j] += spec.deviation * key.normal(j);
-    all_[i].master.copy_from(Tensor::of(values, spec.shape).to(master_.dtype()));
+    const Tensor values = Tensor::empty(spec.shape, master_.dtype());
+    dispatch_accumulator(values.dtype(), [&]<class A>() {
+      A* const value = values.data<A>();
+      parallel_ranges(values.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t j = begin; j < end; ++j)
+          value[j] = A(spec.mean + (spec.deviation > 0 ? spec.deviation * key.normal(j) : 0.0));
+      });
+    });
+    all_[i].master.copy_from(values);
   }
   refresh_values();
 }

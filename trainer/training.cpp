@@ -8,6 +8,7 @@
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/product.h"
 #include "trainer/config_writer.h"
+#include "trainer/progress.h"
 #include "trainer/rows.h"
 
 namespace infini {
@@ -94,7 +95,12 @@ StepReport Training::step() {
 
   // Nothing here waits for the device until the step is on its way: whether it can be taken is
   // decided there, by a scale that is not a number where it cannot.
-  const Sums sums = train_batch(batch);
+  Sums sums;
+  try {
+    sums = train_batch(batch);
+  } catch (const OutOfMemory& error) {
+    throw OutOfMemory(text(error.what(), "; ", memory_account()));
+  }
   std::vector<Tensor> conditions{sums.loss};
   for (const MemoryState& state : sums.memory)  // one that overflowed would spoil its lane for good
     if (state.matrix) {
@@ -150,6 +156,27 @@ Training::Sums Training::train_batch(const SequenceBatch& batch) {
     if (!memories_.empty()) copy_memories(rows_of(sums.memory, first, part), result.memory);
   }
   return sums;
+}
+
+// What holds the memory when a step does not fit, and what would help.
+std::string Training::memory_account() const {
+  const Parameters& parameters = model_.parameters();
+  std::int64_t model = parameters.masters().bytes() + parameters.gradients().bytes();
+  if (parameters.compute() != parameters.masters().dtype())
+    model += parameters.count() * bytes_of(parameters.compute());
+  std::int64_t optimizer = 0, carried = 0;
+  for (const NamedTensor& state : optimizer_->state()) optimizer += state.tensor.bytes();
+  for (const MemoryState& state : memories_)
+    if (state.matrix) carried += state.matrix.bytes() + state.normalizer.bytes();
+  return text("the parameters and their gradients hold ", bytes_text(model), ", the optimizer ",
+              bytes_text(optimizer), ", carried memories ", bytes_text(carried),
+              ", and the rest is what the step keeps for its backward pass: ",
+              config_.train.schedule == RowSchedule::kParallel
+                  ? "train.schedule=streaming, train.recompute_blocks=true, a larger "
+                    "train.accumulate or fewer data.batch_rows need less"
+                  : "fewer train.segments_per_tape, train.host_borders=1, "
+                    "train.recompute_blocks=true, a larger train.accumulate or fewer "
+                    "data.batch_rows need less");
 }
 
 TensorBuffers Training::buffers(bool to_write) {

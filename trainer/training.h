@@ -53,6 +53,7 @@ class Training {
     Memories memory;   // after the batch, where the source carries memories
   };
   Sums train_batch(const SequenceBatch& batch);
+  std::string memory_account() const;
 
   RunConfig config_;
   std::unique_ptr<BatchSource> source_;
