@@ -23,7 +23,6 @@ using cudnn::Plan;
 // Most that the gradients of scores may take while a deterministic backward pass runs: 2 bytes for
 // each pair of tokens of a head. The segments beyond wait for another run of a plan.
 constexpr std::int64_t kScoreGradBytes = std::int64_t{512} << 20;
-
 constexpr std::size_t kOldestVersion = 91002;      // 9.10.0 and 9.10.1 compute wrong attention
 constexpr std::size_t kRaggedGradVersion = 91501;  // before it, keys must fill tiles of 128
 constexpr int kDeterministicCapability = 9;        // newer devices need other engines for that

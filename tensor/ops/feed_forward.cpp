@@ -10,8 +10,9 @@ Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down) 
   const auto [outputs, down_inner] = down.dims<2>();
   check(up_width == width && down_inner == inner, "gelu_feed_forward: x is ", x.shape(), ", up is ",
         up.shape(), ", down is ", down.shape());
-  const Tensor kept = Tensor::empty({rows, inner}, x.dtype(), x.device());
-  const Tensor hidden = Tensor::empty_like(kept);
+  const bool recorded = x.tape() || up.tape() || down.tape();
+  const Tensor hidden = Tensor::empty({rows, inner}, x.dtype(), x.device());
+  const Tensor kept = recorded ? Tensor::empty_like(hidden) : Tensor{};
   const Tensor y = Tensor::empty({rows, outputs}, x.dtype(), x.device());
   const Tensor in = x.unwatched(), up_matrix = up.unwatched(), down_matrix = down.unwatched();
   const ProductKernels& device = product_kernels(x.device());

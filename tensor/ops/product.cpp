@@ -47,9 +47,9 @@ class CpuProduct final : public ProductKernels {
   // The slope is kept: the gradient then is one multiplication.
   void multiply_gelu(const Product& product, const Tensor& kept) const override {
     Product inner = product;
-    inner.c = kept;
+    inner.c = kept ? kept : product.c;
     multiply(inner);
-    cpu_activation().elementwise(ActivationKernels::Kind::kGelu, kept, product.c, kept);
+    cpu_activation().elementwise(ActivationKernels::Kind::kGelu, inner.c, product.c, kept);
   }
   void multiply_gelu_grad(const Product& product, const Tensor& kept) const override {
     multiply(product);

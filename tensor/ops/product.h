@@ -36,7 +36,7 @@ class ProductKernels {
  public:
   virtual void multiply(const Product& product) const = 0;
   // C = gelu(op(A) op(B)); `kept`, like C, receives what the gradient needs, in a form of the
-  // device's own.
+  // device's own. Empty where there will be none.
   virtual void multiply_gelu(const Product& product, const Tensor& kept) const = 0;
   // C = (op(A) op(B)) * gelu'(what was kept).
   virtual void multiply_gelu_grad(const Product& product, const Tensor& kept) const = 0;

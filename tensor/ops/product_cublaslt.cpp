@@ -64,8 +64,8 @@ class LtProduct {
              "cublasLtMatmulDescCreate");
     set(CUBLASLT_MATMUL_DESC_TRANSA, shape_.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, shape_.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
     if (auxiliary) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
       set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, static_cast<void*>(auxiliary.raw()));
       set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, shape_.m);
     }
@@ -161,11 +161,12 @@ class CudaProduct final : public ProductKernels {
   // went into it; else it is a pass of its own, which keeps the slope.
   void multiply_gelu(const Product& product, const Tensor& kept) const override {
     if (rides(product))
-      return run(LtProduct(product, extents_of(product), CUBLASLT_EPILOGUE_GELU_AUX, kept));
+      return run(LtProduct(product, extents_of(product),
+                           kept ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_GELU, kept));
     Product inner = product;
-    inner.c = kept;
+    inner.c = kept ? kept : product.c;
     multiply(inner);
-    cuda_activation().elementwise(ActivationKernels::Kind::kGelu, kept, product.c, kept);
+    cuda_activation().elementwise(ActivationKernels::Kind::kGelu, inner.c, product.c, kept);
   }
   void multiply_gelu_grad(const Product& product, const Tensor& kept) const override {
     if (rides(product))
