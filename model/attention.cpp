@@ -57,10 +57,10 @@ InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tens
                                                     const Span& span,
                                                     const MemoryState& memory) const {
   const Tensor qkv = project(pass, x);
-  // In this order the backward pass meets local attention first, which writes the gradients of keys
-  // and values for the memory to add to.
+  // In this order the backward pass meets local attention last: what adds to the gradients that the
+  // memory has written is then the kernel that has time to.
+  const Tensor local = rotary_attention(qkv, rotary_table_, span.layout, scale_);
   const History history = remember(qkv, span, memory);
-  const Tensor local = local_attention(rotated(qkv, span.layout), qkv, span.layout, scale_);
   const Tensor mixed = mix(pass, qkv, history.before, local, span.layout);
   return {.y = output(pass, mixed), .memory = history.after};
 }

@@ -14,11 +14,24 @@ namespace infini {
 Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                        double scale);
 
+// local_attention(rotate(qkv, table, layout), qkv, layout, scale) as one op, whose backward pass
+// can turn gradients back where it makes them.
+Tensor rotary_attention(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
+                        double scale);
+
 // The newest tokens of a segment against all of it so far, for generation: rotated and qkv hold the
 // first `layout.tokens` tokens of one segment (S = 1), of which those from first_query on are asked
 // for -> [B (T - first_query), H K]. Not recorded.
 Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                         double scale, std::int64_t first_query);
+
+// Where the gradients of queries and keys go when the op has turned them itself: turned back, to
+// their columns of the gradient of qkv.
+struct TurnBack {
+  Tensor table;  // in the accumulator type, from rotary_table()
+  std::int64_t first_position = 0;
+  GradTarget dqueries, dkeys;
+};
 
 // What a device provides: attention.cpp for the CPU, attention.cu for CUDA.
 class AttentionKernels {
@@ -41,6 +54,9 @@ class AttentionKernels {
   };
   virtual void attention(const Attention& args) const = 0;
   virtual void attention_grad(const AttentionGrad& args) const = 0;
+  // The same with the gradients of queries and keys turned back, args.drotated not looked at.
+  // False, with nothing done, where the device does not do this at once.
+  virtual bool attention_grad(const AttentionGrad&, const TurnBack&) const { return false; }
 
  protected:
   ~AttentionKernels() = default;

@@ -85,6 +85,8 @@ Tensor rotary_table(std::int64_t positions, int head_width, double base, DType d
   return Tensor::of(values, {positions, head_width}).to(dtype).to(device);
 }
 
+const RotaryKernels& rotary_kernels(Device device) { return on<cpu_rotary, cuda_rotary>(device); }
+
 Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
               std::int64_t first_position) {
   layout.check_rows("rotate", qkv, layout.qkv_width());
@@ -95,7 +97,7 @@ Tensor rotate(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
         table.dtype(), table.shape(), ", expected ", full, "[..., ", layout.head_width, "]");
   const Tensor rotated =
       Tensor::empty({layout.rows(), layout.rotated_width()}, qkv.dtype(), qkv.device());
-  const RotaryKernels& device = on<cpu_rotary, cuda_rotary>(qkv.device());
+  const RotaryKernels& device = rotary_kernels(qkv.device());
   device.rotate(qkv, table, layout, first_position, rotated);
 
   return record(rotated, {qkv}, [=, &device](const Tensor& drotated, Gradients& gradients) {

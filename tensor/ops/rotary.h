@@ -35,5 +35,6 @@ class RotaryKernels {
 };
 
 const RotaryKernels& cuda_rotary();
+const RotaryKernels& rotary_kernels(Device device);
 
 }  // namespace infini

@@ -74,6 +74,20 @@ OpCase attention_case(const std::string& name, const HeadLayout& n) {
       [=](Plain in, Plain) { return Arrays{reference::local_attention(in[0], in[1], n, 0.7)}; }};
 }
 
+OpCase rotary_attention_case(const std::string& name, const HeadLayout& n) {
+  return {name,
+          {rows(n, n.qkv_width())},
+          [=](In in) {
+            const Tensor table = rotary_table(n.tokens, n.head_width, kBase,
+                                              accumulator_of(in[0].dtype()), in[0].device());
+            return std::vector{rotary_attention(in[0], table, n, 0.7)};
+          },
+          [=](Plain in, Plain) {
+            const auto rotated = reference::rotate(in[0], n, kBase, 0);
+            return Arrays{reference::local_attention(rotated, in[0], n, 0.7)};
+          }};
+}
+
 OpCase sums_case(const std::string& name, const HeadLayout& n, const Marks& keep) {
   return {name,
           {rows(n, n.qkv_width())},
@@ -243,6 +257,8 @@ std::vector<OpCase> make_table() {
       attention_case("local_attention of 1 token", attention_of(1)),
       attention_case("local_attention of 64 tokens", attention_of(64)),
       attention_case("local_attention of 130 tokens", attention_of(130)),
+      rotary_attention_case("rotary_attention", mha),
+      rotary_attention_case("rotary_attention, grouped heads", gqa),
       sums_case("memory_sums", mha, {}),
       sums_case("memory_sums with padding, grouped heads", gqa, marks(gqa.rows(), 3)),
       overlap_case("memory_overlap", mha, {}),
