@@ -1,0 +1,70 @@
+// The backward pass of local attention on Hopper. With P the probabilities and D_r = sum_c dy_rc
+// y_rc:  dS = P (dy V^T - D),  dQ = scale dS K,  dK = scale dS^T Q,  dV = P^T dy.
+//
+// Two kernels compute P and dS, each from the log-sum-exp, in registers: one walks over the queries
+// that see a block of keys, the other over the keys that a block of queries sees. Seven products
+// instead of five, but nothing is added up in memory, in an order that varies between runs, and
+// nothing as large as the scores is ever written. Two warpgroups compute, 64 rows each; a thread of
+// a third keeps rings of tiles in shared memory full.
+#pragma once
+
+#include "tensor/ops/hopper_attention.cuh"
+
+namespace infini::hopper {
+
+constexpr int kRowSums = 2 * kTile;  // of a tile: log2(e) times the log-sum-exp, then D
+
+struct GradArgs {
+  CUtensorMap queries, dy, keys, values;  // of tiles
+  const float* row_sums;                  // [B S, H, tiles, 2, 64]
+  Schedule schedule;
+  int tokens, tiles;  // of a segment
+  int heads, kv_heads;
+  float scale, scale_log2;            // log2(e) times scale
+  GradRows dqueries, dkeys, dvalues;  // from column 0 of their own heads on
+};
+
+// Fills row_sums; rows beyond the last token get P = 0. Begins the schedules. A thread takes 16
+// bytes of some rows, all of a tile of one head in a thread block.
+constexpr int kRowSumThreads = 256;
+template <int kWidth>
+__global__ void __launch_bounds__(kRowSumThreads)
+    row_sums_kernel(const __nv_bfloat16* y, const __nv_bfloat16* dy, const float* log_sum,
+                    int tokens, int tiles, float* row_sums, int* next) {
+  constexpr int kPack = 8, kLanes = kWidth / kPack, kAbreast = kRowSumThreads / kLanes;
+  constexpr int kRows = kTile / kAbreast;
+  const int tile = blockIdx.x % tiles, heads = gridDim.y;
+  const std::int64_t segment = blockIdx.x / tiles, head = segment * heads + blockIdx.y;
+  if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x < 2) next[threadIdx.x] = 0;
+
+  const int row = threadIdx.x / kLanes, part = threadIdx.x % kLanes;
+  Held<kPack, __nv_bfloat16> ys[kRows], dys[kRows];
+#pragma unroll
+  for (int i = 0; i < kRows; ++i)
+    if (const int token = tile * kTile + row + i * kAbreast; token < tokens) {
+      const std::int64_t offset =
+          ((segment * tokens + token) * heads + blockIdx.y) * kWidth + part * kPack;
+      ys[i] = hold<kPack>(y + offset);
+      dys[i] = hold<kPack>(dy + offset);
+    }
+  float* const out = row_sums + (head * tiles + tile) * kRowSums + row;
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const int token = tile * kTile + row + i * kAbreast;
+    float sum = 0;
+    if (token < tokens)
+#pragma unroll
+      for (int e = 0; e < kPack; ++e) sum += ys[i][e] * dys[i][e];
+#pragma unroll
+    for (int distance = kLanes / 2; distance > 0; distance /= 2)
+      sum += __shfl_xor_sync(0xffffffff, sum, distance);
+    if (part == 0) {
+      constexpr float kLog2E = 1.44269504088896341f;
+      out[i * kAbreast] = token < tokens ? kLog2E * log_sum[head * tokens + token]
+                                         : std::numeric_limits<float>::infinity();
+      out[i * kAbreast + kTile] = sum;
+    }
+  }
+}
+
+}  // namespace infini::hopper
