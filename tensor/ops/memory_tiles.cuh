@@ -10,7 +10,6 @@
 namespace infini {
 
 using Bf16 = __nv_bfloat16;
-constexpr int kTileThreads = 256;
 
 inline bool has_fast_kernels(const Tensor& qkv, const HeadLayout& layout) {
   return qkv.dtype() == DType::kBFloat16 && (layout.head_width == 64 || layout.head_width == 128);
@@ -61,19 +60,26 @@ __device__ __forceinline__ float dot(const float (&a)[8], const float (&b)[8]) {
   return sum;
 }
 
-// Rows of K bf16 in shared memory. The chunks of a row are permuted so that 8 lanes meet 8 banks
-// groups in every way the kernels read: 8 rows in a row, and the rows of matrix_row().
-template <int rows, int K>
+// Rows of K bf16 in shared memory. The chunks of a row are permuted so that 8 lanes meet 8 groups
+// of banks in every way the kernels read: 8 rows in a row, 4 chunks of two tokens, and the rows
+// that `multiply` takes of a matrix. Of tokens, rows 8 further are permuted alike: one address and
+// a constant name both.
+template <int rows, int K, bool kOfMatrix>
 struct Tile {
   uint4 chunks[rows][K / 8];
 
   __device__ __forceinline__ uint4& at(int row, int chunk) {
-    return chunks[row][chunk ^ ((row & 1) | (((row >> 1) ^ (row >> 3)) & 3) << 1)];
+    const int further = kOfMatrix ? row >> 3 : 0;
+    return chunks[row][chunk ^ ((row & 1) << 2 | (((row >> 1) ^ further) & 3))];
   }
   __device__ __forceinline__ const uint4& at(int row, int chunk) const {
     return const_cast<Tile*>(this)->at(row, chunk);
   }
 };
+template <int K>
+using TokenTile = Tile<kTileTokens, K, false>;
+template <int K>
+using MatrixTile = Tile<K, K, true>;
 
 // How the threads of a block share a tile of tokens when it is loaded: each takes one chunk of
 // every kRows-th row; the kLanes threads of a row are neighbours in a warp.
@@ -112,31 +118,33 @@ struct TokenRows {
   }
 };
 
-// The chunks of one thread of a tile of tokens, held in registers while they are under way. Past
-// the end of the tokens the last one is repeated: what is made of it is not valid.
+// Begins to copy the chunks of this thread of a tile of tokens; `rows` begin at its chunk. Past the
+// end of the tokens the last one is repeated: what is made of it is not valid.
 template <int K>
-struct HeldTile {
-  uint4 raw[Loading<K>::kChunks];
+__device__ __forceinline__ void copy_tile(const TokenRows& rows, int first_token, int tokens,
+                                          TokenTile<K>& to) {
+  using L = Loading<K>;
+#pragma unroll
+  for (int i = 0; i < L::kChunks; ++i)
+    copy_async<16>(&to.at(L::row(i), L::chunk()), rows.at(min(first_token + L::row(i), tokens - 1)),
+                   true);
+}
+
+// Which tokens of this thread count: those that are there and no padding.
+template <int K>
+struct Marks {
   std::uint8_t marks[Loading<K>::kChunks];
   int left;  // tokens from the first of this thread on
 
-  // `rows` begin at the chunk of this thread.
-  __device__ __forceinline__ void load(const TokenRows& rows, int first_token, int tokens,
-                                       const std::uint8_t* keep = nullptr) {
+  __device__ __forceinline__ void load(int first_token, int tokens, const std::uint8_t* keep) {
     using L = Loading<K>;
     left = tokens - first_token - L::row(0);
 #pragma unroll
-    for (int i = 0; i < L::kChunks; ++i) {
-      const int token = min(first_token + L::row(i), tokens - 1);
-      raw[i] = rows.chunk(token);
-      marks[i] = keep ? keep[token] : 1;
-    }
+    for (int i = 0; i < L::kChunks; ++i)
+      marks[i] = keep ? keep[min(first_token + L::row(i), tokens - 1)] : 1;
   }
   __device__ __forceinline__ bool valid(int i) const {
     return i * Loading<K>::kRows < left && marks[i] != 0;
-  }
-  __device__ __forceinline__ void map_chunk(int i, float (&mapped)[8]) const {
-    map(raw[i], valid(i), mapped);
   }
 };
 
@@ -155,29 +163,80 @@ struct Working {
     return first_row() + m * 16 + half * 8 + threadIdx.x % 32 / 4;
   }
   static __device__ __forceinline__ int column() { return across() * 32 + threadIdx.x % 4 * 8; }
+
+  // The threads that share a column number it so.
+  static constexpr int kRowsOfColumn = kTileThreads / 4 / kAcross;
+  static __device__ __forceinline__ int row_of_column() {
+    return threadIdx.x / 32 / kAcross * 8 + threadIdx.x % 32 / 4;
+  }
 };
 
-// sums = x matrix^T: sums[m][half] are the 8 numbers of a lane in row(m, half). The columns that an
-// instruction numbers 8 n + j are taken from 8 (j / 2) + 2 n + j % 2 of the 32 of a warp, by which
-// the two columns that a lane has of each n are neighbours of those of the next.
+// What stands where the results of a lane go, asked for before they are known.
 template <int K>
-__device__ __forceinline__ void multiply_rows(const Tile<kTileTokens, K>& x,
-                                              const Tile<K, K>& matrix,
-                                              float (&sums)[Working<K>::kRowTiles][2][8]) {
+struct Standing {
+  uint4 raw[Working<K>::kRowTiles][2];
+
+  __device__ __forceinline__ void load(const TokenRows& rows, int first_token, int tokens) {
+#pragma unroll
+    for (int m = 0; m < Working<K>::kRowTiles; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        raw[m][half] = *reinterpret_cast<const uint4*>(
+            rows.at(min(first_token + Working<K>::row(m, half), tokens - 1)));
+  }
+  __device__ __forceinline__ void add_to(int m, int half, float (&values)[8]) const {
+    float stood[8];
+    unpack(raw[m][half], stood);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) values[c] += stood[c];
+  }
+};
+
+// The product of rows with a matrix: with its transpose, or with the matrix itself. A spread matrix
+// has column 8 (j / 2) + 2 n + j % 2 of every 32 in place 8 n + j.
+enum class Times { kTransposed, kSpread, kSpreadTransposed };
+
+// sums = x matrix or x matrix^T: sums[m][half] are the 8 numbers of a lane in row(m, half). The
+// columns of the result that an instruction numbers 8 n + j are those of a spread matrix, by which
+// the two that a lane has of each n are neighbours of those of the next.
+template <int K, Times times>
+__device__ __forceinline__ void multiply(const TokenTile<K>& x, const MatrixTile<K>& matrix,
+                                         float (&sums)[Working<K>::kRowTiles][2][8]) {
   using W = Working<K>;
   const int lane = threadIdx.x % 32, j = lane % 8;
   const int matrix_row = W::across() * 32 + j / 2 * 8 + lane / 16 * 2 + j % 2;
   float products[W::kRowTiles][4][4] = {};
+  std::uint32_t rows[W::kRowTiles][2][4];  // of the spread columns, for two steps
 #pragma unroll
   for (int k = 0; k < K / 16; ++k) {
     std::uint32_t b[2][4];
 #pragma unroll
-    for (int pair = 0; pair < 2; ++pair)
-      load_matrices<false>(&matrix.at(matrix_row + pair * 4, 2 * k + lane / 8 % 2), b[pair]);
+    for (int pair = 0; pair < 2; ++pair) {
+      if constexpr (times == Times::kSpread)
+        load_matrices<true>(&matrix.at(k * 16 + lane % 16, W::across() * 4 + pair * 2 + lane / 16),
+                            b[pair]);
+      else
+        load_matrices<false>(&matrix.at(matrix_row + pair * 4, 2 * k + lane / 8 % 2), b[pair]);
+    }
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m) {
       std::uint32_t a[4];
-      load_matrices<false>(&x.at(W::first_row() + m * 16 + lane % 16, 2 * k + lane / 16), a);
+      if constexpr (times == Times::kSpreadTransposed) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          if (k % 2 == 0) {
+            const uint4 chunk = x.at(W::row(m, half), k * 2 + lane % 4);
+            rows[m][half][0] = chunk.x;
+            rows[m][half][1] = chunk.y;
+            rows[m][half][2] = chunk.z;
+            rows[m][half][3] = chunk.w;
+          }
+          a[half] = rows[m][half][k % 2 * 2];
+          a[half + 2] = rows[m][half][k % 2 * 2 + 1];
+        }
+      } else {
+        load_matrices<false>(&x.at(W::first_row() + m * 16 + lane % 16, 2 * k + lane / 16), a);
+      }
 #pragma unroll
       for (int n = 0; n < 4; ++n)
         multiply_add(products[m][n], a, b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
@@ -196,12 +255,14 @@ struct Summing {
   static constexpr int kTiles = K / 32;
   float sums[kTiles][kTiles][4] = {};
 
+  using Numbers = float[kTiles * kTiles * 4];
+  __device__ __forceinline__ Numbers& numbers() { return reinterpret_cast<Numbers&>(sums); }
+
   static __device__ __forceinline__ int first_row() { return threadIdx.x / 128 * (K / 2); }
   static __device__ __forceinline__ int first_column() { return threadIdx.x / 32 % 4 * (K / 4); }
 
   // sums += x^T y.
-  __device__ __forceinline__ void add(const Tile<kTileTokens, K>& x,
-                                      const Tile<kTileTokens, K>& y) {
+  __device__ __forceinline__ void add(const TokenTile<K>& x, const TokenTile<K>& y) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int k = 0; k < kTileTokens / 16; ++k) {
@@ -240,39 +301,50 @@ struct Summing {
   }
 };
 
-// A state in fp32, or zeros for null, rounded to a tile.
-template <int K>
-__device__ __forceinline__ void load_state(const float* state, Tile<K, K>& to) {
+// A state in fp32, or zeros for null, rounded to a tile, its columns spread or in order.
+template <int K, bool kSpread>
+__device__ __forceinline__ void load_state(const float* state, MatrixTile<K>& to) {
+#pragma unroll 4
   for (int i = threadIdx.x; i < K * K / 8; i += kTileThreads) {
+    const int row = i / (K / 8), chunk = i % (K / 8);
     float values[8] = {};
-    if (state) load_pack<8>(state + i * 8, values);
-    to.at(i / (K / 8), i % (K / 8)) = pack(values);
+    if (kSpread && state) {
+#pragma unroll
+      for (int u = 0; u < 4; ++u) {
+        const auto pair = *reinterpret_cast<const float2*>(state + row * K + chunk / 4 * 32 +
+                                                           u * 8 + chunk % 4 * 2);
+        values[2 * u] = pair.x;
+        values[2 * u + 1] = pair.y;
+      }
+    } else if (state) {
+      load_pack<8>(state + i * 8, values);
+    }
+    to.at(row, chunk) = pack(values);
   }
 }
-// The transpose, plus the state itself when kSymmetric.
-template <int K, bool kSymmetric>
-__device__ __forceinline__ void load_transposed_state(const float* state, Tile<K, K>& to) {
+// A state plus its transpose.
+template <int K>
+__device__ __forceinline__ void load_symmetric_state(const float* state, MatrixTile<K>& to) {
+#pragma unroll 2
   for (int i = threadIdx.x; i < K * K / 8; i += kTileThreads) {
     const int row = i % K, chunk = i / K;
-    float values[8] = {};
+    float values[8];
+    load_pack<8>(state + row * K + chunk * 8, values);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      if (state) values[j] = state[(chunk * 8 + j) * K + row];
-      if (state && kSymmetric) values[j] += state[row * K + chunk * 8 + j];
-    }
+    for (int j = 0; j < 8; ++j) values[j] += state[(chunk * 8 + j) * K + row];
     to.at(row, chunk) = pack(values);
   }
 }
 
 // The part of the gradients of recall and overlap that goes token by token; mapped_tokens.cuh has
-// the formulas. W lies as multiply_rows leaves it.
+// the formulas. W lies as `multiply` leaves it.
 template <int K>
 struct TokenGradTile {
   using W = Working<K>;
   float w[W::kRowTiles][2][8];
 
   // partial[across][row] = the share of a warp in d = sigma(x) . W; returns this thread's.
-  __device__ __forceinline__ float dots(const Tile<kTileTokens, K>& mapped,
+  __device__ __forceinline__ float dots(const TokenTile<K>& mapped,
                                         float (&partial)[W::kAcross][kTileTokens]) const {
     float total = 0;
 #pragma unroll
@@ -291,12 +363,12 @@ struct TokenGradTile {
   }
 
   // With e = -share d factor, where factor is 1 / denominator or 0 where that was clamped:
-  //   dx (+)= (W + e z) sigma'(x),   dz += e sigma(x).
-  __device__ __forceinline__ void finish(const Tile<kTileTokens, K>& mapped,
+  //   dx = (W + e z) sigma'(x), handed to put(m, half, dx),   dz += e sigma(x).
+  template <class Put>
+  __device__ __forceinline__ void finish(const TokenTile<K>& mapped,
                                          const float (&partial)[W::kAcross][kTileTokens],
                                          const float* factor, float share, const float* z,
-                                         const TokenRows& dx, int first_token, int tokens,
-                                         bool accumulate, float (&dz)[8]) {
+                                         float (&dz)[8], Put put) {
     float z_chunk[8];
     load_pack<8>(z + W::column(), z_chunk);
 #pragma unroll
@@ -314,26 +386,24 @@ struct TokenGradTile {
           dz[i] += e * x[i];
           x[i] = (w[m][half][i] + e * z_chunk[i]) * sigma_slope(x[i]);
         }
-        if (dx.first && first_token + row < tokens)
-          put_chunk(dx.at(first_token + row), x, accumulate);
+        put(m, half, x);
       }
   }
 };
 
-// to[column ..] (+)= the sum over rows of values, where each thread has 8 columns of one of `rows`
-// rows. Every thread must call it; `scratch` holds [rows, K].
+// The sums over rows of values, column threadIdx.x of K in each of the first threads, where each
+// thread has 8 columns of one of `rows` rows. Every thread must call it; `scratch` holds [rows, K].
 template <int K, int rows>
-__device__ __forceinline__ void sum_columns(const float (&values)[8], int row, int column,
-                                            float* scratch, float* to, bool accumulate) {
+__device__ __forceinline__ float sum_columns(const float (&values)[8], int row, int column,
+                                             float* scratch) {
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < 8; ++i) scratch[row * K + column + i] = values[i];
   __syncthreads();
-  if (threadIdx.x >= K) return;
   float sum = 0;
 #pragma unroll
-  for (int r = 0; r < rows; ++r) sum += scratch[r * K + threadIdx.x];
-  put(to + threadIdx.x, sum, accumulate);
+  for (int r = 0; r < rows; ++r) sum += threadIdx.x < K ? scratch[r * K + threadIdx.x] : 0;
+  return sum;
 }
 
 }  // namespace infini

@@ -160,9 +160,8 @@ class CudaRecall final : public RecallKernels {
   // dz = q^T e. The recalled values themselves are not needed: dy . A_mem = (q . W) / g.
   void recall_grad(const RecallGrad& args) const override {
     if (has_fast_kernels(args.qkv, args.layout))
-      return add_gates<float>(args.layout.head_width == 64 ? FastRecall<64>::recall_grad(args)
-                                                           : FastRecall<128>::recall_grad(args),
-                              args.dgate);
+      return args.layout.head_width == 64 ? FastRecall<64>::recall_grad(args)
+                                          : FastRecall<128>::recall_grad(args);
     dispatch_float(args.qkv.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
       const Scratch<T> from(args);

@@ -55,13 +55,13 @@ __device__ __forceinline__ float gate_of(const FastReading& args, int head, bool
 
 template <int K>
 struct FastRecallShared {
-  Tile<K, K> transposed;
-  Tile<kTileTokens, K> q[2];
+  MatrixTile<K> matrix;  // spread
+  TokenTile<K> q[2], local[2];
   float inverse[2][kTileTokens];  // 1 / denominator
 };
 
-// y = g (q M) / denominator + (1 - g) local. The next tile of queries waits in registers while the
-// tensor cores work on one, and so does `local` of this one. Bound by memory.
+// y = g (q M) / denominator + (1 - g) local. The next tile arrives in shared memory while the
+// tensor cores work on one. Bound by memory.
 template <int K>
 __global__ void __launch_bounds__(kTileThreads, 2)
     fast_recall_kernel(FastReading args, Heads<Bf16> output) {
@@ -70,46 +70,39 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   using L = Loading<K>;
   using W = Working<K>;
   const int tokens = args.queries.tokens;
+  const auto begin = [&](const FastWalk& at) {
+    copy_tile<K>(TokenRows(args.queries, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
+                 s.q[at.turn]);
+    copy_tile<K>(TokenRows(args.local, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
+                 s.local[at.turn]);
+    copy_async_group();
+  };
+  FastWalk at(args);
+  begin(at);
   float z[8];
   load_pack<8>(args.normalizer + blockIdx.x * K + L::chunk() * 8, z);
+  load_state<K, true>(args.matrix + std::int64_t{blockIdx.x} * K * K, s.matrix);
   const bool bypassed = is_bypassed<K>(args);
 
-  HeldTile<K> held;
-  const auto begin = [&](const FastWalk& at) {
-    held.load(TokenRows(args.queries, at.segment, at.head, L::chunk() * 8), at.token(), tokens);
-  };
-  const auto finish = [&](const FastWalk& at) {
+  for (bool more = true; more; at = at.next()) {
+    more = !at.ends();
+    const float gate = gate_of(args, at.head, bypassed);
+    copy_async_wait<0>();
 #pragma unroll
     for (int i = 0; i < L::kChunks; ++i) {
+      uint4& chunk = s.q[at.turn].at(L::row(i), L::chunk());
       float mapped[8];
-      held.map_chunk(i, mapped);
-      s.q[at.turn].at(L::row(i), L::chunk()) = pack(mapped);
+      map(chunk, true, mapped);
+      chunk = pack(mapped);
       const float reading = L::row_sum(dot(mapped, z));
       if (L::chunk() == 0)
         s.inverse[at.turn][L::row(i)] = reciprocal_approx(fmaxf(reading, args.eps));
     }
-    __syncthreads();
-  };
-
-  FastWalk at(args);
-  begin(at);
-  load_transposed_state<K, false>(args.matrix + std::int64_t{blockIdx.x} * K * K, s.transposed);
-  finish(at);
-  for (bool more = true; more; at = at.next()) {
-    more = !at.ends();
+    __syncthreads();  // the tile is there, and the one before is no longer read
     if (more) begin(at.next());
-    const TokenRows local(args.local, at.segment, at.head, W::column());
-    const TokenRows y(output, at.segment, at.head, W::column());
-    uint4 kept[W::kRowTiles][2];
-#pragma unroll
-    for (int m = 0; m < W::kRowTiles; ++m)
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-        kept[m][half] = local.chunk(min(at.token() + W::row(m, half), tokens - 1));
-
     float sums[W::kRowTiles][2][8];
-    multiply_rows<K>(s.q[at.turn], s.transposed, sums);
-    const float gate = gate_of(args, at.head, bypassed);
+    multiply<K, Times::kSpread>(s.q[at.turn], s.matrix, sums);
+    const TokenRows y(output, at.segment, at.head, W::column());
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m)
 #pragma unroll
@@ -117,13 +110,13 @@ __global__ void __launch_bounds__(kTileThreads, 2)
         const int row = W::row(m, half);
         const float scale = gate * s.inverse[at.turn][row];
         float values[8];
-        unpack(kept[m][half], values);
+        unpack(s.local[at.turn].at(row, W::column() / 8), values);
 #pragma unroll
         for (int c = 0; c < 8; ++c)
           values[c] = scale * sums[m][half][c] + (1.0f - gate) * values[c];
-        if (at.token() + row < tokens) put_chunk(y.at(at.token() + row), values, false);
+        if (at.token() + row < tokens)
+          *reinterpret_cast<uint4*>(y.at(at.token() + row)) = pack(values);
       }
-    if (more) finish(at.next());
   }
 }
 
@@ -131,35 +124,45 @@ struct FastRecallGrad {
   FastReading from;
   Heads<Bf16> dy, dqueries, dlocal;  // the last two may be empty
   bool add_queries, add_local;
-  float *dmatrix, *dnormalizer;  // of the first run, or null
-  std::int64_t matrix_size, normalizer_size;
-  bool add_matrix, add_normalizer;
-  float* dgate;  // [segments, runs, H]
+  float *dmatrix, *dnormalizer, *dgate;  // any may be null
+  bool add_matrix, add_normalizer, add_gate;
+  float *parts, *gate_parts;  // gate_parts [segments, runs, H]
 };
 
 template <int K>
 struct FastRecallGradShared {
-  Tile<K, K> matrix;
-  Tile<kTileTokens, K> q[2], n;
+  MatrixTile<K> matrix;
+  TokenTile<K> q[2], n[2];
   float factor[2][kTileTokens];  // 1 / denominator, 0 where it was clamped
   float partial[Working<K>::kAcross][kTileTokens];
   float z[K];
 };
 
-// Asks for the cache lines of a tile of queries, local and dy.
+// Asks for the cache lines of a tile.
 template <int K>
-__device__ __forceinline__ void bring_near(const FastRecallGrad& args, const FastWalk& at) {
+__device__ __forceinline__ void bring_near(const Heads<Bf16>& heads, const FastWalk& at) {
   constexpr int kLines = K / 64;
   const int token = at.token() + threadIdx.x / kLines, column = threadIdx.x % kLines * 64;
-  if (threadIdx.x >= kTileTokens * kLines || token >= args.dy.tokens) return;
-  prefetch_line(TokenRows(args.from.queries, at.segment, at.head, column).at(token));
-  prefetch_line(TokenRows(args.from.local, at.segment, at.head, column).at(token));
-  prefetch_line(TokenRows(args.dy, at.segment, at.head, column).at(token));
+  if (threadIdx.x < kTileTokens * kLines && token < heads.tokens)
+    prefetch_line(TokenRows(heads, at.segment, at.head, column).at(token));
+}
+
+// dgate (+)= the sum over parts [parts, H], in one block.
+__device__ __forceinline__ void sum_gates(const FastRecallGrad& args, int parts) {
+  const int heads = args.from.queries.count;
+  for (int head = threadIdx.x / 32; head < heads; head += kTileThreads / 32) {
+    float sum = 0;
+    for (int i = threadIdx.x % 32; i < parts; i += 32)
+      sum += __ldcg(args.gate_parts + std::int64_t{i} * heads + head);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) put(args.dgate + head, sum, args.add_gate);
+  }
 }
 
 // With n = g dy / denominator and W = n M^T: dq = (W + e z) sigma'(Q), dlocal = (1 - g) dy, and, as
-// sums over the tokens in registers, dM = q^T n, dz and dgate. Every tile is read and written once;
-// registers are full, so the next one is only brought near. Bound by memory.
+// sums over the tokens in registers, dM = q^T n, dz and dgate. Every tile is read and written once.
+// While one is worked on, the next arrives: its queries and dy in shared memory, `local` in L2, as
+// shared memory is full. Bound by memory.
 template <int K>
 __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastRecallGrad args) {
   extern __shared__ __align__(16) unsigned char shared[];
@@ -167,81 +170,100 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
   using L = Loading<K>;
   using W = Working<K>;
   const FastReading& from = args.from;
-  const int tokens = from.queries.tokens, state = blockIdx.x, run = blockIdx.y;
+  const int tokens = from.queries.tokens, state = blockIdx.x;
+  const auto begin = [&](const FastWalk& at) {
+    copy_tile<K>(TokenRows(from.queries, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
+                 s.q[at.turn]);
+    copy_tile<K>(TokenRows(args.dy, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
+                 s.n[at.turn]);
+    copy_async_group();
+    bring_near<K>(from.local, at);
+  };
+  FastWalk at(from);
+  begin(at);
   for (int c = threadIdx.x; c < K; c += kTileThreads) s.z[c] = from.normalizer[state * K + c];
+  load_state<K, false>(from.matrix + std::int64_t{state} * K * K, s.matrix);
   const bool bypassed = is_bypassed<K>(from);
-  load_state<K>(from.matrix + std::int64_t{state} * K * K, s.matrix);
 
   Summing<K> dmatrix;
   float dz[8] = {}, dgate = 0;
-  FastWalk at(from);
   for (bool more = true; more; at = at.next()) {
     more = !at.ends();
     const float gate = gate_of(from, at.head, bypassed);
+    copy_async_wait<0>();
     {
-      const TokenRows queries(from.queries, at.segment, at.head, L::chunk() * 8);
       const TokenRows local(from.local, at.segment, at.head, L::chunk() * 8);
-      const TokenRows dy(args.dy, at.segment, at.head, L::chunk() * 8);
       const TokenRows dlocal(args.dlocal, at.segment, at.head, L::chunk() * 8);
-      float z[8];
+      uint4 kept[L::kChunks];
+      float inverse[L::kChunks], z[8];
+#pragma unroll
+      for (int i = 0; i < L::kChunks; ++i)
+        kept[i] = local.chunk(min(at.token() + L::row(i), tokens - 1));
       load_pack<8>(s.z + L::chunk() * 8, z);
-      uint4 raw[2][3];
-      const auto load = [&](int i) {
-        const int token = min(at.token() + L::row(i), tokens - 1);
-        raw[i % 2][0] = queries.chunk(token);
-        raw[i % 2][1] = dy.chunk(token);
-        raw[i % 2][2] = local.chunk(token);
-      };
-      load(0);
 #pragma unroll
       for (int i = 0; i < L::kChunks; ++i) {
-        const int row = L::row(i), token = at.token() + row;
-        const bool valid = token < tokens;
-        if (i + 1 < L::kChunks) load(i + 1);  // while this one is worked on
-        float mapped[8], upstream[8], kept[8];
-        map(raw[i % 2][0], valid, mapped);
-        s.q[at.turn].at(row, L::chunk()) = pack(mapped);
+        uint4& chunk = s.q[at.turn].at(L::row(i), L::chunk());
+        const bool valid = at.token() + L::row(i) < tokens;
+        float mapped[8];
+        map(chunk, valid, mapped);
+        chunk = pack(mapped);
         const float reading = L::row_sum(dot(mapped, z));
-        const float inverse = reciprocal_approx(fmaxf(reading, from.eps));
-        if (L::chunk() == 0) s.factor[at.turn][row] = reading > from.eps ? inverse : 0;
-        unpack(raw[i % 2][1], upstream);
-        unpack(raw[i % 2][2], kept);
-        const float open = valid ? gate : 0;
-        dgate -= open * dot(upstream, kept);
+        inverse[i] = reciprocal_approx(fmaxf(reading, from.eps));
+        if (L::chunk() == 0) s.factor[at.turn][L::row(i)] = reading > from.eps ? inverse[i] : 0;
+      }
+#pragma unroll
+      for (int i = 0; i < L::kChunks; ++i) {
+        uint4& chunk = s.n[at.turn].at(L::row(i), L::chunk());
+        const int token = at.token() + L::row(i);
+        const float open = token < tokens ? gate : 0;
+        float upstream[8], other[8];
+        unpack(chunk, upstream);
+        unpack(kept[i], other);
+        dgate -= open * dot(upstream, other);
 #pragma unroll
         for (int c = 0; c < 8; ++c) {
-          kept[c] = (1.0f - gate) * upstream[c];
-          upstream[c] *= open * inverse;
+          other[c] = (1.0f - gate) * upstream[c];
+          upstream[c] *= open * inverse[i];
         }
-        s.n.at(row, L::chunk()) = pack(upstream);
-        if (valid && dlocal.first) put_chunk(dlocal.at(token), kept, args.add_local);
+        chunk = pack(upstream);
+        if (token < tokens && dlocal.first) put_chunk(dlocal.at(token), other, args.add_local);
       }
     }
-    __syncthreads();
-    if (more) bring_near<K>(args, at.next());
-    dmatrix.add(s.q[at.turn], s.n);
+    __syncthreads();  // the tile is there, and the one before is no longer read
+    if (more) {
+      begin(at.next());
+      if (args.add_local && args.dlocal.first) bring_near<K>(args.dlocal, at.next());
+    }
+    if (args.add_queries && args.dqueries.first) bring_near<K>(args.dqueries, at);
+    dmatrix.add(s.q[at.turn], s.n[at.turn]);
     TokenGradTile<K> gradient;
-    multiply_rows<K>(s.n, s.matrix, gradient.w);
+    multiply<K, Times::kTransposed>(s.n[at.turn], s.matrix, gradient.w);
     dgate += gradient.dots(s.q[at.turn], s.partial);
     __syncthreads();
-    gradient.finish(s.q[at.turn], s.partial, s.factor[at.turn], 1.0f, s.z,
-                    TokenRows(args.dqueries, at.segment, at.head, W::column()), at.token(), tokens,
-                    args.add_queries, dz);
+    const TokenRows dqueries(args.dqueries, at.segment, at.head, W::column());
+    gradient.finish(s.q[at.turn], s.partial, s.factor[at.turn], 1.0f, s.z, dz,
+                    [&](int m, int half, float(&dq)[8]) {
+                      const int token = at.token() + W::row(m, half);
+                      if (dqueries.first && token < tokens)
+                        put_chunk(dqueries.at(token), dq, args.add_queries);
+                    });
     if (at.ends_head()) {
       const float sum = block_sum<kTileThreads>(dgate);
-      const std::int64_t part = std::int64_t{at.segment} * gridDim.y + run;
-      if (threadIdx.x == 0) args.dgate[part * from.queries.count + at.head] = (1.0f - gate) * sum;
+      const std::int64_t part = std::int64_t{at.segment} * gridDim.y + blockIdx.y;
+      if (threadIdx.x == 0)
+        args.gate_parts[part * from.queries.count + at.head] = (1.0f - gate) * sum;
       dgate = 0;
     }
   }
-  if (args.dmatrix)
-    dmatrix.store(args.dmatrix + run * args.matrix_size + std::int64_t{state} * K * K,
-                  args.add_matrix);
-  if (args.dnormalizer)
-    sum_columns<K, kTileThreads / 4 / W::kAcross>(
-        dz, W::first_row() / (16 * W::kRowTiles) * 8 + threadIdx.x % 32 / 4, W::column(),
-        reinterpret_cast<float*>(&s.q), args.dnormalizer + run * args.normalizer_size + state * K,
-        args.add_normalizer);
+  if (args.dgate && comes_last(0, gridDim.x * gridDim.y))
+    sum_gates(args, gridDim.x / (from.queries.count / from.group) * gridDim.y);
+  if (!args.dmatrix && !args.dnormalizer) return;
+  if (!add_up_runs(args.parts, dmatrix.numbers(), dz)) return;
+  if (args.dmatrix) dmatrix.store(args.dmatrix + std::int64_t{state} * K * K, args.add_matrix);
+  if (!args.dnormalizer) return;
+  const float sum = sum_columns<K, W::kRowsOfColumn>(dz, W::row_of_column(), W::column(),
+                                                     reinterpret_cast<float*>(&s.q));
+  if (threadIdx.x < K) put(args.dnormalizer + state * K + threadIdx.x, sum, args.add_normalizer);
 }
 
 // RecallKernels where has_fast_kernels().
@@ -254,14 +276,13 @@ class FastRecall {
            sizeof(FastRecallShared<K>), from, rows_of(args.y, args.layout));
   }
 
-  // The gates' gradients are left as parts to be added up: dgate [parts, H].
-  static Tensor recall_grad(const RecallKernels::RecallGrad& args) {
+  static void recall_grad(const RecallKernels::RecallGrad& args) {
     const HeadLayout& n = args.layout;
     const FastReading from = reading_of(args);
-    const RunSums dmatrix(args.dmatrix, from.runs.count);
-    const RunSums dnormalizer(args.dnormalizer, from.runs.count);
-    const Tensor dgate = Tensor::empty(Shape{n.batch * n.segments * from.runs.count, n.heads},
-                                       DType::kFloat32, Device::kCuda);
+    const Tensor parts =
+        parts_of(n.batch * n.segments * n.kv_heads, from.runs, K * K / kTileThreads + 8);
+    const Tensor gate_parts = Tensor::empty(Shape{n.batch * n.segments * from.runs.count, n.heads},
+                                            DType::kFloat32, Device::kCuda);
     launch("memory_recall_grad", fast_recall_grad_kernel<K>, blocks(n, from.runs), kTileThreads,
            sizeof(FastRecallGradShared<K>),
            FastRecallGrad{.from = from,
@@ -270,16 +291,14 @@ class FastRecall {
                           .dlocal = rows_of(args.dlocal.tensor, n),
                           .add_queries = args.dqkv.accumulate,
                           .add_local = args.dlocal.accumulate,
-                          .dmatrix = dmatrix.data(),
-                          .dnormalizer = dnormalizer.data(),
-                          .matrix_size = dmatrix.size(),
-                          .normalizer_size = dnormalizer.size(),
-                          .add_matrix = dmatrix.accumulate(),
-                          .add_normalizer = dnormalizer.accumulate(),
-                          .dgate = dgate.data<float>()});
-    dmatrix.add_up("memory_recall_grad");
-    dnormalizer.add_up("memory_recall_grad");
-    return dgate;
+                          .dmatrix = data(args.dmatrix.tensor),
+                          .dnormalizer = data(args.dnormalizer.tensor),
+                          .dgate = data(args.dgate.tensor),
+                          .add_matrix = args.dmatrix.accumulate,
+                          .add_normalizer = args.dnormalizer.accumulate,
+                          .add_gate = args.dgate.accumulate,
+                          .parts = data(parts),
+                          .gate_parts = data(gate_parts)});
   }
 
  private:
@@ -296,6 +315,7 @@ class FastRecall {
             .group = n.group(),
             .runs = Runs(n.batch * n.segments * n.kv_heads, n.tokens)};
   }
+  static float* data(const Tensor& tensor) { return tensor ? tensor.data<float>() : nullptr; }
   static Heads<Bf16> rows_of(const Tensor& rows, const HeadLayout& n) {
     return heads_in<BFloat16>(rows, n, {0, n.query_width()});
   }
