@@ -18,26 +18,33 @@ struct FastReading {
 };
 
 // Where a block is on its way through the tiles of its run, once for each query head of the group.
+// Few registers are left for it.
 struct FastWalk {
-  int segment, head, tile;  // the query head in its segment
-  int first_tile, last_tile, last_head, turn = 0;
+  const FastReading& args;
+  int head, tile, turn = 0;  // the query head in its segment
 
-  __device__ __forceinline__ explicit FastWalk(const FastReading& args) {
-    const int kv_heads = args.queries.count / args.group;
-    segment = blockIdx.x / kv_heads;
-    head = blockIdx.x % kv_heads * args.group;
-    tile = first_tile = blockIdx.y * args.runs.each;
-    last_tile = min(first_tile + args.runs.each, args.runs.tiles) - 1;
-    last_head = head + args.group - 1;
-  }
+  __device__ __forceinline__ explicit FastWalk(const FastReading& reading)
+      : args(reading), head(blockIdx.x % kv_heads() * reading.group), tile(first_tile()) {}
+
+  __device__ __forceinline__ int kv_heads() const { return args.queries.count / args.group; }
+  __device__ __forceinline__ int segment() const { return blockIdx.x / kv_heads(); }
+  __device__ __forceinline__ int first_tile() const { return blockIdx.y * args.runs.each; }
   __device__ __forceinline__ int token() const { return tile * kTileTokens; }
-  __device__ __forceinline__ bool ends_head() const { return tile == last_tile; }
-  __device__ __forceinline__ bool ends() const { return ends_head() && head == last_head; }
+  __device__ __forceinline__ bool ends_head() const {
+    return tile + 1 == min(first_tile() + args.runs.each, args.runs.tiles);
+  }
+  __device__ __forceinline__ bool ends() const {
+    return ends_head() && (head + 1) % args.group == 0;
+  }
+  __device__ __forceinline__ void step() {
+    const bool turns = ends_head();
+    tile = turns ? first_tile() : tile + 1;
+    head += turns;
+    turn ^= 1;
+  }
   __device__ __forceinline__ FastWalk next() const {
     FastWalk walk = *this;
-    walk.tile = ends_head() ? first_tile : tile + 1;
-    walk.head += ends_head();
-    walk.turn ^= 1;
+    walk.step();
     return walk;
   }
 };
@@ -71,9 +78,9 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   using W = Working<K>;
   const int tokens = args.queries.tokens;
   const auto begin = [&](const FastWalk& at) {
-    copy_tile<K>(TokenRows(args.queries, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
+    copy_tile<K>(TokenRows(args.queries, at.segment(), at.head, L::chunk() * 8), at.token(), tokens,
                  s.q[at.turn]);
-    copy_tile<K>(TokenRows(args.local, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
+    copy_tile<K>(TokenRows(args.local, at.segment(), at.head, L::chunk() * 8), at.token(), tokens,
                  s.local[at.turn]);
     copy_async_group();
   };
@@ -84,7 +91,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   load_state<K, true>(args.matrix + std::int64_t{blockIdx.x} * K * K, s.matrix);
   const bool bypassed = is_bypassed<K>(args);
 
-  for (bool more = true; more; at = at.next()) {
+  for (bool more = true; more; at.step()) {
     more = !at.ends();
     const float gate = gate_of(args, at.head, bypassed);
     copy_async_wait<0>();
@@ -102,7 +109,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     if (more) begin(at.next());
     float sums[W::kRowTiles][2][8];
     multiply<K, Times::kSpread>(s.q[at.turn], s.matrix, sums);
-    const TokenRows y(output, at.segment, at.head, W::column());
+    const TokenRows y(output, at.segment(), at.head, W::column());
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m)
 #pragma unroll
@@ -144,7 +151,7 @@ __device__ __forceinline__ void bring_near(const Heads<Bf16>& heads, const FastW
   constexpr int kLines = K / 64;
   const int token = at.token() + threadIdx.x / kLines, column = threadIdx.x % kLines * 64;
   if (threadIdx.x < kTileTokens * kLines && token < heads.tokens)
-    prefetch_line(TokenRows(heads, at.segment, at.head, column).at(token));
+    prefetch_line(TokenRows(heads, at.segment(), at.head, column).at(token));
 }
 
 // dgate (+)= the sum over parts [parts, H], in one block.
@@ -172,9 +179,9 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
   const FastReading& from = args.from;
   const int tokens = from.queries.tokens, state = blockIdx.x;
   const auto begin = [&](const FastWalk& at) {
-    copy_tile<K>(TokenRows(from.queries, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
+    copy_tile<K>(TokenRows(from.queries, at.segment(), at.head, L::chunk() * 8), at.token(), tokens,
                  s.q[at.turn]);
-    copy_tile<K>(TokenRows(args.dy, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
+    copy_tile<K>(TokenRows(args.dy, at.segment(), at.head, L::chunk() * 8), at.token(), tokens,
                  s.n[at.turn]);
     copy_async_group();
     bring_near<K>(from.local, at);
@@ -187,13 +194,13 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
 
   Summing<K> dmatrix;
   float dz[8] = {}, dgate = 0;
-  for (bool more = true; more; at = at.next()) {
+  for (bool more = true; more; at.step()) {
     more = !at.ends();
     const float gate = gate_of(from, at.head, bypassed);
     copy_async_wait<0>();
     {
-      const TokenRows local(from.local, at.segment, at.head, L::chunk() * 8);
-      const TokenRows dlocal(args.dlocal, at.segment, at.head, L::chunk() * 8);
+      const TokenRows local(from.local, at.segment(), at.head, L::chunk() * 8);
+      const TokenRows dlocal(args.dlocal, at.segment(), at.head, L::chunk() * 8);
       uint4 kept[L::kChunks];
       float inverse[L::kChunks], z[8];
 #pragma unroll
@@ -240,7 +247,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
     multiply<K, Times::kTransposed>(s.n[at.turn], s.matrix, gradient.w);
     dgate += gradient.dots(s.q[at.turn], s.partial);
     __syncthreads();
-    const TokenRows dqueries(args.dqueries, at.segment, at.head, W::column());
+    const TokenRows dqueries(args.dqueries, at.segment(), at.head, W::column());
     gradient.finish(s.q[at.turn], s.partial, s.factor[at.turn], 1.0f, s.z, dz,
                     [&](int m, int half, float(&dq)[8]) {
                       const int token = at.token() + W::row(m, half);
@@ -249,7 +256,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
                     });
     if (at.ends_head()) {
       const float sum = block_sum<kTileThreads>(dgate);
-      const std::int64_t part = std::int64_t{at.segment} * gridDim.y + blockIdx.y;
+      const std::int64_t part = std::int64_t{at.segment()} * gridDim.y + blockIdx.y;
       if (threadIdx.x == 0)
         args.gate_parts[part * from.queries.count + at.head] = (1.0f - gate) * sum;
       dgate = 0;
