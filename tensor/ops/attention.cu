@@ -2,6 +2,7 @@
 // A block walks over the tiles of keys that its queries see, or of queries that see its keys.
 #include "tensor/ops/attention.h"
 #include "tensor/ops/attention_cudnn.h"
+#include "tensor/ops/attention_hopper.h"
 #include "tensor/ops/attention_tile.cuh"
 #include "tensor/ops/launch.cuh"
 
@@ -319,10 +320,13 @@ class CudaAttention final : public AttentionKernels {
     });
   }
 
+  bool attention_grad(const AttentionGrad& args, const TurnBack& back) const override {
+    return attention_grad_hopper(args, &back);
+  }
   // With P the probabilities and D_r = sum_c dy_rc y_rc:  dS = P (dy V^T - D),  dQ = scale dS K,
   // dK = scale dS^T Q, dV = P^T dy.
   void attention_grad(const AttentionGrad& args) const override {
-    if (attention_grad_cudnn(args)) return;
+    if (attention_grad_hopper(args) || attention_grad_cudnn(args)) return;
     dispatch(args, [&]<class T, int kWidth>() {
       using N = Native<T>;
       using A = Compute<N>;
