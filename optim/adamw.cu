@@ -7,8 +7,7 @@ namespace infini {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr std::int64_t kPiece = 16384;  // elements per block
-constexpr int kPacks = 2;               // of a thread at a time, so that their loads overlap
+constexpr std::int64_t kPiece = 4096;  // elements per block
 
 template <class T>
 struct Entry {
@@ -29,53 +28,28 @@ struct Rule {
   T beta1, beta2, new1, new2, epsilon, correction1, correction2;
 };
 
-// Elements [i, i + n) of a parameter while a step is under way.
+// Elements [i, i + n) of a parameter.
 template <int n, class T>
-struct Elements {
+__device__ __forceinline__ void update_pack(const Entry<T>& entry, const Rule<T>& rule, T scale,
+                                            std::int64_t i) {
   T gradient[n], x[n], mean[n], square[n];
-
-  __device__ __forceinline__ void load(const Entry<T>& entry, std::int64_t i) {
-    stream_in(entry.gradient + i, gradient);
-    stream_in(entry.x + i, x);
-    stream_in(entry.mean + i, mean);
-    stream_in(entry.square + i, square);
-  }
-  __device__ __forceinline__ void update(const Entry<T>& entry, const Rule<T>& rule, T scale) {
+  stream_in(entry.gradient + i, gradient);
+  stream_in(entry.x + i, x);
+  stream_in(entry.mean + i, mean);
+  stream_in(entry.square + i, square);
 #pragma unroll
-    for (int k = 0; k < n; ++k) {
-      const T g = scale * gradient[k];
-      const T m = mean[k] = rule.beta1 * mean[k] + rule.new1 * g;
-      const T v = square[k] = rule.beta2 * square[k] + rule.new2 * g * g;
-      const T step =
-          entry.rate * (rule.correction1 * m) / (sqrt(rule.correction2 * v) + rule.epsilon);
-      x[k] -= step + entry.decay * x[k];
-    }
+  for (int k = 0; k < n; ++k) {
+    const T g = scale * gradient[k];
+    const T m = mean[k] = rule.beta1 * mean[k] + rule.new1 * g;
+    const T v = square[k] = rule.beta2 * square[k] + rule.new2 * g * g;
+    const T step =
+        entry.rate * (rule.correction1 * m) / (sqrt(rule.correction2 * v) + rule.epsilon);
+    x[k] -= step + entry.decay * x[k];
   }
-  __device__ __forceinline__ void store(const Entry<T>& entry, std::int64_t i) const {
-    stream_out(entry.x + i, x);
-    stream_out(entry.mean + i, mean);
-    stream_out(entry.square + i, square);
-    if (entry.value) store_value(entry.value + i, x);
-  }
-};
-
-// Elements [begin, end) of a parameter, n at a time in each thread, kPacks times n in flight.
-template <int n, class T>
-__device__ __forceinline__ void update_piece(const Entry<T>& entry, const Rule<T>& rule, T scale,
-                                             std::int64_t begin, std::int64_t end) {
-  constexpr std::int64_t kStride = n * kThreads;
-  for (std::int64_t i = begin + n * threadIdx.x; i < end; i += kPacks * kStride) {
-    Elements<n, T> packs[kPacks];
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p)
-      if (i + p * kStride < end) packs[p].load(entry, i + p * kStride);
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p) {
-      if (i + p * kStride >= end) break;
-      packs[p].update(entry, rule, scale);
-      packs[p].store(entry, i + p * kStride);
-    }
-  }
+  stream_out(entry.x + i, x);
+  stream_out(entry.mean + i, mean);
+  stream_out(entry.square + i, square);
+  if (entry.value) store_value(entry.value + i, x);
 }
 
 // One block per kPiece elements of a parameter, one pack of 16 bytes per thread at a time.
@@ -90,10 +64,14 @@ __global__ void __launch_bounds__(kThreads)
   const Entry<T>& entry = table.entries[entry_of_block(table, &Entry<T>::first_block)];
   const std::int64_t begin = kPiece * (blockIdx.x - entry.first_block);
   const std::int64_t end = min(entry.size, begin + kPiece);
-  if (entry.packed)
-    update_piece<kPackSize<T>>(entry, rule, scale, begin, end);
-  else
-    update_piece<1>(entry, rule, scale, begin, end);
+  if (entry.packed) {
+    constexpr int n = kPackSize<T>;
+    for (std::int64_t i = begin + n * threadIdx.x; i < end; i += n * kThreads)
+      update_pack<n>(entry, rule, scale, i);
+  } else {
+    for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads)
+      update_pack<1>(entry, rule, scale, i);
+  }
 }
 
 template <class T>

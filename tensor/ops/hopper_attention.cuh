@@ -9,6 +9,7 @@
 #include "tensor/ops/cuda_math.cuh"
 #include "tensor/ops/hopper_copy.cuh"
 #include "tensor/ops/hopper_wgmma.cuh"
+#include "tensor/ops/instructions.cuh"
 
 namespace infini::hopper {
 
@@ -134,9 +135,9 @@ template <int kWidth>
 __device__ __forceinline__ void turn_back(float (&sums)[kWidth / 2], const float* angles, int h) {
 #pragma unroll
   for (int j = 0; j < kWidth / 16; ++j) {
-    const float2 cosines = *reinterpret_cast<const float2*>(angles + 8 * j + own_column());
+    const float2 cosines = __ldg(reinterpret_cast<const float2*>(angles + 8 * j + own_column()));
     const float2 sines =
-        *reinterpret_cast<const float2*>(angles + kWidth / 2 + 8 * j + own_column());
+        __ldg(reinterpret_cast<const float2*>(angles + kWidth / 2 + 8 * j + own_column()));
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       const float cosine = e ? cosines.y : cosines.x, sine = e ? sines.y : sines.x;
@@ -166,6 +167,41 @@ __device__ __forceinline__ void transpose_quad(std::uint32_t (&words)[4]) {
   }
 }
 
+// The two rows of a tile in memory that a thread writes, 16 bytes of every 64.
+template <int kWidth>
+struct OwnRows {
+  static constexpr int kParts = kWidth / 32;
+
+  __nv_bfloat16* out[2];
+  int row[2];
+  bool inside[2];
+
+  __device__ __forceinline__ OwnRows(const GradRows& to, int segment, int token, int tokens,
+                                     int column) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      row[h] = token + own_row() + 8 * h;
+      inside[h] = row[h] < tokens;
+      out[h] = to.out + (std::int64_t{segment} * tokens + row[h]) * to.leading + column +
+               8 * (lane() % 4);
+    }
+  }
+};
+
+// What will be added to is fetched into the L2 cache while the sums are still being made: at their
+// end everybody would wait for it.
+template <int kWidth>
+__device__ __forceinline__ void expect_rows(const GradRows& to, int segment, int token, int tokens,
+                                            int column) {
+  if (!to.out || !to.accumulate) return;
+  const OwnRows<kWidth> own(to, segment, token, tokens, column);
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+#pragma unroll
+    for (int part = 0; part < own.kParts; part += 2)
+      if (own.inside[h]) prefetch_line(own.out[h] + 32 * part);
+}
+
 // Writes `scale` times sums to the rows of a tile of a segment, of `tokens` tokens, from `token`
 // on: columns [column, column + K). Four lanes exchange what they hold so that each writes 16
 // bytes.
@@ -174,20 +210,24 @@ __device__ __forceinline__ void store_rows(float (&sums)[kWidth / 2], float scal
                                            const GradRows& to, int segment, int token, int tokens,
                                            int column) {
   if (!to.out) return;
+  const OwnRows<kWidth> own(to, segment, token, tokens, column);
+  uint4 old[2][own.kParts] = {};
 #pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int row = token + own_row() + 8 * h;
-    const bool inside = row < tokens;
-    if (to.angles && inside) turn_back<kWidth>(sums, to.angles + std::int64_t{row} * kWidth, h);
-    __nv_bfloat16* const out =
-        to.out + (std::int64_t{segment} * tokens + row) * to.leading + column + 8 * (lane() % 4);
+  for (int h = 0; h < 2; ++h)
 #pragma unroll
-    for (int part = 0; part < kWidth / 32; ++part) {
-      std::uint32_t words[4] = {};
-      if (to.accumulate && inside) {
-        const uint4 old = *reinterpret_cast<const uint4*>(out + 32 * part);
-        words[0] = old.x, words[1] = old.y, words[2] = old.z, words[3] = old.w;
-      }
+    for (int part = 0; part < own.kParts; ++part)
+      if (to.accumulate && own.inside[h])
+        old[h][part] = *reinterpret_cast<const uint4*>(own.out[h] + 32 * part);
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+    if (to.angles && own.inside[h])
+      turn_back<kWidth>(sums, to.angles + std::int64_t{own.row[h]} * kWidth, h);
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+#pragma unroll
+    for (int part = 0; part < own.kParts; ++part) {
+      const uint4& word = old[h][part];
+      std::uint32_t words[4] = {word.x, word.y, word.z, word.w};
       if (to.accumulate) transpose_quad(words);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
@@ -197,11 +237,10 @@ __device__ __forceinline__ void store_rows(float (&sums)[kWidth / 2], float scal
         words[j] = pack_bf16(scale * pair[0] + low, scale * pair[1] + high);
       }
       transpose_quad(words);
-      if (inside)
-        *reinterpret_cast<uint4*>(out + 32 * part) =
+      if (own.inside[h])
+        *reinterpret_cast<uint4*>(own.out[h] + 32 * part) =
             make_uint4(words[0], words[1], words[2], words[3]);
     }
-  }
 }
 
 #endif

@@ -131,6 +131,10 @@ __device__ __forceinline__ void consume_queries(const GradArgs& args,
     const int count = args.tiles - rank * kConsumers - consumer;
     const AlongRows<kTile> keys(shared.keys[block.slot][consumer]);
     const AlongRows<kTile> values(shared.values[block.slot][consumer]);
+    const int segment = head / args.kv_heads, column = head % args.kv_heads * kWidth;
+    const int token = rank * kBlock + consumer * kTile;
+    expect_rows<kWidth>(args.dvalues, segment, token, args.tokens, column);
+    expect_rows<kWidth>(args.dkeys, segment, token, args.tokens, column);
     float dkeys[kWidth / 2], dvalues[kWidth / 2];
     clear(dkeys);
     clear(dvalues);
@@ -144,8 +148,6 @@ __device__ __forceinline__ void consume_queries(const GradArgs& args,
     }
     release(shared.block_empty[block.slot]);
 
-    const int segment = head / args.kv_heads, column = head % args.kv_heads * kWidth;
-    const int token = rank * kBlock + consumer * kTile;
     store_rows<kWidth>(dvalues, 1, args.dvalues, segment, token, args.tokens, column);
     store_rows<kWidth>(dkeys, args.scale, args.dkeys, segment, token, args.tokens, column);
   }

@@ -170,6 +170,8 @@ __device__ __forceinline__ void consume_keys(const GradArgs& args,
     Rows<kWidth, kInRegisters> dy(shared.dy[block.slot][consumer]);
     if constexpr (kInRegisters) release(shared.block_empty[block.slot]);
 
+    const int segment = head / args.heads, column = head % args.heads * kWidth;
+    expect_rows<kWidth>(args.dqueries, segment, tile * kTile, args.tokens, column);
     float dqueries[kWidth / 2];
     clear(dqueries);
     const int count = min(tile + 1, args.tiles), end = min(first + kConsumers, args.tiles);
@@ -182,8 +184,8 @@ __device__ __forceinline__ void consume_keys(const GradArgs& args,
     }
     if constexpr (!kInRegisters) release(shared.block_empty[block.slot]);
 
-    store_rows<kWidth>(dqueries, args.scale, args.dqueries, head / args.heads, tile * kTile,
-                       args.tokens, head % args.heads * kWidth);
+    store_rows<kWidth>(dqueries, args.scale, args.dqueries, segment, tile * kTile, args.tokens,
+                       column);
   }
 }
 
