@@ -3,7 +3,7 @@
 #pragma once
 
 #include "tensor/ops/memory.h"
-#include "tensor/ops/memory_tiles.cuh"
+#include "tensor/ops/memory_products.cuh"
 
 namespace infini {
 

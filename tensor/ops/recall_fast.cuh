@@ -3,7 +3,7 @@
 // two blocks to a multiprocessor.
 #pragma once
 
-#include "tensor/ops/memory_tiles.cuh"
+#include "tensor/ops/memory_products.cuh"
 #include "tensor/ops/recall.h"
 
 namespace infini {
