@@ -13,7 +13,7 @@ struct FastReading {
   const float *matrix, *normalizer, *gate;
   float eps;
   bool bypass_empty;
-  int group;
+  int kv_heads, group;
   Runs runs;
 };
 
@@ -21,26 +21,31 @@ struct FastReading {
 // Few registers are left for it.
 struct FastWalk {
   const FastReading& args;
-  int head, tile, turn = 0;  // the query head in its segment
+  int segment, head, tile, turn = 0;  // the query head in its segment
 
   __device__ __forceinline__ explicit FastWalk(const FastReading& reading)
-      : args(reading), head(blockIdx.x % kv_heads() * reading.group), tile(first_tile()) {}
+      : args(reading),
+        segment(blockIdx.x / reading.kv_heads),
+        head(first_head()),
+        tile(first_tile()) {}
 
-  __device__ __forceinline__ int kv_heads() const { return args.queries.count / args.group; }
-  __device__ __forceinline__ int segment() const { return blockIdx.x / kv_heads(); }
+  __device__ __forceinline__ int first_head() const {
+    return (blockIdx.x - segment * args.kv_heads) * args.group;
+  }
   __device__ __forceinline__ int first_tile() const { return blockIdx.y * args.runs.each; }
   __device__ __forceinline__ int token() const { return tile * kTileTokens; }
   __device__ __forceinline__ bool ends_head() const {
     return tile + 1 == min(first_tile() + args.runs.each, args.runs.tiles);
   }
   __device__ __forceinline__ bool ends() const {
-    return ends_head() && (head + 1) % args.group == 0;
+    return ends_head() && head + 1 == first_head() + args.group;
   }
   __device__ __forceinline__ void step() {
     const bool turns = ends_head();
     tile = turns ? first_tile() : tile + 1;
     head += turns;
     turn ^= 1;
+    asm volatile("" : "+r"(segment));  // else addresses made of it fill registers from tile to tile
   }
   __device__ __forceinline__ FastWalk next() const {
     FastWalk walk = *this;
@@ -78,9 +83,9 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   using W = Working<K>;
   const int tokens = args.queries.tokens;
   const auto begin = [&](const FastWalk& at) {
-    copy_tile<K>(TokenRows(args.queries, at.segment(), at.head, L::chunk() * 8), at.token(), tokens,
+    copy_tile<K>(TokenRows(args.queries, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
                  s.q[at.turn]);
-    copy_tile<K>(TokenRows(args.local, at.segment(), at.head, L::chunk() * 8), at.token(), tokens,
+    copy_tile<K>(TokenRows(args.local, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
                  s.local[at.turn]);
     copy_async_group();
   };
@@ -109,7 +114,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     if (more) begin(at.next());
     float sums[W::kRowTiles][2][8];
     multiply<K, Times::kSpread>(s.q[at.turn], s.matrix, sums);
-    const TokenRows y(output, at.segment(), at.head, W::column());
+    const TokenRows y(output, at.segment, at.head, W::column());
 #pragma unroll
     for (int m = 0; m < W::kRowTiles; ++m)
 #pragma unroll
@@ -151,7 +156,7 @@ __device__ __forceinline__ void bring_near(const Heads<Bf16>& heads, const FastW
   constexpr int kLines = K / 64;
   const int token = at.token() + threadIdx.x / kLines, column = threadIdx.x % kLines * 64;
   if (threadIdx.x < kTileTokens * kLines && token < heads.tokens)
-    prefetch_line(TokenRows(heads, at.segment(), at.head, column).at(token));
+    prefetch_line(TokenRows(heads, at.segment, at.head, column).at(token));
 }
 
 // dgate (+)= the sum over parts [parts, H], in one block.
@@ -179,9 +184,9 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
   const FastReading& from = args.from;
   const int tokens = from.queries.tokens, state = blockIdx.x;
   const auto begin = [&](const FastWalk& at) {
-    copy_tile<K>(TokenRows(from.queries, at.segment(), at.head, L::chunk() * 8), at.token(), tokens,
+    copy_tile<K>(TokenRows(from.queries, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
                  s.q[at.turn]);
-    copy_tile<K>(TokenRows(args.dy, at.segment(), at.head, L::chunk() * 8), at.token(), tokens,
+    copy_tile<K>(TokenRows(args.dy, at.segment, at.head, L::chunk() * 8), at.token(), tokens,
                  s.n[at.turn]);
     copy_async_group();
     bring_near<K>(from.local, at);
@@ -199,8 +204,8 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
     const float gate = gate_of(from, at.head, bypassed);
     copy_async_wait<0>();
     {
-      const TokenRows local(from.local, at.segment(), at.head, L::chunk() * 8);
-      const TokenRows dlocal(args.dlocal, at.segment(), at.head, L::chunk() * 8);
+      const TokenRows local(from.local, at.segment, at.head, L::chunk() * 8);
+      const TokenRows dlocal(args.dlocal, at.segment, at.head, L::chunk() * 8);
       uint4 kept[L::kChunks];
       float inverse[L::kChunks], z[8];
 #pragma unroll
@@ -247,7 +252,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
     multiply<K, Times::kTransposed>(s.n[at.turn], s.matrix, gradient.w);
     dgate += gradient.dots(s.q[at.turn], s.partial);
     __syncthreads();
-    const TokenRows dqueries(args.dqueries, at.segment(), at.head, W::column());
+    const TokenRows dqueries(args.dqueries, at.segment, at.head, W::column());
     gradient.finish(s.q[at.turn], s.partial, s.factor[at.turn], 1.0f, s.z, dz,
                     [&](int m, int half, float(&dq)[8]) {
                       const int token = at.token() + W::row(m, half);
@@ -256,14 +261,14 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_recall_grad_kernel(FastR
                     });
     if (at.ends_head()) {
       const float sum = block_sum<kTileThreads>(dgate);
-      const std::int64_t part = std::int64_t{at.segment()} * gridDim.y + blockIdx.y;
+      const std::int64_t part = std::int64_t{at.segment} * gridDim.y + blockIdx.y;
       if (threadIdx.x == 0)
         args.gate_parts[part * from.queries.count + at.head] = (1.0f - gate) * sum;
       dgate = 0;
     }
   }
   if (args.dgate && comes_last(0, gridDim.x * gridDim.y))
-    sum_gates(args, gridDim.x / (from.queries.count / from.group) * gridDim.y);
+    sum_gates(args, gridDim.x / from.kv_heads * gridDim.y);
   if (!args.dmatrix && !args.dnormalizer) return;
   if (!add_up_runs(args.parts, dmatrix.numbers(), dz)) return;
   if (args.dmatrix) dmatrix.store(args.dmatrix + std::int64_t{state} * K * K, args.add_matrix);
@@ -319,6 +324,7 @@ class FastRecall {
             .gate = args.gate.template data<float>(),
             .eps = static_cast<float>(args.options.eps),
             .bypass_empty = args.options.bypass_empty,
+            .kv_heads = n.kv_heads,
             .group = n.group(),
             .runs = Runs(n.batch * n.segments * n.kv_heads, n.tokens)};
   }

@@ -22,6 +22,7 @@ const HeadLayout kLayouts[] = {
     {.batch = 1, .segments = 3, .tokens = 256, .heads = 2, .kv_heads = 2, .head_width = 128},
     {.batch = 1, .segments = 1, .tokens = 2048, .heads = 2, .kv_heads = 2, .head_width = 128},
     {.batch = 2, .segments = 3, .tokens = 200, .heads = 4, .kv_heads = 2, .head_width = 128},
+    {.batch = 1, .segments = 2, .tokens = 330, .heads = 4, .kv_heads = 2, .head_width = 128},
     {.batch = 1, .segments = 3, .tokens = 1, .heads = 4, .kv_heads = 2, .head_width = 128},
     {.batch = 1, .segments = 1, .tokens = 200, .heads = 1, .kv_heads = 1, .head_width = 128},
     {.batch = 2, .segments = 3, .tokens = 200, .heads = 4, .kv_heads = 2, .head_width = 64},
@@ -289,7 +290,7 @@ TEST_F(GpuMemoryKernels, BypassAnEmptyMemoryAsTheCpuDoes) {
 
 // Overlaps are small, as those of normalised keys are, so that the state stays in range.
 TEST_F(GpuMemoryKernels, ScanWideHeadsAsTheCpuDoes) {
-  for (const std::int64_t width : {64, 128, 130, 256})
+  for (const std::int64_t width : {64, 96, 128, 130, 256})
     for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
       SCOPED_TRACE(text(dtype, ", heads of ", width));
       const Shape sums{2, 3, 2, width, width}, state{2, 2, width, width};
