@@ -16,7 +16,7 @@ struct FastSums {
   float *matrix, *vector, *parts;
 };
 
-// Tiles of tokens on their way or in work, and what a block adds up for one key/value head.
+// How many tiles are on their way or in work, and how many numbers a thread adds up.
 template <int K, bool kOverlap>
 struct FastSumming {
   static constexpr int kStages = kOverlap ? 4 : 3;

@@ -5,7 +5,7 @@
 
 #include "tensor/ops/cuda_math.cuh"
 #include "tensor/ops/launch.cuh"
-#include "tensor/tape.h"
+#include "tensor/tensor.h"
 
 namespace infini {
 
