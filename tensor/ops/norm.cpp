@@ -150,13 +150,15 @@ ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& w
   const auto outputs =
       record_all<2>({sum, y}, {x, branch, weight},
                     [=, &device](std::span<const Tensor> doutputs, Gradients& gradients) {
+                      // x and branch have one gradient, which is written once where it can be.
+                      const bool one = gradients.share(0, 1);
                       device.rms_norm_grad({.x = sum,
                                             .weight = weight,
                                             .inv_rms = inv_rms,
                                             .dy = doutputs[1],
                                             .dsum = doutputs[0],
                                             .dx = gradients.of(0),
-                                            .dbranch = gradients.of(1),
+                                            .dbranch = one ? GradTarget{} : gradients.of(1),
                                             .dweight = gradients.of(2)});
                     });
   return {.sum = outputs[0], .y = outputs[1]};

@@ -176,5 +176,57 @@ TEST(Tape, RefusesWhatItCannotDifferentiate) {
   EXPECT_THAT([&] { tape.seed(x, row({1})); }, ThrowsMessage<Error>("add_into: [1] into [2]"));
 }
 
+TEST(Tape, SharesAGradientUntilOneOfItsOwnersGetsMore) {
+  Tape tape;
+  const Tensor x = tape.watch(row({1, 2})), branch = tape.watch(row({3, 4}));
+  // both() has one gradient for its two inputs; behind it, x is used once more.
+  const auto both = [&](const Tensor& a, const Tensor& b) {
+    return record(Tensor::empty_like(a), {a, b}, [](const Tensor& dy, Gradients& gradients) {
+      EXPECT_TRUE(gradients.share(0, 1));
+      const GradTarget target = gradients.of(0);
+      EXPECT_FALSE(target.accumulate);
+      add_into(target, dy);
+    });
+  };
+  const Tensor twice = add(x, x);
+  const Tensor y = both(twice, branch);
+  tape.seed(y, row({10, 20}));
+  tape.backward();
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(20, 40));
+  EXPECT_THAT(tape.gradient(branch).to_vector<double>(), ElementsAre(10, 20));
+
+  Tape again;
+  const Tensor p = again.watch(row({1, 2})), q = again.watch(row({3, 4}));
+  const Tensor z = add(p, p);  // runs last in the backward pass and adds to p
+  again.seed(both(p, q), row({10, 20}));
+  again.seed(z, row({1, 1}));
+  again.backward();
+  EXPECT_THAT(again.gradient(p).to_vector<double>(), ElementsAre(12, 22));
+  EXPECT_THAT(again.gradient(q).to_vector<double>(), ElementsAre(10, 20));
+}
+
+TEST(Tape, FillsTheColumnsThatNobodyWrote) {
+  Tape tape;
+  const Tensor x = tape.watch(Tensor::of(std::vector<double>{1, 2, 3, 4, 5, 6, 7, 8}, {2, 4}));
+  const auto reads = [&](std::initializer_list<Columns> parts) {
+    const std::vector<Columns> all(parts);
+    return record(Tensor::zeros({1}, DType::kFloat64), {x},
+                  [all](const Tensor&, Gradients& gradients) {
+                    for (const Columns& part : all) {
+                      const GradTarget target = zeroed(gradients.of(0, part), part);
+                      double* const dx = target.tensor.data<double>();
+                      for (int r = 0; r < 2; ++r)
+                        for (std::int64_t c = part.begin; c < part.end; ++c) dx[4 * r + c] += 1;
+                    }
+                  });
+  };
+  const Tensor first = reads({{0, 2}}), second = reads({{2, 3}, {1, 2}});
+  const Tensor one = Tensor::of(std::vector<double>{1}, {1});
+  tape.seed(first, one);
+  tape.seed(second, one);
+  tape.backward();
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(1, 2, 1, 0, 1, 2, 1, 0));
+}
+
 }  // namespace
 }  // namespace infini
