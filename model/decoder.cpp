@@ -1,6 +1,9 @@
 #include "model/decoder.h"
 
+#include <algorithm>
+
 #include "tensor/ops/attention.h"
+#include "tensor/ops/rotary.h"
 
 namespace infini {
 namespace {
@@ -18,6 +21,17 @@ MemoryState as_before(const MemoryState& state, const HeadLayout& layout, DType 
           .normalizer = state.normalizer.reshape(layout.normalizer_shape())};
 }
 
+DecodeActivation decode_activation(Activation activation) {
+  switch (activation) {
+    case Activation::kRelu:
+      return DecodeActivation::kRelu;
+    case Activation::kSwiglu:
+      return DecodeActivation::kSwiglu;
+    default:
+      return DecodeActivation::kGelu;
+  }
+}
+
 }  // namespace
 
 Decoder::Decoder(const InfiniTransformer& model) : Decoder(model, empty_memories(model.config())) {}
@@ -33,6 +47,10 @@ Decoder::Decoder(const InfiniTransformer& model, Memories memory)
         {.qkv = Tensor::zeros({window.rows(), window.qkv_width()}, compute, model.device()),
          .rotated =
              Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
+  if (model.device() == Device::kCpu) return;
+  rotary_table_ = rotary_table(model.config().segment_tokens, model.config().head_width(),
+                               model.config().rope_base, accumulator_of(compute), model.device());
+  plan_ = decode_plan(decode_model());
 }
 
 // Memories are replaced, never written to, so that copies may share them; windows are written to.
@@ -41,9 +59,11 @@ Decoder::Decoder(const Decoder& other)
       memory_(other.memory_),
       windows_(other.windows_),
       filled_(other.filled_),
-      position_(other.position_) {
+      position_(other.position_),
+      rotary_table_(other.rotary_table_) {
   for (Window& window : windows_)
     window = {.qkv = window.qkv.clone(), .rotated = window.rotated.clone()};
+  if (other.plan_) plan_ = decode_plan(decode_model());
 }
 
 HeadLayout Decoder::layout(std::int64_t segments, std::int64_t tokens) const {
@@ -56,27 +76,56 @@ HeadLayout Decoder::layout(std::int64_t segments, std::int64_t tokens) const {
           .head_width = config.head_width()};
 }
 
-Tensor Decoder::read(std::span<const std::int32_t> tokens) {
+Tensor Decoder::read(std::span<const std::int32_t> tokens) { return take(tokens, false).hidden; }
+
+std::vector<float> Decoder::next_logits(std::span<const std::int32_t> tokens) {
+  const Output last = take(tokens, true);
+  if (!last.logits) return model_.logits(last.hidden).to_vector<float>();
+  std::vector<float> logits = last.logits.to_vector<float>();
+  check_status(*plan_);
+  return logits;
+}
+
+std::vector<std::int32_t> Decoder::generate_greedy(std::span<const std::int32_t> tokens,
+                                                   std::int64_t count) {
+  check(!tokens.empty(), "decoder: expected at least one token");
+  std::vector<std::int32_t> chosen;
+  if (!plan_) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::vector<float> logits = next_logits(i == 0 ? tokens : std::span(&chosen.back(), 1));
+      chosen.push_back(
+          static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin()));
+    }
+    return chosen;
+  }
+  // The last token and all that follow are taken without a word to the host between them.
+  if (tokens.size() > 1) read(tokens.first(tokens.size() - 1));
+  const Tensor choices = Tensor::zeros({count}, DType::kInt64, model_.device());
+  for (std::int64_t i = 0; i < count; ++i)
+    step(tokens.back(), true, i > 0 ? choices.slice(i - 1, 1) : Tensor{}, choices.slice(i, 1));
+  for (const std::int64_t choice : choices.to_vector<std::int64_t>())
+    chosen.push_back(token_of(choice));
+  check_status(*plan_);
+  return chosen;
+}
+
+Decoder::Output Decoder::take(std::span<const std::int32_t> tokens, bool with_logits) {
   check(!tokens.empty(), "decoder: expected at least one token");
   const auto segment = static_cast<std::size_t>(model_.config().segment_tokens);
-  Tensor hidden;
+  Output last;
   while (!tokens.empty()) {
     std::size_t taken;
     if (filled_ == 0 && tokens.size() >= segment) {
       taken = std::min<std::size_t>(tokens.size() / segment, kSegmentsAtOnce) * segment;
-      hidden = read_segments(tokens.first(taken));
+      last = {.hidden = read_segments(tokens.first(taken)), .logits = {}};
     } else {
       taken = std::min(tokens.size(), segment - static_cast<std::size_t>(filled_));
-      hidden = read_window(tokens.first(taken));
+      last = taken == 1 && plan_ ? step(tokens.front(), with_logits)
+                                 : Output{.hidden = read_window(tokens.first(taken)), .logits = {}};
     }
-    position_ += static_cast<std::int64_t>(taken);
     tokens = tokens.subspan(taken);
   }
-  return hidden;
-}
-
-std::vector<float> Decoder::next_logits(std::span<const std::int32_t> tokens) {
-  return model_.logits(read(tokens)).to_vector<float>();
+  return last;
 }
 
 Tensor Decoder::read_segments(std::span<const std::int32_t> tokens) {
@@ -88,6 +137,8 @@ Tensor Decoder::read_segments(std::span<const std::int32_t> tokens) {
                   .borders = {}};
   const InfiniTransformer::Output out = model_(Pass{}, span, memory_);
   memory_ = out.memory;
+  plan_is_old_ = true;
+  position_ += count;
   return out.hidden.slice(count - 1, 1);
 }
 
@@ -119,8 +170,31 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
     stream = {.sum = middle.sum, .branch = block.feed_forward(pass, middle.branch)};
   }
   filled_ = seen;
+  position_ += count;
   if (filled_ == model_.config().segment_tokens) close_segment();
   return model_.final_norm(pass, stream).slice(count - 1, 1);
+}
+
+Decoder::Output Decoder::step(std::int32_t token, bool with_logits, const Tensor& from,
+                              const Tensor& choice) {
+  if (plan_is_old_) renew(*plan_, decode_model());
+  plan_is_old_ = false;
+  const ModelConfig& config = model_.config();
+  const auto row = [&](std::int64_t width) {
+    return Tensor::empty({1, width}, model_.parameters().compute(), model_.device());
+  };
+  const Output out{.hidden = row(config.d_model),
+                   .logits = with_logits ? row(config.vocabulary) : Tensor{}};
+  decode(*plan_, {.token = token,
+                  .from = from,
+                  .position = filled_,
+                  .hidden = out.hidden,
+                  .logits = out.logits,
+                  .choice = choice});
+  ++filled_;
+  ++position_;
+  if (filled_ == config.segment_tokens) close_segment();
+  return out;
 }
 
 void Decoder::close_segment() {
@@ -128,7 +202,71 @@ void Decoder::close_segment() {
   for (std::size_t layer = 0; layer < windows_.size(); ++layer)
     memory_[layer] =
         model_.blocks()[layer].attention.remember(windows_[layer].qkv, span, memory_[layer]).after;
+  plan_is_old_ = true;
   filled_ = 0;
+}
+
+DecodeModel Decoder::decode_model() const {
+  const ModelConfig& config = model_.config();
+  const Parameters& parameters = model_.parameters();
+  DecodeModel result{.heads = layout(1, 1),
+                     .activation = decode_activation(config.activation),
+                     .scale = model_.blocks().front().attention.scale(),
+                     .norm_eps = config.norm_eps,
+                     .recall = {.eps = config.memory_eps,
+                                .bypass_empty = config.first_segment == FirstSegment::kBypass},
+                     .embedding = parameters["embedding.weight"].value,
+                     .head = parameters[config.tied ? "embedding.weight" : "head.weight"].value,
+                     .final_norm = parameters["final_norm.weight"].value,
+                     .rotary_table = rotary_table_,
+                     .layers = {}};
+  const bool recalls = reads_memory();
+  for (std::size_t i = 0; i < windows_.size(); ++i) {
+    const Block& block = model_.blocks()[i];
+    const std::string prefix = text("blocks.", i, "."), attention = prefix + "attention.",
+                      inner = prefix + "feed_forward.";
+    DecodeLayer layer{
+        .attention_norm = block.attention_norm.value,
+        .feed_forward_norm = block.feed_forward_norm.value,
+        .qkv = parameters
+                   .joined({attention + "query.weight", attention + "key.weight",
+                            attention + "value.weight"})
+                   .value,
+        .output = parameters[attention + "output.weight"].value,
+        .up = config.activation == Activation::kSwiglu
+                  ? parameters.joined({inner + "gate.weight", inner + "up.weight"}).value
+                  : parameters[inner + "up.weight"].value,
+        .down = parameters[inner + "down.weight"].value,
+        .gate = {},
+        .matrix = {},
+        .normalizer = {},
+        .window_qkv = windows_[i].qkv,
+        .window_rotated = windows_[i].rotated};
+    if (recalls) layer.gate = block.attention.gate().value;
+    if (recalls && memory_[i].matrix) {
+      const std::int64_t heads = config.key_value_heads(), width = config.head_width();
+      layer.matrix = memory_[i].matrix.reshape({heads, width, width});
+      layer.normalizer = memory_[i].normalizer.reshape({heads, width});
+    }
+    result.layers.push_back(layer);
+  }
+  return result;
+}
+
+// Mixing gives local attention itself back where no memory is read.
+bool Decoder::reads_memory() const {
+  if (model_.config().memory == MemoryRule::kNone) return false;
+  const HeadLayout one = layout(1, 1);
+  const DType compute = model_.parameters().compute();
+  const auto zeros = [&](std::int64_t width) {
+    return Tensor::zeros({1, width}, compute, model_.device());
+  };
+  const Tensor local = zeros(one.query_width());
+  const MemoryState nothing = as_before({}, one, accumulator_of(compute), model_.device());
+  return model_.blocks()
+             .front()
+             .attention.mix(Pass{}, zeros(one.qkv_width()), nothing, local, one)
+             .raw() != local.raw();
 }
 
 }  // namespace infini

@@ -1,7 +1,10 @@
 // Reading and writing text with the memory carried, one sequence at a time.
 #pragma once
 
+#include <optional>
+
 #include "model/transformer.h"
+#include "tensor/ops/decode.h"
 
 namespace infini {
 
@@ -22,9 +25,15 @@ class Decoder {
   Tensor read(std::span<const std::int32_t> tokens);
   // The logits of the token that follows: model.logits(read(tokens)).
   std::vector<float> next_logits(std::span<const std::int32_t> tokens);
+  // Takes the next tokens, then `count` - 1 times the most likely one (the first among equals);
+  // returns these and the last one, which was not taken.
+  std::vector<std::int32_t> generate_greedy(std::span<const std::int32_t> tokens,
+                                            std::int64_t count);
 
   std::int64_t position() const { return position_; }  // tokens read so far
   const Memories& memory() const { return memory_; }   // of the full segments
+  // Whether the device takes single tokens by one kernel.
+  bool has_kernel() const { return plan_.has_value(); }
 
  private:
   struct Window {
@@ -32,16 +41,32 @@ class Decoder {
     Tensor rotated;  // [T, (H + Hk) K]
   };
 
+  struct Output {
+    Tensor hidden;  // [1, D]
+    Tensor logits;  // [1, N]; may be empty
+  };
+
+  // Goes on by tokens, of whose logits only those after the last may be wanted.
+  Output take(std::span<const std::int32_t> tokens, bool with_logits);
   Tensor read_segments(std::span<const std::int32_t> tokens);
   Tensor read_window(std::span<const std::int32_t> tokens);
+  // One token by a kernel of its own. It may come from a choice and lead to one, see decode.h.
+  Output step(std::int32_t token, bool with_logits, const Tensor& from = {},
+              const Tensor& choice = {});
   void close_segment();
   HeadLayout layout(std::int64_t segments, std::int64_t tokens) const;
+  // What that kernel reads, memories as they are now.
+  DecodeModel decode_model() const;
+  bool reads_memory() const;
 
   const InfiniTransformer& model_;
   Memories memory_;
   std::vector<Window> windows_;  // one per layer
   std::int64_t filled_ = 0;      // tokens in the open segment
   std::int64_t position_ = 0;
+  Tensor rotary_table_;             // on a GPU only, as the plan
+  std::optional<DecodePlan> plan_;  // empty where single tokens are read op by op
+  bool plan_is_old_ = false;        // a memory was replaced since
 };
 
 }  // namespace infini

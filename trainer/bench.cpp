@@ -9,6 +9,7 @@
 #include "tensor/ops/product.h"
 #include "tensor/parallel.h"
 #include "tensor/profile.h"
+#include "trainer/bench_generation.h"
 #include "trainer/bench_kernels.h"
 #include "trainer/commands.h"
 #include "trainer/config_reader.h"
@@ -23,8 +24,10 @@ struct BenchOptions {
   std::string config;
   std::vector<std::string> overrides;
   int steps = 7;
+  int warm_up = 3;
   std::int64_t square = 0;  // 0: by the device
   bool kernels = false;
+  bool generation = false;
   std::string profile;
 };
 
@@ -93,11 +96,11 @@ void bench_step(const RunConfig& config, const BenchOptions& options, double pro
   const Device device = training.device();
   const double tokens =
       static_cast<double>(config.data.batch_rows) * static_cast<double>(row_tokens);
-  training.step();
-  training.step();
+  for (int i = 0; i < options.warm_up; ++i) training.step();
   reset_peak(device);
   const std::int64_t system_before = memory_statistics(device).system_allocations;
-  const Times time = timed(device, options.steps, [&] { training.step(); });
+  const Times time = timed(
+      device, options.steps, [&] { training.step(); }, 0);
   const MemoryStatistics memory = memory_statistics(device);
   const double rate = tokens / time.median, flops = rate * training_flops_per_token(config.model);
   print_line(
@@ -112,7 +115,7 @@ void bench_step(const RunConfig& config, const BenchOptions& options, double pro
        {"share_of_product_rate", flops / product},
        {"peak_bytes", memory.peak_bytes},
        {"reserved_bytes", memory.reserved_bytes},
-       {"system_allocations_after_second_step", memory.system_allocations - system_before}});
+       {"system_allocations_after_warm_up", memory.system_allocations - system_before}});
   if (!options.profile.empty()) profile_step(training, options.profile);
 }
 
@@ -149,6 +152,10 @@ int bench(const BenchOptions& options) {
     bench_kernels(config, device, batch_rows, row_tokens, ceilings);
     release_cached(device);
   }
+  if (options.generation) {
+    bench_generation(config, device, ceilings);
+    release_cached(device);
+  }
   bench_step(config, options, ceilings.product_flops_per_second);
   return kExitDone;
 }
@@ -164,6 +171,9 @@ void add_bench(CLI::App& app, int& exit_code) {
   command->add_option("--steps", options->steps, "timed steps; the median counts")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  command->add_option("--warm-up", options->warm_up, "steps before them")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   command
       ->add_option("--square", options->square,
                    "size of the square product that others are compared with; without it 2048 on a "
@@ -171,6 +181,7 @@ void add_bench(CLI::App& app, int& exit_code) {
       ->check(CLI::PositiveNumber);
   command->add_flag("--kernels", options->kernels,
                     "also the products and every kernel of the step by itself");
+  command->add_flag("--generation", options->generation, "also the time of a generated token");
   command->add_option("--profile", options->profile,
                       "a file for where the time of one step goes, on a GPU");
   command->callback([options, &exit_code] { exit_code = bench(*options); });

@@ -15,6 +15,9 @@
 namespace infini {
 namespace {
 
+// Drawn at once where the most likely is always taken: enough that nobody waits for the host.
+constexpr std::int64_t kGreedyTokens = 16;
+
 struct GenerateOptions {
   std::string path;
   std::string prompt, prompt_file;
@@ -46,13 +49,22 @@ int generate(const GenerateOptions& options) {
   std::cout << prompt << std::flush;
   Decoder decoder(*loaded.model);
   const RandomKey key{.seed = options.seed, .step = 0, .site = 0x67656E};
-  for (std::int64_t i = 0; i < options.tokens; ++i) {
-    const std::vector<float> logits = decoder.next_logits(next);
-    const std::int32_t token =
-        sample_token(logits, options.sampling, key, static_cast<std::uint64_t>(i));
-    if (token == loaded.tokenizer->end_of_text()) break;
-    std::cout << text_after(*loaded.tokenizer, next.back(), token) << std::flush;
-    next = {token};
+  std::int64_t drawn = 0;
+  const auto draw = [&]() -> std::vector<std::int32_t> {
+    if (options.sampling.temperature <= 0)
+      return decoder.generate_greedy(next, std::min(kGreedyTokens, options.tokens - drawn));
+    return {sample_token(decoder.next_logits(next), options.sampling, key,
+                         static_cast<std::uint64_t>(drawn))};
+  };
+  for (bool ended = false; !ended && drawn < options.tokens;) {
+    const std::vector<std::int32_t> tokens = draw();
+    drawn += static_cast<std::int64_t>(tokens.size());
+    for (const std::int32_t token : tokens) {
+      ended = token == loaded.tokenizer->end_of_text();
+      if (ended) break;
+      std::cout << text_after(*loaded.tokenizer, next.back(), token) << std::flush;
+      next = {token};
+    }
   }
   std::cout << '\n';
   return kExitDone;

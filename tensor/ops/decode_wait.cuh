@@ -1,0 +1,82 @@
+// How threads of the decoding kernel wait: for copies into shared memory at barriers there, and for
+// numbers of other blocks at the numbers themselves. A number that has not come is kEmpty, which no
+// result is; so there is no flag beside it and no fence, and a word is whole or absent.
+#pragma once
+
+#include "tensor/ops/decode_instructions.cuh"
+
+namespace infini {
+
+// Gives up after some seconds, or soon once anyone has: a mistake must not hang the device. What is
+// computed after that is of no use, and `status` says so.
+class Patience {
+ public:
+  __device__ explicit Patience(int* status) : status_(status), began_(nanoseconds()) {}
+
+  __device__ __forceinline__ bool lasts(unsigned tries) const {
+    return tries % 256 != 255 || lasts(status_, began_);
+  }
+
+ private:
+  static constexpr std::uint64_t kMost = 2'000'000'000;  // for the whole kernel
+
+  static __device__ __noinline__ bool lasts(int* status, std::uint64_t began) {
+    if (load_relaxed(status) != 0) return false;
+    if (nanoseconds() - began < kMost) return true;
+    store_relaxed(status, 1);
+    return false;
+  }
+
+  int* status_;
+  std::uint64_t began_;
+};
+
+constexpr std::uint32_t kEmpty = 0xffffffff;  // a NaN that no instruction makes
+
+__device__ __forceinline__ void publish(std::uint32_t* to, std::uint32_t word) {
+  store_relaxed(to, word == kEmpty ? 0x7fffffffu : word);
+}
+__device__ __forceinline__ void publish(std::uint32_t* to, float value) {
+  publish(to, __float_as_uint(value));
+}
+
+__device__ __forceinline__ bool has_come(uint4 w) {
+  return w.x != kEmpty && w.y != kEmpty && w.z != kEmpty && w.w != kEmpty;
+}
+__device__ __forceinline__ bool has_come(uint2 w) { return w.x != kEmpty && w.y != kEmpty; }
+
+// The words once they have come; `words` was read from there before.
+template <class Words>
+__device__ __forceinline__ Words await(const Words* from, Words words, const Patience& patience) {
+  for (unsigned tries = 0; !has_come(words) && patience.lasts(tries); ++tries)
+    words = load_relaxed(from);
+  return words;
+}
+
+// Neighbours in a vector of N, from an even index.
+template <class N>
+__device__ __forceinline__ void publish_pair(std::uint32_t* vector, int index, float a, float b) {
+  if constexpr (sizeof(N) == 2) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+    publish(vector + index / 2, *reinterpret_cast<const std::uint32_t*>(&pair));
+  } else {
+    publish(vector + index, a);
+    publish(vector + index + 1, b);
+  }
+}
+
+// 16 bytes of N as numbers.
+template <class N, class Words>
+__device__ __forceinline__ void unpack(const Words& words, float (&values)[kPackSize<N>]) {
+  static_assert(sizeof(Words) == 16);
+  const auto& pack = *reinterpret_cast<const Held<kPackSize<N>, N>*>(&words);
+#pragma unroll
+  for (int i = 0; i < kPackSize<N>; ++i) values[i] = pack[i];
+}
+
+template <class N>
+__device__ __forceinline__ float rounded(float value) {
+  return float(N(value));
+}
+
+}  // namespace infini
