@@ -150,8 +150,8 @@ double product_rate(std::int64_t m, std::int64_t n, std::int64_t k, DType dtype,
 
 void print_line(const nlohmann::ordered_json& line) { std::cout << line.dump() << std::endl; }
 
-Times timed(Device device, int times, const std::function<void()>& work) {
-  seconds_of(device, work);
+Times timed(Device device, int times, const std::function<void()>& work, int warm_up) {
+  for (int i = 0; i < warm_up; ++i) seconds_of(device, work);
   std::vector<double> seconds;
   for (int i = 0; i < times; ++i) seconds.push_back(seconds_of(device, work));
   std::sort(seconds.begin(), seconds.end());

@@ -11,11 +11,11 @@ namespace infini {
 // One JSON line on standard output.
 void print_line(const nlohmann::ordered_json& line);
 
-// After one run to warm up: least, median and most seconds of `times` runs, the device waited for.
+// After `warm_up` runs: least, median and most seconds of `times` runs, the device waited for.
 struct Times {
   double least = 0, median = 0, most = 0;
 };
-Times timed(Device device, int times, const std::function<void()>& work);
+Times timed(Device device, int times, const std::function<void()>& work, int warm_up = 1);
 
 // What everything else is compared with.
 struct Ceilings {

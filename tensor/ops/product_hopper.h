@@ -8,7 +8,7 @@ namespace infini {
 // How the kernels are shaped, for whoever makes them faster. The default is the fastest that was
 // measured.
 struct HopperProductPlan {
-  int cluster = 2;  // blocks that share what they copy: 1 or 2
+  int cluster = 1;  // blocks that share what they copy: 1 or 2
   int band = 16;    // tiles of 256 columns that are worked on together
 };
 
