@@ -1,10 +1,12 @@
 #include "tensor/ops/recall.h"
 #include "tensor/ops/recall_fast.cuh"
+#include "tensor/ops/recall_hopper.cuh"
 
 namespace infini {
 namespace {
 
-// The kernels for any type and width. recall_fast.cuh has those for bf16 and the usual widths.
+// The kernels for any type and width. recall_fast.cuh has those for bf16 and the usual widths,
+// recall_hopper.cuh another for Hopper.
 
 // What every kernel of this family knows. Query heads are numbered through all segments, and
 // `group` neighbours share a state.
@@ -159,6 +161,9 @@ class CudaRecall final : public RecallKernels {
   // With q = sigma(Q), n = g dy / den, W = n M^T:  e = -(q . W) / den,  dq = W + e z,  dM = q^T n,
   // dz = q^T e. The recalled values themselves are not needed: dy . A_mem = (q . W) / g.
   void recall_grad(const RecallGrad& args) const override {
+    if (has_fast_kernels(args.qkv, args.layout) && takes_hopper(args))
+      return FastRecall<128>::recall_grad(args, hopper_recall_grad_kernel,
+                                          sizeof(HopperRecallGradShared));
     if (has_fast_kernels(args.qkv, args.layout))
       return args.layout.head_width == 64 ? FastRecall<64>::recall_grad(args)
                                           : FastRecall<128>::recall_grad(args);

@@ -288,15 +288,16 @@ class FastRecall {
            sizeof(FastRecallShared<K>), from, rows_of(args.y, args.layout));
   }
 
-  static void recall_grad(const RecallKernels::RecallGrad& args) {
+  static void recall_grad(const RecallKernels::RecallGrad& args,
+                          void (*kernel)(FastRecallGrad) = fast_recall_grad_kernel<K>,
+                          std::size_t shared_bytes = sizeof(FastRecallGradShared<K>)) {
     const HeadLayout& n = args.layout;
     const FastReading from = reading_of(args);
     const Tensor parts =
         parts_of(n.batch * n.segments * n.kv_heads, from.runs, K * K / kTileThreads + 8);
     const Tensor gate_parts = Tensor::empty(Shape{n.batch * n.segments * from.runs.count, n.heads},
                                             DType::kFloat32, Device::kCuda);
-    launch("memory_recall_grad", fast_recall_grad_kernel<K>, blocks(n, from.runs), kTileThreads,
-           sizeof(FastRecallGradShared<K>),
+    launch("memory_recall_grad", kernel, blocks(n, from.runs), kTileThreads, shared_bytes,
            FastRecallGrad{.from = from,
                           .dy = rows_of(args.dy, n),
                           .dqueries = heads_in<BFloat16>(args.dqkv.tensor, n, n.query_columns()),
