@@ -95,7 +95,6 @@ struct FastSumsGrad {
   const float *dmatrix, *dnormalizer;  // either may be null
   Runs runs;
   Heads<Bf16> dkeys, dvalues;
-  bool accumulate;
 };
 
 template <int K>
@@ -107,7 +106,7 @@ struct FastSumsGradShared {
 
 // dV = sigma(K) dU and dK = (V dU^T + du) sigma'(K): dU stays in shared memory, where the next tile
 // arrives while one is worked on. Bound by memory, and close to it by shared memory.
-template <int K>
+template <int K, bool kAccumulate>
 __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_grad_kernel(FastSumsGrad args) {
   extern __shared__ __align__(16) unsigned char shared[];
   auto& s = *reinterpret_cast<FastSumsGradShared<K>*>(shared);
@@ -144,9 +143,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_grad_kernel(FastSum
 #pragma unroll
     for (int i = 0; i < L::kChunks; ++i) {
       uint4& chunk = s.k[turn].at(L::row(i), L::chunk());
-      float mapped[8];
-      map(chunk, marks.valid(i), mapped);
-      chunk = pack(mapped);
+      chunk = map_chunk(chunk, marks.valid(i));
     }
     __syncthreads();
     if (tile + 1 < last) marks.load(first_token + kTileTokens, tokens, keep);
@@ -158,15 +155,15 @@ __global__ void __launch_bounds__(kTileThreads, 2) fast_sums_grad_kernel(FastSum
         if (first_token + W::row(i / 2, i % 2) < tokens) put(i / 2, i % 2);
     };
     const auto store = [&](const TokenRows& to, int m, int half) {
-      if (args.accumulate) standing.add_to(m, half, sums[m][half]);
+      if (kAccumulate) standing.add_to(m, half, sums[m][half]);
       *reinterpret_cast<uint4*>(to.at(first_token + W::row(m, half))) = pack(sums[m][half]);
     };
 
-    if (args.accumulate) standing.load(dvalues, first_token, tokens);
+    if (kAccumulate) standing.load(dvalues, first_token, tokens);
     multiply<K, Times::kSpread>(s.k[turn], s.matrix, sums);
     each_row([&](int m, int half) { store(dvalues, m, half); });
 
-    if (args.accumulate) standing.load(dkeys, first_token, tokens);
+    if (kAccumulate) standing.load(dkeys, first_token, tokens);
     multiply<K, Times::kSpreadTransposed>(s.v[turn], s.matrix, sums);
     each_row([&](int m, int half) {
       float mapped[8], added[8];
@@ -292,16 +289,16 @@ class FastMemory {
     if (!args.dqkv) return;
     const HeadLayout& n = args.layout;
     const Runs runs(heads_of(n), n.tokens);
-    launch("memory_sums_grad", fast_sums_grad_kernel<K>, blocks(n, runs), kTileThreads,
-           sizeof(FastSumsGradShared<K>),
+    launch("memory_sums_grad",
+           args.dqkv.accumulate ? fast_sums_grad_kernel<K, true> : fast_sums_grad_kernel<K, false>,
+           blocks(n, runs), kTileThreads, sizeof(FastSumsGradShared<K>),
            FastSumsGrad{.keys = keys_of(args.qkv, n, args.keep),
                         .values = heads_in<BFloat16>(args.qkv, n, n.value_columns()),
                         .dmatrix = args.dmatrix ? args.dmatrix.data<float>() : nullptr,
                         .dnormalizer = args.dnormalizer ? args.dnormalizer.data<float>() : nullptr,
                         .runs = runs,
                         .dkeys = heads_in<BFloat16>(args.dqkv.tensor, n, n.key_columns()),
-                        .dvalues = heads_in<BFloat16>(args.dqkv.tensor, n, n.value_columns()),
-                        .accumulate = args.dqkv.accumulate});
+                        .dvalues = heads_in<BFloat16>(args.dqkv.tensor, n, n.value_columns())});
   }
 
   static void overlap_grad(const MemoryKernels::OverlapGrad& args) {

@@ -52,6 +52,34 @@ __device__ __forceinline__ void map(uint4 raw, bool valid, float (&mapped)[8]) {
     value = value > 0 ? value + 1.0f : exponential;
   }
 }
+__device__ __forceinline__ __nv_bfloat162 as_pair(std::uint32_t word) {
+  return *reinterpret_cast<const __nv_bfloat162*>(&word);
+}
+__device__ __forceinline__ std::uint32_t as_word(__nv_bfloat162 pair) {
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+__device__ __forceinline__ float low_half(std::uint32_t word) {
+  return __uint_as_float(word << 16);
+}
+__device__ __forceinline__ float high_half(std::uint32_t word) {
+  return __uint_as_float(word & 0xffff0000);
+}
+
+// sigma of two, exp(min(x, 0)) + max(x, 0): one of the terms is exact, so the sum is rounded once.
+__device__ __forceinline__ std::uint32_t map_pair(std::uint32_t x) {
+  const __nv_bfloat162 zero = as_pair(0);
+  const std::uint32_t below = as_word(__hmin2_nan(as_pair(x), zero));
+  const __nv_bfloat162 exponentials =
+      __floats2bfloat162_rn(exp_approx(low_half(below)), exp_approx(high_half(below)));
+  return as_word(__hadd2_rn(exponentials, __hmax2_nan(as_pair(x), zero)));
+}
+
+// `map` of a chunk for which only what is rounded counts.
+__device__ __forceinline__ uint4 map_chunk(uint4 raw, bool valid) {
+  const std::uint32_t all = valid ? 0xffffffff : 0;
+  return {map_pair(raw.x) & all, map_pair(raw.y) & all, map_pair(raw.z) & all,
+          map_pair(raw.w) & all};
+}
 __device__ __forceinline__ float dot(const float (&a)[8], const float (&b)[8]) {
   float sum = 0;
 #pragma unroll

@@ -29,28 +29,6 @@ __device__ __forceinline__ int place(int r) {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-__device__ __forceinline__ __nv_bfloat162 as_pair(std::uint32_t word) {
-  return *reinterpret_cast<const __nv_bfloat162*>(&word);
-}
-__device__ __forceinline__ std::uint32_t as_word(__nv_bfloat162 pair) {
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-__device__ __forceinline__ float low_half(std::uint32_t word) {
-  return __uint_as_float(word << 16);
-}
-__device__ __forceinline__ float high_half(std::uint32_t word) {
-  return __uint_as_float(word & 0xffff0000);
-}
-
-// sigma of two, exp(min(x, 0)) + max(x, 0): one of the terms is exact, so the sum is rounded once.
-__device__ __forceinline__ std::uint32_t map_pair(std::uint32_t x) {
-  const __nv_bfloat162 zero = as_pair(0);
-  const std::uint32_t below = as_word(__hmin2_nan(as_pair(x), zero));
-  const std::uint32_t exponentials =
-      hopper::pack_bf16(exp_approx(low_half(below)), exp_approx(high_half(below)));
-  return as_word(__hadd2_rn(as_pair(exponentials), __hmax2_nan(as_pair(x), zero)));
-}
-
 // A factor in two parts, whose product with a number is rounded once.
 struct Factor {
   __nv_bfloat162 high, low;
