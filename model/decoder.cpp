@@ -34,9 +34,10 @@ DecodeActivation decode_activation(Activation activation) {
 
 }  // namespace
 
-Decoder::Decoder(const InfiniTransformer& model) : Decoder(model, empty_memories(model.config())) {}
+Decoder::Decoder(const InfiniTransformer& model, SingleTokens how)
+    : Decoder(model, empty_memories(model.config()), how) {}
 
-Decoder::Decoder(const InfiniTransformer& model, Memories memory)
+Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens how)
     : model_(model), memory_(std::move(memory)) {
   check(memory_.size() == model.blocks().size(), "decoder: a model of ", model.blocks().size(),
         " layers was given ", memory_.size(), " memories");
@@ -47,7 +48,7 @@ Decoder::Decoder(const InfiniTransformer& model, Memories memory)
         {.qkv = Tensor::zeros({window.rows(), window.qkv_width()}, compute, model.device()),
          .rotated =
              Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
-  if (model.device() == Device::kCpu) return;
+  if (model.device() == Device::kCpu || how == SingleTokens::kOpByOp) return;
   rotary_table_ = rotary_table(model.config().segment_tokens, model.config().head_width(),
                                model.config().rope_base, accumulator_of(compute), model.device());
   plan_ = decode_plan(decode_model());

@@ -8,14 +8,20 @@
 
 namespace infini {
 
+// How a GPU takes single tokens: op by op, or all layers in one kernel (tensor/ops/decode.h), which
+// is chosen by hand until its tests have passed on a GPU.
+enum class SingleTokens { kOpByOp, kOneKernel };
+
 // Where a sequence stands: the memory of all full segments, and the projections of the segment that
 // is not full yet. What a decoder computes equals the forward pass over the whole sequence, token
 // for token: local attention restarts in each segment, and the memory is written when a segment
 // fills.
 class Decoder {
  public:
-  explicit Decoder(const InfiniTransformer& model);
-  Decoder(const InfiniTransformer& model, Memories memory);  // starts at the border of a segment
+  explicit Decoder(const InfiniTransformer& model, SingleTokens how = SingleTokens::kOpByOp);
+  // Starts at the border of a segment.
+  Decoder(const InfiniTransformer& model, Memories memory,
+          SingleTokens how = SingleTokens::kOpByOp);
   Decoder(const Decoder& other);  // goes on from the same place by itself
   Decoder& operator=(const Decoder&) = delete;
 

@@ -10,7 +10,6 @@
 #include "tensor/cuda.h"
 #include "tensor/ops/activation.h"
 #include "tensor/ops/product.h"
-#include "tensor/ops/product_hopper.h"
 #include "tensor/ops/product_plans.h"
 
 namespace infini {
@@ -161,7 +160,6 @@ class CudaProduct final : public ProductKernels {
   // The activation rides on the product where the library has it for the type, which keeps what
   // went into it; else it is a pass of its own, which keeps the slope.
   void multiply_gelu(const Product& product, const Tensor& kept) const override {
-    if (multiply_gelu_hopper(product, kept)) return;
     if (rides(product))
       return run(LtProduct(product, extents_of(product),
                            kept ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_GELU, kept));
@@ -171,7 +169,6 @@ class CudaProduct final : public ProductKernels {
     cuda_activation().elementwise(ActivationKernels::Kind::kGelu, inner.c, product.c, kept);
   }
   void multiply_gelu_grad(const Product& product, const Tensor& kept) const override {
-    if (multiply_gelu_grad_hopper(product, kept)) return;
     if (rides(product))
       return run(LtProduct(product, extents_of(product), CUBLASLT_EPILOGUE_DGELU, kept));
     multiply(product);

@@ -102,7 +102,7 @@ void expect_equal(const Case& form, DType dtype, const std::vector<std::size_t>&
   const Ids ids = ids_of(form);
   const Hidden whole = forward_on_cpu(form, ids);
   const InfiniTransformer model = model_of(form, dtype, Device::kCuda);
-  Decoder decoder(model);
+  Decoder decoder(model, SingleTokens::kOneKernel);
   EXPECT_EQ(decoder.has_kernel(), is_hopper());
   double most = 0;
   for (std::size_t begin = 0, n = 0; begin < ids.size(); ++n) {
@@ -129,7 +129,7 @@ TEST_P(GpuDecoder, ChoosesOnTheDeviceAsOnTheHost) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const InfiniTransformer model = model_of(GetParam(), dtype, Device::kCuda);
     const Ids prompt = ids_of(GetParam());
-    Decoder device(model), host(model);
+    Decoder device(model, SingleTokens::kOneKernel), host(model, SingleTokens::kOneKernel);
     host.read(std::span(prompt).first(prompt.size() - 1));
     Ids expected;
     for (int i = 0; i < 30; ++i) {
@@ -150,7 +150,7 @@ TEST_P(GpuDecoder, GivesTheSameBytesAgain) {
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     const InfiniTransformer model = model_of(GetParam(), dtype, Device::kCuda);
     const auto logits = [&] {
-      Decoder decoder(model);
+      Decoder decoder(model, SingleTokens::kOneKernel);
       std::vector<std::vector<float>> all;
       for (const std::int32_t id : ids_of(GetParam()))
         all.push_back(decoder.next_logits(std::span(&id, 1)));
@@ -169,7 +169,7 @@ TEST_P(GpuDecoder, GoesOnByItselfInACopy) {
     for (const std::int32_t& id : tokens) hidden = decoder.read(std::span(&id, 1));
     return hidden.to(Device::kCpu);
   };
-  Decoder decoder(model), alone(model);
+  Decoder decoder(model, SingleTokens::kOneKernel), alone(model, SingleTokens::kOneKernel);
   const std::size_t split = ids.size() / 2;
   read(decoder, std::span(ids).first(split));
   read(alone, std::span(ids).first(split));
@@ -182,7 +182,7 @@ TEST_P(GpuDecoder, GoesOnByItselfInACopy) {
 }
 
 std::string case_name(const testing::TestParamInfo<Case>& tested) { return tested.param.name; }
-INSTANTIATE_TEST_SUITE_P(Cases, GpuDecoder, testing::ValuesIn(kCases), case_name);
+INSTANTIATE_TEST_SUITE_P(GpuCases, GpuDecoder, testing::ValuesIn(kCases), case_name);
 
 }  // namespace
 }  // namespace infini
