@@ -214,7 +214,7 @@ void bench_kernels(const RunConfig& config, Device device, std::int64_t batch_ro
                                                       tape.watch(weight, dweight), model.norm_eps);
                 return std::vector{out.sum, out.y};
               },
-              {.bytes = pass(4 * d)}, {.bytes = pass(5 * d)});
+              {.bytes = pass(4 * d)}, {.bytes = pass(4 * d)});  // one gradient for both
   }
   {
     const bool gated = model.activation == Activation::kSwiglu;
