@@ -27,6 +27,9 @@ struct Case {
   FirstSegment first_segment = FirstSegment::kGated;
 };
 
+// What a failing test prints of its row.
+void PrintTo(const Case& row, std::ostream* out) { *out << row.name; }
+
 const Case kCases[] = {
     {"gelu", 64, 8, 8, 32, 128, 20},
     {"swiglu_of_groups", 96, 8, 2, 64, 160, 13, MemoryRule::kLinear, Activation::kSwiglu, true},
