@@ -208,10 +208,10 @@ class CudaDecode final : public DecodeKernels {
       if (!has_code<N>()) return;
       plan.blocks = multiprocessor_count();
       plan.splits = std::min(plan.blocks / model.heads.kv_heads, kMostSplits);
-      const SharedLayout shared = shared_layout<N>(plan);
-      if (shared.stage_count < kFewestStages) return;
+      if (shared_layout<N>(plan).stage_count < kFewestStages) return;
+      // For all plans of a process.
       cuda_check(cudaFuncSetAttribute(decode_kernel<N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      shared.bytes),
+                                      device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)),
                  "decode");
       const std::int64_t words = 2 * std::int64_t{exchange_layout<N>(plan).layer_words} *
                                  static_cast<std::int64_t>(model.layers.size());

@@ -9,22 +9,15 @@ namespace infini {
 
 // The order of everything that one warp of every block copies: that in which consume() asks for it.
 template <class N>
-__device__ void produce(const DecodeArgs<N>& args, Ring ring) {
+__device__ __forceinline__ void produce(const DecodeArgs<N>& args, Ring ring) {
   const std::uint64_t policy = read_once();
-  const int queries = args.heads * args.head_width;
-  const int qkv = queries + 2 * args.kv_heads * args.head_width;
-  for (int i = 0; i < args.layer_count; ++i) {
-    const LayerPointers<N> layer = args.layers[i];
-    stream_rows<1>(ring, layer.qkv, qkv, args.width, policy);
-    stream_heads(args, layer, ring, policy);
-    stream_rows<1>(ring, layer.output, args.width, queries, policy);
-    if (args.activation == DecodeActivation::kSwiglu)
-      stream_rows<2>(ring, layer.up, args.inner, args.width, policy);
-    else
-      stream_rows<1>(ring, layer.up, args.inner, args.width, policy);
-    stream_rows<1>(ring, layer.down, args.width, args.inner, policy);
-  }
-  if (args.head) stream_rows<1>(ring, args.head, args.vocabulary, args.width, policy);
+  LayerPointers<N> layer{};
+  each_product(args, [&](int number, Part part) {
+    if (part == Part::kHeads) layer = args.layers[number];
+    if (part != Part::kVocabulary || args.head)
+      stream_rows(ring, product_of(args, layer, part), policy);
+    if (part == Part::kHeads) stream_heads(args, layer, ring, policy);
+  });
 }
 
 template <class N>
@@ -34,12 +27,14 @@ __device__ __forceinline__ int token_of_step(const DecodeArgs<N>& args) {
   return token < static_cast<std::uint32_t>(args.vocabulary) ? static_cast<int>(token) : 0;
 }
 
-// What the layers hold and the angles come to shared memory; the words of the next step are
-// emptied.
+// What the layers hold and the angles come to shared memory, small things that every block reads
+// to the L2 cache; the words of the next step are emptied.
 template <class N>
 __device__ void prepare(const Desk<N>& desk) {
+  constexpr int kLine = 32;  // floats
   const DecodeArgs<N>& args = desk.args;
   const int pointers = args.layer_count * static_cast<int>(sizeof(LayerPointers<N>) / 8);
+#pragma unroll 1
   for (int i = desk.tid; i < pointers; i += kConsumers)
     reinterpret_cast<std::uint64_t*>(desk.layers)[i] =
         reinterpret_cast<const std::uint64_t*>(args.layers)[i];
@@ -47,53 +42,35 @@ __device__ void prepare(const Desk<N>& desk) {
   if (desk.tid == 0) *desk.zero = {};
   sync_consumers();
   const int stride = static_cast<int>(gridDim.x) * kConsumers;
-  for (int i = static_cast<int>(blockIdx.x) * kConsumers + desk.tid; i < args.exchange_words / 4;
-       i += stride)
+  const int thread = static_cast<int>(blockIdx.x) * kConsumers + desk.tid;
+  const int lines = (args.width + kLine - 1) / kLine;
+#pragma unroll 1
+  for (int i = thread; i < args.layer_count * lines; i += stride) {
+    const LayerPointers<N>& layer = desk.layers[i / lines];
+    prefetch_line(layer.attention_norm + i % lines * kLine);
+    prefetch_line(layer.feed_forward_norm + i % lines * kLine);
+    if (i % lines * kLine < args.heads && layer.gate) prefetch_line(layer.gate + i % lines * kLine);
+  }
+  const int sums = args.kv_heads * args.head_width;
+#pragma unroll 1
+  for (int i = thread; i < args.layer_count * (sums / kLine); i += stride)
+    if (const float* const normalizer = desk.layers[i / (sums / kLine)].normalizer)
+      prefetch_line(normalizer + i % (sums / kLine) * kLine);
+  for (int i = thread; i < args.exchange_words / 4; i += stride)
     reinterpret_cast<uint4*>(args.next_exchange)[i] = {kEmpty, kEmpty, kEmpty, kEmpty};
-}
-
-template <class N>
-__device__ void project_heads(const Desk<N>& desk, Ring& ring, const LayerPointers<N>& layer,
-                              std::uint32_t* words) {
-  const DecodeArgs<N>& args = desk.args;
-  const int rows = (args.heads + 2 * args.kv_heads) * args.head_width;
-  N* const window = layer.window_qkv + std::int64_t{args.position} * rows;
-  multiply_rows<1>(desk, ring, rows, args.width, [&](int row, bool valid, const float(&values)[1]) {
-    publish_rows<N>(words, row, valid, values[0]);
-    if (valid) window[row] = N(values[0]);
-  });
-}
-
-// The next residual stream: what this block's rows of a matrix give, added to the one before.
-template <class N>
-__device__ void add_branch(const Desk<N>& desk, Ring& ring, int columns, std::uint32_t* sum) {
-  multiply_rows<1>(desk, ring, desk.args.width, columns,
-                   [&](int row, bool valid, const float(&values)[1]) {
-                     const float before = valid ? desk.stream[row] : 0;
-                     publish_rows<N>(sum, row, valid, before + rounded<N>(values[0]));
-                   });
 }
 
 __device__ __forceinline__ float sigmoid_of(float x) { return 1 / (1 + expf(-x)); }
 
 template <class N>
-__device__ void activate_inner(const Desk<N>& desk, Ring& ring, std::uint32_t* inner) {
-  const DecodeArgs<N>& args = desk.args;
-  if (args.activation == DecodeActivation::kSwiglu) {
-    multiply_rows<2>(desk, ring, args.inner, args.width,
-                     [&](int row, bool valid, const float(&values)[2]) {
-                       const float gate = rounded<N>(values[0]), up = rounded<N>(values[1]);
-                       publish_rows<N>(inner, row, valid, gate * sigmoid_of(gate) * up);
-                     });
-    return;
+__device__ __forceinline__ float activated(DecodeActivation activation, const float (&values)[2]) {
+  if (activation == DecodeActivation::kRelu) return fmaxf(values[0], 0.0f);
+  if (activation == DecodeActivation::kGelu) {
+    const float u = values[0];
+    return u * sigmoid_of(1.5957691216057308f * (u + 0.044715f * u * u * u));
   }
-  const bool gelu = args.activation == DecodeActivation::kGelu;
-  multiply_rows<1>(
-      desk, ring, args.inner, args.width, [&](int row, bool valid, const float(&values)[1]) {
-        const float u = values[0];
-        const float scaled = 1.5957691216057308f * (u + 0.044715f * u * u * u);
-        publish_rows<N>(inner, row, valid, gelu ? u * sigmoid_of(scaled) : fmaxf(u, 0.0f));
-      });
+  const float gate = rounded<N>(values[0]);
+  return gate * sigmoid_of(gate) * rounded<N>(values[1]);
 }
 
 // A number that is greater where the logit is, and among equal logits where the token is lower.
@@ -103,51 +80,75 @@ __device__ __forceinline__ std::uint64_t choice_for(float logit, int token) {
   return std::uint64_t{order} << 32 | static_cast<std::uint32_t>(~token);
 }
 
+// What becomes of a row of a product: warp 0, a lane for each. `words` are those of the layer.
 template <class N>
-__device__ void project_vocabulary(const Desk<N>& desk, Ring& ring) {
+__device__ __forceinline__ void finish_row(const Desk<N>& desk, const LayerPointers<N>& layer,
+                                           std::uint32_t* words, Part part, int row, bool valid,
+                                           const float (&values)[2], std::uint64_t& best) {
   const DecodeArgs<N>& args = desk.args;
+  float value = values[0];
+  std::uint32_t* to = words;
+  switch (part) {
+    case Part::kHeads: {
+      const int leading = (args.heads + 2 * args.kv_heads) * args.head_width;
+      if (valid) layer.window_qkv[std::int64_t{args.position} * leading + row] = N(value);
+      break;
+    }
+    case Part::kOutput:
+    case Part::kDown:
+      value = rounded<N>(value) + (valid ? desk.stream[row] : 0);
+      to += part == Part::kOutput ? args.words.middle : args.words.sum;
+      break;
+    case Part::kInner:
+      value = activated<N>(args.activation, values);
+      to += args.words.inner;
+      break;
+    case Part::kVocabulary:
+      if (!valid) return;
+      value = rounded<N>(value);
+      args.logits[row] = N(value);
+      best = max(best, choice_for(value, row));
+      return;
+  }
+  publish_rows<N>(to, row, valid, value);
+}
+
+template <class N>
+__device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* shared, Ring ring,
+                                        const Patience& patience) {
+  const Desk<N> desk(args, shared, patience);
+  const AttentionDesk<N> heads(desk, shared);
+  const ExchangeLayout& at = args.words;
+  const N* const embedded = args.embedding + std::int64_t{token_of_step(args)} * args.width;
+  prepare(desk);
   std::uint64_t best = 0;
-  multiply_rows<1>(desk, ring, args.vocabulary, args.width,
-                   [&](int row, bool valid, const float(&values)[1]) {
-                     if (!valid) return;
-                     const float logit = rounded<N>(values[0]);
-                     args.logits[row] = N(logit);
-                     best = max(best, choice_for(logit, row));
-                   });
+  each_product(args, [&](int number, Part part) {
+    const bool last = part == Part::kVocabulary;
+    const LayerPointers<N>& layer = desk.layers[last ? 0 : number];
+    std::uint32_t* const words = args.exchange + number * at.layer_words;
+    const Product<N> product = product_of(args, layer, part);
+    if (part == Part::kOutput || part == Part::kDown) {
+      stage_vector(desk, words + (part == Part::kOutput ? at.mixed : at.inner), product.columns);
+    } else {
+      const bool first = part == Part::kHeads && number == 0, middle = part == Part::kInner;
+      const std::uint32_t* const sum = middle ? words + at.middle : words - at.layer_words + at.sum;
+      stage_norm(desk, first ? static_cast<const void*>(embedded) : sum, !first,
+                 last     ? args.final_norm
+                 : middle ? layer.feed_forward_norm
+                          : layer.attention_norm,
+                 last && blockIdx.x == 0 ? args.hidden : nullptr);
+    }
+    if (last && !args.head) return;
+    multiply_rows(desk, ring, product, [&](int row, bool valid, const float(&values)[2]) {
+      finish_row(desk, layer, words, part, row, valid, values, best);
+    });
+    if (part == Part::kHeads) attend(heads, layer, ring, words);
+  });
   if (!args.choice || desk.warp != 0) return;
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2)
     best = max(best, __shfl_xor_sync(0xffffffff, best, distance));
   if (desk.lane == 0) keep_greatest(args.choice, best);
-}
-
-template <class N>
-__device__ void consume(const DecodeArgs<N>& args, std::byte* shared, Ring ring,
-                        const Patience& patience) {
-  const Desk<N> desk(args, shared, patience);
-  const AttentionDesk<N> heads(desk, shared);
-  const ExchangeLayout& at = args.words;
-  const int queries = args.heads * args.head_width;
-  const N* const embedded = args.embedding + std::int64_t{token_of_step(args)} * args.width;
-  prepare(desk);
-  stage_norm<false>(desk, embedded, desk.layers[0].attention_norm, static_cast<N*>(nullptr));
-  std::uint32_t* words = args.exchange;
-  for (int i = 0; i < args.layer_count; ++i, words += at.layer_words) {
-    const LayerPointers<N>& layer = desk.layers[i];
-    project_heads(desk, ring, layer, words);
-    attend(heads, layer, ring, words);
-    stage_vector(desk, words + at.mixed, queries);
-    add_branch(desk, ring, queries, words + at.middle);
-    stage_norm<true>(desk, words + at.middle, layer.feed_forward_norm, static_cast<N*>(nullptr));
-    activate_inner(desk, ring, words + at.inner);
-    stage_vector(desk, words + at.inner, args.inner);
-    add_branch(desk, ring, args.inner, words + at.sum);
-    const bool last = i + 1 == args.layer_count;
-    stage_norm<true>(desk, words + at.sum,
-                     last ? args.final_norm : desk.layers[i + 1].attention_norm,
-                     last && blockIdx.x == 0 ? args.hidden : nullptr);
-  }
-  if (args.head) project_vocabulary(desk, ring);
 }
 
 template <class N>

@@ -68,8 +68,50 @@ struct Share {
   __device__ int size() const { return end - begin; }
 };
 __device__ __forceinline__ Share share_of(int count, int part, int parts) {
-  return {static_cast<int>(std::int64_t{count} * part / parts),
-          static_cast<int>(std::int64_t{count} * (part + 1) / parts)};
+  const unsigned n = static_cast<unsigned>(count), all = static_cast<unsigned>(parts);
+  const unsigned begin = n * part / all, end = n * (part + 1) / all;
+  return {static_cast<int>(begin), static_cast<int>(end)};
+}
+
+// The products of a layer in their order, and the one after the last layer.
+enum class Part { kHeads, kOutput, kInner, kDown, kVocabulary };
+constexpr int kPartsOfLayer = 4;
+
+// A matrix of `halves` times `rows` rows; row r of the result comes from row r of each half.
+template <class N>
+struct Product {
+  const N* matrix;
+  int rows, columns, halves;
+};
+template <class N>
+__device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args,
+                                                 const LayerPointers<N>& layer, Part part) {
+  const int queries = args.heads * args.head_width;
+  switch (part) {
+    case Part::kHeads:
+      return {layer.qkv, queries + 2 * args.kv_heads * args.head_width, args.width, 1};
+    case Part::kOutput:
+      return {layer.output, args.width, queries, 1};
+    case Part::kInner:
+      return {layer.up, args.inner, args.width,
+              args.activation == DecodeActivation::kSwiglu ? 2 : 1};
+    case Part::kDown:
+      return {layer.down, args.width, args.inner, 1};
+    default:
+      return {args.head, args.vocabulary, args.width, 1};
+  }
+}
+
+// Calls use(layer, part) for all products of a token in their order: one loop, so that the code of
+// a product is there once and stays in the instruction cache. The one after the layers has their
+// number.
+template <class N, class Use>
+__device__ __forceinline__ void each_product(const DecodeArgs<N>& args, Use use) {
+  const int in_layers = args.layer_count * kPartsOfLayer;
+#pragma unroll 1
+  for (int i = 0; i <= in_layers; ++i)
+    use(i / kPartsOfLayer,
+        i < in_layers ? static_cast<Part>(i % kPartsOfLayer) : Part::kVocabulary);
 }
 
 template <class N>
@@ -104,9 +146,12 @@ struct Desk {
         lane(tid % 32) {}
 
   // Calls use(i, words) for 16-byte vectors i = tid, tid + kConsumers... once they have come.
-  template <bool kWait, class Use>
-  __device__ void each_vector(const uint4* from, int count, Use use) const {
-    constexpr int kAtOnce = 4;
+  template <class Use>
+  __device__ __forceinline__ void each_vector(const void* vectors, bool waits, int count,
+                                              Use use) const {
+    constexpr int kAtOnce = 2;
+    const auto* const from = static_cast<const uint4*>(vectors);
+#pragma unroll 1
     for (int first = tid; first < count; first += kAtOnce * kConsumers) {
       uint4 words[kAtOnce];
 #pragma unroll
@@ -115,7 +160,7 @@ struct Desk {
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j)
         if (const int i = first + j * kConsumers; i < count)
-          use(i, kWait ? await(from + i, words[j], patience) : words[j]);
+          use(i, waits ? await(from + i, words[j], patience) : words[j]);
     }
   }
 };

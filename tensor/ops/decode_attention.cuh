@@ -100,6 +100,7 @@ __device__ void add_values(const AttentionDesk<N>& desk, Ring& ring) {
   desk.each_stage(ring, [&](int first, const std::byte* stage) {
     desk.each_octet(first, stage, [&](int key, const std::byte* rows) {
       if (pack >= packs) return;
+#pragma unroll 2
       for (int i = team; i < min(kOctet, keys - key); i += teams) {
         load_pack<n>(reinterpret_cast<const N*>(rows + i * key_stride<N>(width)) + pack * n,
                      values);
@@ -114,9 +115,10 @@ __device__ void add_values(const AttentionDesk<N>& desk, Ring& ring) {
 #pragma unroll
   for (int head = 0; head < kMostGroup; ++head)
     if (head < desk.group) {
+#pragma unroll 1
+      for (int distance = team_lanes; distance < 32; distance *= 2)
 #pragma unroll
-      for (int e = 0; e < n; ++e)
-        for (int distance = team_lanes; distance < 32; distance *= 2)
+        for (int e = 0; e < n; ++e)
           sums[head][e] += __shfl_xor_sync(0xffffffff, sums[head][e], distance);
       if (team == 0 && pack < packs)
         store_pack<n>(desk.local + (desk.warp * desk.group + head) * width + pack * n, sums[head]);
@@ -131,6 +133,7 @@ __device__ void add_memory(const AttentionDesk<N>& desk, Ring& ring) {
   float sums[kMostGroup][2][4] = {};
   for (int first = 0; first < rows; first += at_once) {
     const auto* const stage = reinterpret_cast<const float*>(ring.acquire());
+#pragma unroll 1
     for (int row = first + desk.warp; row < min(rows, first + at_once); row += kConsumerWarps)
 #pragma unroll
       for (int part = 0; part < 2; ++part)
@@ -172,6 +175,7 @@ template <class N>
 __device__ void publish_records(const AttentionDesk<N>& desk, bool recalls,
                                 std::uint32_t* records) {
   const int group = desk.group, width = desk.width, words = desk.args.words.record_words;
+#pragma unroll 1
   for (int item = desk.tid; item < group * width; item += kConsumers) {
     const int head = item / width, c = item % width;
     float best = -INFINITY, total = 0, local = 0, recalled = 0;
@@ -212,6 +216,7 @@ __device__ void merge_records(const AttentionDesk<N>& desk, const LayerPointers<
   const HeadShare& share = desk.share;
   const int group = desk.group, width = desk.width, pairs = share.pairs.size();
   const bool active = desk.lane < args.splits;
+#pragma unroll 1
   for (int item = desk.warp; item < group * pairs; item += kConsumerWarps) {
     const int head = item / pairs, column = 2 * (share.pairs.begin + item % pairs);
     const std::uint32_t* const record =

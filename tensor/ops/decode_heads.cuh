@@ -142,6 +142,7 @@ __device__ void stage_heads(const AttentionDesk<N>& desk, const LayerPointers<N>
   if (layer.normalizer)
     for (int i = desk.tid; i < share.rows.size(); i += kConsumers)
       desk.normalizer[i] = layer.normalizer[share.kv_head * width + share.rows.begin + i];
+#pragma unroll 1
   for (int item = desk.tid; item < (group + 2) * packs; item += kConsumers) {
     const int section = item / packs, pack = item % packs;
     const int head = section < group    ? share.kv_head * group + section
@@ -158,6 +159,7 @@ __device__ void stage_heads(const AttentionDesk<N>& desk, const LayerPointers<N>
       layer.window_rotated +
       (std::int64_t{args.position} * (args.heads + args.kv_heads) + args.heads + share.kv_head) *
           width;
+#pragma unroll 1
   for (int item = desk.tid; item < (group + 1) * half; item += kConsumers) {
     const int section = item / half, c = item % half;
     const float low = desk.raw[section * width + c], high = desk.raw[section * width + c + half];
@@ -176,6 +178,7 @@ __device__ void stage_heads(const AttentionDesk<N>& desk, const LayerPointers<N>
       }
     }
   }
+#pragma unroll 1
   for (int item = desk.tid; item < group * share.rows.size(); item += kConsumers) {
     const int head = item / share.rows.size(), row = item % share.rows.size();
     const float q = desk.raw[head * width + share.rows.begin + row];

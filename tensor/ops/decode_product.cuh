@@ -37,6 +37,15 @@ __device__ __forceinline__ void multiply_chunk(const std::byte* row, uint4 x, fl
   multiply_add(second, high, rows[2], rows[3]);
 }
 
+// How warps share the stages of a product: each team takes every `count`-th one. A stage takes a
+// while however few its columns are, so where there are several, several are under way.
+struct Teams {
+  int count;
+
+  __device__ explicit Teams(int stages) : count(stages >= 4 ? 4 : stages >= 2 ? 2 : 1) {}
+};
+static_assert(kConsumerWarps % 4 == 0);
+
 // The sums of an octet as warps make them, part by part.
 template <class N>
 class OctetSum;
@@ -46,20 +55,25 @@ class OctetSum<__nv_bfloat16> {
  public:
   static constexpr int kParts = kConsumerWarps;
 
-  // `columns` of the rows in a stage times x from there on.
-  __device__ __forceinline__ void add(const Desk<__nv_bfloat16>& desk, const std::byte* stage,
-                                      int first_column, int columns) {
-    constexpr int kChunks = kPieceBytes / 64 / kConsumerWarps;
+  // `columns` of the rows in stage number `turn`, times x from there on.
+  __device__ __forceinline__ void add(const Desk<__nv_bfloat16>& desk, const Teams& teams, int turn,
+                                      const std::byte* stage, int first_column, int columns) {
+    if (turn % teams.count != desk.warp % teams.count) return;
+    const int step = kConsumerWarps / teams.count, chunks = columns / 32;
     const std::byte* const row = stage + desk.lane % 8 * kRowStride + desk.lane / 8 * 16;
     const bool holds = desk.lane < 4;
     const uint4* const x =
         holds ? reinterpret_cast<const uint4*>(desk.x + 2 * first_column) + desk.lane : desk.zero;
-    const int step = holds ? 4 : 0, chunks = columns / 32;
+    const int x_step = holds ? 4 : 0;
+    const auto multiply = [&](int chunk, int i) {
+      multiply_chunk(row + chunk * 64, x[chunk * x_step], sums_[2 * (i % 2)],
+                     sums_[2 * (i % 2) + 1]);
+    };
+    int chunk = desk.warp / teams.count;
+    for (; chunk + 3 * step < chunks; chunk += 4 * step)
 #pragma unroll
-    for (int i = 0; i < kChunks; ++i)
-      if (const int chunk = desk.warp + i * kConsumerWarps; chunk < chunks)
-        multiply_chunk(row + chunk * 64, x[chunk * step], sums_[2 * (i % 2)],
-                       sums_[2 * (i % 2) + 1]);
+      for (int i = 0; i < 4; ++i) multiply(chunk + i * step, i);
+    for (; chunk < chunks; chunk += step) multiply(chunk, 0);
   }
   __device__ __forceinline__ void put(const Desk<__nv_bfloat16>& desk, float* partials) const {
     if (desk.lane >= 4) return;
@@ -79,8 +93,8 @@ class OctetSum<float> {
  public:
   static constexpr int kParts = 1;
 
-  __device__ __forceinline__ void add(const Desk<float>& desk, const std::byte* stage,
-                                      int first_column, int columns) {
+  __device__ __forceinline__ void add(const Desk<float>& desk, const Teams&, int,
+                                      const std::byte* stage, int first_column, int columns) {
     const auto* const row = reinterpret_cast<const float*>(stage + desk.warp * kRowStride);
     const auto* const x = reinterpret_cast<const float*>(desk.x) + first_column;
     for (int c = 4 * desk.lane; c < columns; c += 128) {
@@ -101,16 +115,17 @@ class OctetSum<float> {
 };
 
 // The copying warp's side of multiply_rows.
-template <int halves, class N>
-__device__ void stream_rows(Ring& ring, const N* matrix, int rows, int columns,
-                            std::uint64_t policy) {
+template <class N>
+__device__ __forceinline__ void stream_rows(Ring& ring, const Product<N>& product,
+                                            std::uint64_t policy) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto [matrix, rows, columns, halves] = product;
   const Share octets = share_of((rows + kOctet - 1) / kOctet, blockIdx.x, gridDim.x);
   for (int octet = octets.begin; octet < octets.end; ++octet)
-#pragma unroll
     for (int half = 0; half < halves; ++half) {
       const int count = min(kOctet, rows - octet * kOctet);
       const N* const row = matrix + (std::int64_t{half} * rows + octet * kOctet + lane) * columns;
+#pragma unroll 1
       for (int first = 0; first < columns; first += kPiece<N>) {
         const int bytes = min(kPiece<N>, columns - first) * static_cast<int>(sizeof(N));
         std::byte* const to = ring.claim(count * bytes);
@@ -120,40 +135,42 @@ __device__ void stream_rows(Ring& ring, const N* matrix, int rows, int columns,
     }
 }
 
-// matrix x for this block's rows of a matrix of `halves` times `rows` rows: warp 0 calls
-// use(row, valid, values), a lane for a row, with the sums of that row in each half.
-template <int halves, class N, class Use>
-__device__ void multiply_rows(const Desk<N>& desk, Ring& ring, int rows, int columns, Use use) {
+// The product with x for this block's rows: warp 0 calls use(row, valid, values), a lane for a row,
+// with the sums of that row in both halves.
+template <class N, class Use>
+__device__ __forceinline__ void multiply_rows(const Desk<N>& desk, Ring& ring,
+                                              const Product<N>& product, Use use) {
+  const auto [matrix, rows, columns, halves] = product;
   const Share octets = share_of((rows + kOctet - 1) / kOctet, blockIdx.x, gridDim.x);
-  int turn = 0;
+  const int pieces = (columns + kPiece<N> - 1) / kPiece<N>;
+  const Teams teams(min(kBatch, octets.size()) * halves * pieces);
+  int turn = 0, stages = 0;
+#pragma unroll 1
   for (int batch = octets.begin; batch < octets.end; batch += kBatch, turn ^= 1) {
     const int count = min(kBatch, octets.end - batch);
-    const auto partials = [&](int octet, int half) {
-      return desk.partials + ((turn * kBatch + octet) * 2 + half) * kPartialStride;
-    };
-    for (int octet = 0; octet < count; ++octet)
-#pragma unroll
-      for (int half = 0; half < halves; ++half) {
-        OctetSum<N> sum;
-        for (int first = 0; first < columns; first += kPiece<N>) {
-          sum.add(desk, ring.acquire(), first, min(kPiece<N>, columns - first));
-          ring.release();
-        }
-        sum.put(desk, partials(octet, half));
+    float* const partials = desk.partials + turn * kBatch * 2 * kPartialStride;
+#pragma unroll 1
+    for (int i = 0; i < count * halves; ++i) {
+      OctetSum<N> sum;
+#pragma unroll 1
+      for (int first = 0; first < columns; first += kPiece<N>, ++stages) {
+        sum.add(desk, teams, stages, ring.acquire(), first, min(kPiece<N>, columns - first));
+        ring.release();
       }
+      sum.put(desk, partials + i * kPartialStride);
+    }
     sync_consumers();  // the other turn's sums may still be read, these were read a turn ago
     if (desk.warp != 0) continue;
     const int octet = desk.lane / kOctet, row = (batch + octet) * kOctet + desk.lane % kOctet;
     const bool valid = octet < count && row < rows;
-    float values[halves];
+    float values[2] = {};
+    const float* const parts = partials + octet * halves * kPartialStride + desk.lane % kOctet;
+    if (valid)
 #pragma unroll
-    for (int half = 0; half < halves; ++half) {
-      values[half] = 0;
-      const float* const parts = partials(octet, half) + desk.lane % kOctet;
-      if (valid)
-#pragma unroll
-        for (int part = 0; part < OctetSum<N>::kParts; ++part) values[half] += parts[part * kOctet];
-    }
+      for (int part = 0; part < OctetSum<N>::kParts; ++part) {
+        values[0] += parts[part * kOctet];
+        if (halves == 2) values[1] += parts[kPartialStride + part * kOctet];
+      }
     use(row, valid, values);
   }
 }
@@ -168,20 +185,20 @@ __device__ __forceinline__ void publish_rows(std::uint32_t* vector, int row, boo
 
 // x = a vector from other blocks.
 template <class N>
-__device__ void stage_vector(const Desk<N>& desk, const std::uint32_t* from, int size) {
-  desk.template each_vector<true>(reinterpret_cast<const uint4*>(from), size / kPackSize<N>,
-                                  [&](int i, uint4 words) {
-                                    float values[kPackSize<N>];
-                                    unpack<N>(words, values);
-                                    store_operand<N>(desk.x, i, values);
-                                  });
+__device__ __forceinline__ void stage_vector(const Desk<N>& desk, const void* from, int size) {
+  desk.each_vector(from, true, size / kPackSize<N>, [&](int i, uint4 words) {
+    float values[kPackSize<N>];
+    unpack<N>(words, values);
+    store_operand<N>(desk.x, i, values);
+  });
   sync_consumers();
 }
 
 // stream = a vector, from other blocks where it has to be waited for; x = its norm, which may also
 // be written to `hidden`. Every block does the same, in the same order.
-template <bool kWait, class N>
-__device__ void stage_norm(const Desk<N>& desk, const void* from, const float* weight, N* hidden) {
+template <class N>
+__device__ __forceinline__ void stage_norm(const Desk<N>& desk, const void* from, bool waits,
+                                           const float* weight, N* hidden) {
   constexpr int n = kPackSize<N>;
   const int packs = desk.args.width / n;
   // The first weights in registers and the others near, before the wait.
@@ -190,7 +207,7 @@ __device__ void stage_norm(const Desk<N>& desk, const void* from, const float* w
   for (int i = desk.tid + kConsumers; i < packs; i += kConsumers) prefetch_line(weight + i * n);
 
   float squares = 0;
-  desk.template each_vector<kWait>(static_cast<const uint4*>(from), packs, [&](int i, uint4 words) {
+  desk.each_vector(from, waits, packs, [&](int i, uint4 words) {
     float values[n];
     unpack<N>(words, values);
     store_pack<n>(desk.stream + i * n, values);
