@@ -2,9 +2,9 @@
 
 #include <cmath>
 
-#include "tensor/ops/attention.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/rotary.h"
+#include "tensor/ops/rotary_attention.h"
 #include "tensor/ops/scan.h"
 
 namespace infini {
@@ -57,11 +57,13 @@ InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tens
                                                     const Span& span,
                                                     const MemoryState& memory) const {
   const Tensor qkv = project(pass, x);
-  // In this order the backward pass meets local attention last: what adds to the gradients that the
-  // memory has written is then the kernel that has time to.
-  const Tensor local = rotary_attention(qkv, rotary_table_, span.layout, scale_);
-  const History history = remember(qkv, span, memory);
-  const Tensor mixed = mix(pass, qkv, history.before, local, span.layout);
+  if (rule_ == MemoryRule::kNone)
+    return {.y = output(pass, rotary_attention(qkv, rotary_table_, span.layout, scale_)),
+            .memory = {}};
+  const AttentionAndSums local =
+      rotary_attention_and_sums(qkv, rotary_table_, span.keep, span.layout, scale_);
+  const History history = accumulate(qkv, local.sums, span, memory);
+  const Tensor mixed = mix(pass, qkv, history.before, local.y, span.layout);
   return {.y = output(pass, mixed), .memory = history.after};
 }
 
@@ -77,7 +79,12 @@ Tensor InfiniAttention::rotated(const Tensor& qkv, const HeadLayout& layout,
 InfiniAttention::History InfiniAttention::remember(const Tensor& qkv, const Span& span,
                                                    const MemoryState& memory) const {
   if (rule_ == MemoryRule::kNone) return {};
-  const MemorySums sums = memory_sums(qkv, span.keep, span.layout);
+  return accumulate(qkv, memory_sums(qkv, span.keep, span.layout), span, memory);
+}
+
+InfiniAttention::History InfiniAttention::accumulate(const Tensor& qkv, const MemorySums& sums,
+                                                     const Span& span,
+                                                     const MemoryState& memory) const {
   const Scan normalizer = scan(sums.normalizer, memory.normalizer, span.borders);
   const Scan matrix =
       rule_ == MemoryRule::kLinear

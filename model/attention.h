@@ -48,6 +48,10 @@ class InfiniAttention {
   const Parameter& gate() const { return gate_; }
 
  private:
+  // What the segments of a span, with these sums, read and leave.
+  History accumulate(const Tensor& qkv, const MemorySums& sums, const Span& span,
+                     const MemoryState& memory) const;
+
   MemoryRule rule_;
   double scale_, eps_;
   RecallOptions recall_;

@@ -222,11 +222,13 @@ __device__ __forceinline__ void apply_tile(const Entry<T>& entry, const Motion<T
   const Factors<n, T> factors(entry, tile, scale, mean);
   for (std::int64_t row = tile.row + threadIdx.x / 32; row < tile.row_end; row += kWarps) {
     const T row_factor = factors.row(entry, row);
+    Moving<n, T> moving[kTileColumns / (32 * n)];
     visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
-      T u[n];
-      factors.update(entry.gradient + i, row_factor, p, u);
-      move(entry, motion, i, u);
+      factors.update(entry.gradient + i, row_factor, p, moving[p].u);
+      moving[p].read(entry, i);
     });
+    visit_row<n>(entry, tile, row,
+                 [&](std::int64_t i, int p) { moving[p].write(entry, motion, i); });
   }
 }
 
@@ -234,12 +236,14 @@ template <int n, class T>
 __device__ __forceinline__ void apply_piece(const Entry<T>& entry, const Motion<T>& motion,
                                             T scale) {
   visit_piece<n>(entry, [&](std::int64_t i) {
-    T u[n], square[n];
-    stream_in(entry.gradient + i, u);
+    Moving<n, T> moving;
+    T square[n];
+    stream_in(entry.gradient + i, moving.u);
     stream_in(entry.square + i, square);
+    moving.read(entry, i);
 #pragma unroll
-    for (int k = 0; k < n; ++k) u[k] = scale * u[k] / sqrt(square[k]);
-    move(entry, motion, i, u);
+    for (int k = 0; k < n; ++k) moving.u[k] = scale * moving.u[k] / sqrt(square[k]);
+    moving.write(entry, motion, i);
   });
 }
 

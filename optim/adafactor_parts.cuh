@@ -131,27 +131,33 @@ struct Motion {
   T pace, keep, fresh, decay;
 };
 
-// Moves elements [i, i + n) of a parameter.
+// n elements of a parameter on their way through a step. Who moves several reads them all first:
+// what one writes could be what the next one reads, for all that the compiler knows.
 template <int n, class T>
-__device__ __forceinline__ void move(const Entry<T>& entry, const Motion<T>& motion, std::int64_t i,
-                                     const T (&u)[n]) {
-  T x[n];
-  stream_in(entry.x + i, x);
-  if (entry.momentum) {
-    T momentum[n];
-    stream_in(entry.momentum + i, momentum);
-#pragma unroll
-    for (int k = 0; k < n; ++k) {
-      momentum[k] = motion.keep * momentum[k] + motion.fresh * u[k];
-      x[k] -= momentum[k] + motion.decay * x[k];
-    }
-    stream_out(entry.momentum + i, momentum);
-  } else {
-#pragma unroll
-    for (int k = 0; k < n; ++k) x[k] -= motion.pace * u[k] + motion.decay * x[k];
+struct Moving {
+  T u[n], x[n], momentum[n];
+
+  // u is left to the caller.
+  __device__ __forceinline__ void read(const Entry<T>& entry, std::int64_t i) {
+    stream_in(entry.x + i, x);
+    if (entry.momentum) stream_in(entry.momentum + i, momentum);
   }
-  stream_out(entry.x + i, x);
-  if (entry.value) store_value(entry.value + i, x);
-}
+  __device__ __forceinline__ void write(const Entry<T>& entry, const Motion<T>& motion,
+                                        std::int64_t i) {
+    if (entry.momentum) {
+#pragma unroll
+      for (int k = 0; k < n; ++k) {
+        momentum[k] = motion.keep * momentum[k] + motion.fresh * u[k];
+        x[k] -= momentum[k] + motion.decay * x[k];
+      }
+      stream_out(entry.momentum + i, momentum);
+    } else {
+#pragma unroll
+      for (int k = 0; k < n; ++k) x[k] -= motion.pace * u[k] + motion.decay * x[k];
+    }
+    stream_out(entry.x + i, x);
+    if (entry.value) store_value(entry.value + i, x);
+  }
+};
 
 }  // namespace infini::adafactor

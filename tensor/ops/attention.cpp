@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "tensor/ops/gemm.h"
-#include "tensor/ops/rotary.h"
 #include "tensor/ops/scalar_math.h"
 #include "tensor/ops/tile.h"
 #include "tensor/parallel.h"
@@ -187,17 +186,18 @@ class CpuAttention final : public AttentionKernels {
 
 const CpuAttention cpu_attention;
 
-// What a forward pass makes: the output, and what its backward pass reads.
-struct Attended {
-  Tensor y, log_sum;
-};
+}  // namespace
+
+const AttentionKernels& attention_kernels(Device device) {
+  return on<cpu_attention, cuda_attention>(device);
+}
 
 Attended attend(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale) {
   const Attended made{
       .y = Tensor::empty({layout.rows(), layout.query_width()}, qkv.dtype(), qkv.device()),
       .log_sum = Tensor::empty({layout.batch, layout.segments, layout.heads, layout.tokens},
                                accumulator_of(qkv.dtype()), qkv.device())};
-  on<cpu_attention, cuda_attention>(qkv.device())
+  attention_kernels(qkv.device())
       .attention({.rotated = rotated,
                   .qkv = qkv,
                   .layout = layout,
@@ -208,14 +208,12 @@ Attended attend(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layo
   return made;
 }
 
-}  // namespace
-
 Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                        double scale) {
   layout.check_rows("local_attention", rotated, layout.rotated_width());
   layout.check_rows("local_attention", qkv, layout.qkv_width());
   const Attended made = attend(rotated, qkv, layout, scale);
-  const AttentionKernels& device = on<cpu_attention, cuda_attention>(qkv.device());
+  const AttentionKernels& device = attention_kernels(qkv.device());
   return record(made.y, {rotated, qkv}, [=, &device](const Tensor& dy, Gradients& gradients) {
     device.attention_grad({.rotated = rotated,
                            .qkv = qkv,
@@ -229,39 +227,6 @@ Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayou
   });
 }
 
-Tensor rotary_attention(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
-                        double scale) {
-  const Tensor in = qkv.unwatched();
-  const Tensor rotated = rotate(in, table, layout);
-  const Attended made = attend(rotated, in, layout, scale);
-  const AttentionKernels& device = on<cpu_attention, cuda_attention>(qkv.device());
-  return record(made.y, {qkv}, [=, &device](const Tensor& dy, Gradients& gradients) {
-    AttentionKernels::AttentionGrad args{.rotated = rotated,
-                                         .qkv = in,
-                                         .layout = layout,
-                                         .scale = scale,
-                                         .y = made.y,
-                                         .log_sum = made.log_sum,
-                                         .dy = dy,
-                                         .drotated = {},
-                                         .dqkv = gradients.of(0, layout.value_columns())};
-    const TurnBack back{.table = table,
-                        .first_position = 0,
-                        .dqueries = gradients.of(0, layout.query_columns()),
-                        .dkeys = gradients.of(0, layout.key_columns())};
-    if (device.attention_grad(args, back)) return;
-    args.drotated = {.tensor = Tensor::empty_like(rotated), .accumulate = false};
-    device.attention_grad(args);
-    rotary_kernels(dy.device())
-        .rotate_grad({.drotated = args.drotated.tensor,
-                      .table = table,
-                      .layout = layout,
-                      .first_position = 0,
-                      .dqueries = back.dqueries,
-                      .dkeys = back.dkeys});
-  });
-}
-
 Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                         double scale, std::int64_t first_query) {
   layout.check_rows("window_attention", rotated, layout.rotated_width());
@@ -270,7 +235,7 @@ Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayo
   const std::int64_t asked = layout.tokens - first_query;
   const Tensor y =
       Tensor::empty({layout.batch * asked, layout.query_width()}, qkv.dtype(), qkv.device());
-  on<cpu_attention, cuda_attention>(qkv.device())
+  attention_kernels(qkv.device())
       .attention({.rotated = rotated,
                   .qkv = qkv,
                   .layout = layout,

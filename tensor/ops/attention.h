@@ -14,16 +14,18 @@ namespace infini {
 Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                        double scale);
 
-// local_attention(rotate(qkv, table, layout), qkv, layout, scale) as one op, whose backward pass
-// can turn gradients back where it makes them.
-Tensor rotary_attention(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
-                        double scale);
-
 // The newest tokens of a segment against all of it so far, for generation: rotated and qkv hold the
 // first `layout.tokens` tokens of one segment (S = 1), of which those from first_query on are asked
 // for -> [B (T - first_query), H K]. Not recorded.
 Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                         double scale, std::int64_t first_query);
+
+// What a forward pass makes: the output, and what its backward pass reads. Not recorded.
+struct Attended {
+  Tensor y;        // [R, H K]
+  Tensor log_sum;  // [B, S, H, T] in the accumulator type
+};
+Attended attend(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale);
 
 // Where the gradients of queries and keys go when the op has turned them itself: turned back, to
 // their columns of the gradient of qkv.
@@ -31,6 +33,9 @@ struct TurnBack {
   Tensor table;  // in the accumulator type, from rotary_table()
   std::int64_t first_position = 0;
   GradTarget dqueries, dkeys;
+  // The gradients of memory_sums() of the same projection, both or neither, whose part in those of
+  // keys and values is added before these are written.
+  Tensor keep, dmatrix, dnormalizer;
 };
 
 // What a device provides: attention.cpp for the CPU, attention.cu for CUDA.
@@ -62,6 +67,7 @@ class AttentionKernels {
   ~AttentionKernels() = default;
 };
 
+const AttentionKernels& attention_kernels(Device device);
 const AttentionKernels& cuda_attention();
 
 }  // namespace infini

@@ -44,30 +44,41 @@ EncodeTiled encode_tiled() {
   return function;
 }
 
-// Tiles of `heads` heads that begin in the columns from `first` on, of rows `leading` apart. Its
-// axes are 64 columns, tokens, chunks of columns, heads and segments: tokens beyond the segment are
-// zeros.
-CUtensorMap tile_map(const BFloat16* first, std::int64_t leading, int heads,
-                     const HeadLayout& layout) {
-  const auto size = [](std::int64_t count) { return static_cast<cuuint64_t>(count); };
-  const int chunks = layout.head_width / hopper::kChunk;
-  const cuuint64_t extents[] = {hopper::kChunk, size(layout.tokens), size(chunks), size(heads),
-                                size(layout.batch * layout.segments)};
-  const cuuint64_t strides[] = {size(2 * leading), hopper::kRowBytes, size(2 * layout.head_width),
-                                size(2 * leading * layout.tokens)};
-  const cuuint32_t box[] = {hopper::kChunk, kTile, static_cast<cuuint32_t>(chunks), 1, 1};
-  const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+// Boxes of 64 columns, whose axes are 64 columns, rows, chunks of columns, heads and segments. Rows
+// beyond the last are zeros.
+CUtensorMap box_map(const BFloat16* first, const cuuint64_t (&extents)[5],
+                    const cuuint64_t (&strides)[4], cuuint32_t rows, cuuint32_t chunks) {
+  const cuuint32_t box[] = {hopper::kChunk, rows, chunks, 1, 1}, steps[] = {1, 1, 1, 1, 1};
   CUtensorMap map;
   const CUresult status = encode_tiled()(
       &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, const_cast<BFloat16*>(first), extents, strides,
       box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  check<DeviceError>(status == CUDA_SUCCESS,
-                     "attention on Hopper: the driver refuses a tensor map "
-                     "of ",
-                     layout.tokens, " tokens and ", heads, " heads of ", layout.head_width,
-                     ", error ", static_cast<int>(status));
+  check<DeviceError>(status == CUDA_SUCCESS, "attention on Hopper: the driver refuses a map of ",
+                     extents[1], " rows, ", extents[3], " heads and ", extents[4],
+                     " segments, error ", static_cast<int>(status));
   return map;
+}
+cuuint64_t size(std::int64_t count) { return static_cast<cuuint64_t>(count); }
+
+// Tiles of `heads` heads that begin in the columns from `first` on, of rows `leading` apart.
+CUtensorMap tile_map(const BFloat16* first, std::int64_t leading, int heads,
+                     const HeadLayout& layout) {
+  const int chunks = layout.head_width / hopper::kChunk;
+  return box_map(first,
+                 {hopper::kChunk, size(layout.tokens), size(chunks), size(heads),
+                  size(layout.batch * layout.segments)},
+                 {size(2 * leading), hopper::kRowBytes, size(2 * layout.head_width),
+                  size(2 * leading * layout.tokens)},
+                 kTile, static_cast<cuuint32_t>(chunks));
+}
+// 64 columns of a matrix of a state [states, K, K]: chunks are the map's heads, states its
+// segments.
+CUtensorMap state_map(const BFloat16* first, std::int64_t states, int width) {
+  return box_map(
+      first, {hopper::kChunk, size(width), 1, size(width / hopper::kChunk), size(states)},
+      {size(2 * width), hopper::kRowBytes, hopper::kRowBytes, size(2) * size(width) * size(width)},
+      static_cast<cuuint32_t>(width), 1);
 }
 
 bool takes(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout) {
@@ -134,6 +145,15 @@ void run_grad(const AttentionKernels::AttentionGrad& args, const TurnBack* turn_
               const HopperGradPlan& plan) {
   const HeadLayout& n = args.layout;
   GradArgs grad = grad_args<kWidth>(args, turn_back);
+  Tensor dmatrix;  // rounded, as operands of products are
+  if (turn_back && turn_back->dmatrix) {
+    dmatrix = turn_back->dmatrix.to(DType::kBFloat16);
+    grad.sums = {
+        .keys = tile_map(args.qkv.data<BFloat16>() + n.key_column(0), n.qkv_width(), n.kv_heads, n),
+        .dmatrix = state_map(dmatrix.data<BFloat16>(), n.batch * n.segments * n.kv_heads, kWidth),
+        .dnormalizer = turn_back->dnormalizer.data<float>(),
+        .keep = turn_back->keep ? turn_back->keep.data<std::uint8_t>() : nullptr};
+  }
   const int segments = static_cast<int>(n.batch * n.segments);
   const int blocks = static_cast<int>(blocks_for(n.tokens, kBlock));
   const Tensor row_sums = Tensor::empty({segments, n.heads, grad.tiles, hopper::kRowSums},

@@ -14,9 +14,18 @@ namespace infini::hopper {
 
 constexpr int kRowSums = 2 * kTile;  // of a tile: log2(e) times the log-sum-exp, then D
 
+// What the memory's sums ask of the same keys and values (hopper_sums_grad.cuh).
+struct SumsGradArgs {
+  CUtensorMap keys;          // of tiles, not turned
+  CUtensorMap dmatrix;       // dU [B S Hk, K, K] in bf16, K rows of 64 columns
+  const float* dnormalizer;  // du [B S Hk, K]; null when nothing is asked
+  const std::uint8_t* keep;  // [R], or null
+};
+
 struct GradArgs {
   CUtensorMap queries, dy, keys, values;  // of tiles
-  const float* row_sums;                  // [B S, H, tiles, 2, 64]
+  SumsGradArgs sums;
+  const float* row_sums;  // [B S, H, tiles, 2, 64]
   Schedule schedule;
   int tokens, tiles;  // of a segment
   int heads, kv_heads;

@@ -3,7 +3,7 @@
 // rows are keys, so that P^T and dS^T are left factors where they come out of the products before.
 #pragma once
 
-#include "tensor/ops/hopper_attention_grad.cuh"
+#include "tensor/ops/hopper_sums_grad.cuh"
 
 namespace infini::hopper {
 
@@ -52,6 +52,9 @@ __device__ __forceinline__ void produce_queries(const GradArgs& args,
         copy_tile(shared.dy[slot], args.dy, tile * kTile, query_head, segment, shared.full[slot]);
       }
     }
+    if (args.sums.dnormalizer)
+      produce_sums_grad<kWidth, kStages>(args.sums, shared, segment, kv_head, args.kv_heads,
+                                         rank * kBlock, turn);
   }
 }
 
@@ -146,10 +149,18 @@ __device__ __forceinline__ void consume_queries(const GradArgs& args,
       }
       add_queries(args.scale_log2, shared, count, keys, values, turn, dkeys, dvalues);
     }
+    GradRows rows_of_keys = args.dkeys;
+    float scale = args.scale;
+    if (args.sums.dnormalizer) {
+      add_sums_grad<kWidth, kStages>(args, shared, consumer, segment, token, values, turn, dkeys,
+                                     dvalues);
+      rows_of_keys.angles = nullptr;
+      scale = 1;
+    }
     release(shared.block_empty[block.slot]);
 
     store_rows<kWidth>(dvalues, 1, args.dvalues, segment, token, args.tokens, column);
-    store_rows<kWidth>(dkeys, args.scale, args.dkeys, segment, token, args.tokens, column);
+    store_rows<kWidth>(dkeys, scale, rows_of_keys, segment, token, args.tokens, column);
   }
 }
 

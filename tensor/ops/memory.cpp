@@ -129,13 +129,15 @@ void check_keep(const char* who, const Tensor& keep, const HeadLayout& layout) {
 
 }  // namespace
 
+const MemoryKernels& memory_kernels(Device device) { return on<cpu_memory, cuda_memory>(device); }
+
 MemorySums memory_sums(const Tensor& qkv, const Tensor& keep, const HeadLayout& layout) {
   layout.check_rows("memory_sums", qkv, layout.qkv_width());
   check_keep("memory_sums", keep, layout);
   const DType full = accumulator_of(qkv.dtype());
   const Tensor matrix = Tensor::empty(layout.matrix_shape(), full, qkv.device());
   const Tensor normalizer = Tensor::empty(layout.normalizer_shape(), full, qkv.device());
-  const MemoryKernels& device = on<cpu_memory, cuda_memory>(qkv.device());
+  const MemoryKernels& device = memory_kernels(qkv.device());
   device.sums(
       {.qkv = qkv, .keep = keep, .layout = layout, .matrix = matrix, .normalizer = normalizer});
 
@@ -158,7 +160,7 @@ Tensor memory_overlap(const Tensor& qkv, const Tensor& keep, const Tensor& norma
   check_keep("memory_overlap", keep, layout);
   check_state("memory_overlap", qkv, normalizer, layout.normalizer_shape());
   const Tensor overlap = Tensor::empty(layout.matrix_shape(), normalizer.dtype(), qkv.device());
-  const MemoryKernels& device = on<cpu_memory, cuda_memory>(qkv.device());
+  const MemoryKernels& device = memory_kernels(qkv.device());
   device.overlap({.qkv = qkv,
                   .keep = keep,
                   .normalizer = normalizer,

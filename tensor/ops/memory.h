@@ -66,6 +66,7 @@ class MemoryKernels {
   ~MemoryKernels() = default;
 };
 
+const MemoryKernels& memory_kernels(Device device);
 const MemoryKernels& cuda_memory();
 
 }  // namespace infini

@@ -5,6 +5,7 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "tensor/cuda.h"
@@ -18,6 +19,9 @@ namespace {
 constexpr std::int64_t kWorkspaceBytes = 64 << 20;
 constexpr int kCandidates = 24;
 constexpr int kTimedRuns = 5;
+// Of products longer than kShortest milliseconds, those within kNearly of the fastest meet again.
+constexpr float kShortest = 0.2f, kNearly = 1.06f, kFinalMilliseconds = 20;
+constexpr int kFinalists = 5, kFinalRounds = 4;
 
 void lt_check(cublasStatus_t status, const char* who) {
   check<DeviceError>(status == CUBLAS_STATUS_SUCCESS, who, ": ", cublasLtGetStatusString(status));
@@ -145,6 +149,36 @@ class LtProduct {
   cublasLtMatrixLayout_t a_layout_ = nullptr, b_layout_ = nullptr, c_layout_ = nullptr;
 };
 
+// The device's time for `runs` calls, once it is asked for.
+class Stopwatch {
+ public:
+  template <class Run>
+  Stopwatch(int runs, const Run& run) {
+    for (cudaEvent_t* event : {&begin_, &end_})
+      cuda_check(cudaEventCreate(event), "cudaEventCreate");
+    cuda_check(cudaEventRecord(begin_, cuda_stream()), "cudaEventRecord");
+    for (int i = 0; i < runs; ++i) run();
+    cuda_check(cudaEventRecord(end_, cuda_stream()), "cudaEventRecord");
+  }
+  Stopwatch(Stopwatch&& other) noexcept
+      : begin_(std::exchange(other.begin_, nullptr)), end_(std::exchange(other.end_, nullptr)) {}
+  Stopwatch& operator=(Stopwatch&&) = delete;
+  ~Stopwatch() {
+    for (cudaEvent_t event : {begin_, end_})
+      if (event) cudaEventDestroy(event);
+  }
+
+  float milliseconds() const {
+    float elapsed = 0;
+    cuda_check(cudaEventSynchronize(end_), "cudaEventSynchronize");
+    cuda_check(cudaEventElapsedTime(&elapsed, begin_, end_), "cudaEventElapsedTime");
+    return elapsed;
+  }
+
+ private:
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
 class CudaProduct final : public ProductKernels {
  public:
   void multiply(const Product& product) const override {
@@ -215,39 +249,59 @@ class CudaProduct final : public ProductKernels {
                 shape.accumulate ? ", added" : "");
   }
 
-  // Times every candidate on the operands at hand, into scratch of the result's size.
+  // Times every candidate on the operands at hand, into scratch of the result's size; then those
+  // that were nearly the fastest for so long that the device gets as warm as in training. At its
+  // power limit the one that needs least energy wins, which a single run does not show.
   static cublasLtMatmulAlgo_t fastest(State& at, const LtProduct& product) {
     const std::vector<cublasLtMatmulAlgo_t> candidates = product.candidates(at.handle);
     if (candidates.size() == 1) return candidates[0];
     const ProductShape& shape = product.shape();
     const Tensor scratch = Tensor::zeros({shape.n, shape.m}, shape.out, Device::kCuda);
-    cudaEvent_t begin = nullptr, end = nullptr;
-    cuda_check(cudaEventCreate(&begin), "cudaEventCreate");
-    cuda_check(cudaEventCreate(&end), "cudaEventCreate");
-    std::size_t best = 0;
-    float least = 0;
-    for (std::size_t i = 0; i < candidates.size(); ++i) {
-      const auto once = [&] {
-        return product.run(at.handle, candidates[i], scratch.raw(), at.workspace.raw());
+    std::vector<Timed> timed;
+    for (const cublasLtMatmulAlgo_t& candidate : candidates) {
+      const auto run = [&] {
+        return product.run(at.handle, candidate, scratch.raw(), at.workspace.raw());
       };
-      if (once() != CUBLAS_STATUS_SUCCESS) continue;
-      std::vector<float> times(kTimedRuns);
-      for (float& milliseconds : times) {
-        cuda_check(cudaEventRecord(begin, cuda_stream()), "cudaEventRecord");
-        once();
-        cuda_check(cudaEventRecord(end, cuda_stream()), "cudaEventRecord");
-        cuda_check(cudaEventSynchronize(end), "cudaEventSynchronize");
-        cuda_check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
+      if (run() != CUBLAS_STATUS_SUCCESS) continue;
+      std::vector<float> times;
+      for (int i = 0; i < kTimedRuns; ++i) {
+        const Stopwatch watch(1, run);
+        times.push_back(watch.milliseconds());
       }
-      std::sort(times.begin(), times.end());
-      if (least == 0 || times[kTimedRuns / 2] < least) {
-        least = times[kTimedRuns / 2];
-        best = i;
-      }
+      timed.push_back({candidate, median(times)});
     }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    return candidates[best];
+    std::ranges::stable_sort(timed, {}, &Timed::milliseconds);
+    check<DeviceError>(!timed.empty(), "cuBLASLt runs none of its algorithms for a product of ",
+                       shape.in, " [", shape.n, ", ", shape.k, "] by [", shape.k, ", ", shape.m,
+                       "]");
+    if (timed[0].milliseconds < kShortest) return timed[0].algorithm;
+    const float limit = kNearly * timed[0].milliseconds;
+    std::erase_if(timed, [&](const Timed& one) { return one.milliseconds > limit; });
+    timed.resize(std::min<std::size_t>(timed.size(), kFinalists));
+
+    const int runs = static_cast<int>(kFinalMilliseconds / timed[0].milliseconds) + 1;
+    std::vector<std::vector<Stopwatch>> rounds(timed.size());
+    for (int round = 0; round < kFinalRounds; ++round)
+      for (std::size_t i = 0; i < timed.size(); ++i)
+        rounds[i].emplace_back(runs, [&] {
+          product.run(at.handle, timed[i].algorithm, scratch.raw(), at.workspace.raw());
+        });
+    for (std::size_t i = 0; i < timed.size(); ++i) {
+      std::vector<float> times;
+      for (std::size_t round = 1; round < rounds[i].size(); ++round)  // the first one warms up
+        times.push_back(rounds[i][round].milliseconds());
+      timed[i].milliseconds = median(times);
+    }
+    return std::ranges::min_element(timed, {}, &Timed::milliseconds)->algorithm;
+  }
+
+  struct Timed {
+    cublasLtMatmulAlgo_t algorithm;
+    float milliseconds;
+  };
+  static float median(std::vector<float> times) {
+    std::ranges::sort(times);
+    return times[times.size() / 2];
   }
 };
 

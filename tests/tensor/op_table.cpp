@@ -9,6 +9,7 @@
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/rotary.h"
+#include "tensor/ops/rotary_attention.h"
 
 namespace infini {
 namespace {
@@ -85,6 +86,24 @@ OpCase rotary_attention_case(const std::string& name, const HeadLayout& n) {
           [=](Plain in, Plain) {
             const auto rotated = reference::rotate(in[0], n, kBase, 0);
             return Arrays{reference::local_attention(rotated, in[0], n, 0.7)};
+          }};
+}
+
+OpCase attention_and_sums_case(const std::string& name, const HeadLayout& n, const Marks& keep) {
+  return {name,
+          {rows(n, n.qkv_width())},
+          [=](In in) {
+            const Tensor table = rotary_table(n.tokens, n.head_width, kBase,
+                                              accumulator_of(in[0].dtype()), in[0].device());
+            const AttentionAndSums made =
+                rotary_attention_and_sums(in[0], table, tensor(keep, in), n, 0.7);
+            return std::vector{made.y, made.sums.matrix, made.sums.normalizer};
+          },
+          [=](Plain in, Plain) {
+            const auto rotated = reference::rotate(in[0], n, kBase, 0);
+            Arrays all = reference::memory_sums(in[0], keep, n);
+            all.insert(all.begin(), reference::local_attention(rotated, in[0], n, 0.7));
+            return all;
           }};
 }
 
@@ -259,6 +278,9 @@ std::vector<OpCase> make_table() {
       attention_case("local_attention of 130 tokens", attention_of(130)),
       rotary_attention_case("rotary_attention", mha),
       rotary_attention_case("rotary_attention, grouped heads", gqa),
+      attention_and_sums_case("rotary_attention_and_sums", mha, {}),
+      attention_and_sums_case("rotary_attention_and_sums with padding, grouped heads", gqa,
+                              marks(gqa.rows(), 3)),
       sums_case("memory_sums", mha, {}),
       sums_case("memory_sums with padding, grouped heads", gqa, marks(gqa.rows(), 3)),
       overlap_case("memory_overlap", mha, {}),
