@@ -54,17 +54,17 @@ InfiniAttention::InfiniAttention(const ModelConfig& config, const Parameters& pa
 }
 
 InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tensor& x,
-                                                    const Span& span,
+                                                    const Tensor& residual, const Span& span,
                                                     const MemoryState& memory) const {
   const Tensor qkv = project(pass, x);
   if (rule_ == MemoryRule::kNone)
-    return {.y = output(pass, rotary_attention(qkv, rotary_table_, span.layout, scale_)),
+    return {.y = output(pass, rotary_attention(qkv, rotary_table_, span.layout, scale_), residual),
             .memory = {}};
   const AttentionAndSums local =
       rotary_attention_and_sums(qkv, rotary_table_, span.keep, span.layout, scale_);
   const History history = accumulate(qkv, local.sums, span, memory);
   const Tensor mixed = mix(pass, qkv, history.before, local.y, span.layout);
-  return {.y = output(pass, mixed), .memory = history.after};
+  return {.y = output(pass, mixed, residual), .memory = history.after};
 }
 
 Tensor InfiniAttention::project(const Pass& pass, const Tensor& x) const {
@@ -101,8 +101,9 @@ Tensor InfiniAttention::mix(const Pass& pass, const Tensor& qkv, const MemorySta
   return memory_recall(qkv, before.matrix, before.normalizer, pass(gate_), local, layout, recall_);
 }
 
-Tensor InfiniAttention::output(const Pass& pass, const Tensor& mixed) const {
-  return linear(mixed, pass(output_));
+Tensor InfiniAttention::output(const Pass& pass, const Tensor& mixed,
+                               const Tensor& residual) const {
+  return linear(mixed, pass(output_), residual);
 }
 
 }  // namespace infini

@@ -21,11 +21,11 @@ class InfiniAttention {
                       std::vector<ParameterSpec>& specs);
 
   struct Output {
-    Tensor y;            // [R, D]
+    Tensor y;            // [R, D], residual added
     MemoryState memory;  // after the last segment
   };
-  // x [R, D]; memory before the first segment.
-  Output operator()(const Pass& pass, const Tensor& x, const Span& span,
+  // x and residual [R, D]; memory before the first segment.
+  Output operator()(const Pass& pass, const Tensor& x, const Tensor& residual, const Span& span,
                     const MemoryState& memory) const;
 
   // The steps of the above, which generation takes one by one.
@@ -40,7 +40,7 @@ class InfiniAttention {
   // before [B, S, ...] -> [R, H K]; local itself without a memory or while it is switched off.
   Tensor mix(const Pass& pass, const Tensor& qkv, const MemoryState& before, const Tensor& local,
              const HeadLayout& layout) const;
-  Tensor output(const Pass& pass, const Tensor& mixed) const;
+  Tensor output(const Pass& pass, const Tensor& mixed, const Tensor& residual) const;
   double scale() const { return scale_; }
 
   // Off: every gate acts as closed, for ablations; the memory is still written.

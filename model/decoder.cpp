@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tensor/ops/attention.h"
+#include "tensor/ops/norm.h"
 #include "tensor/ops/rotary.h"
 
 namespace infini {
@@ -150,12 +151,11 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
   const DType state = accumulator_of(model_.parameters().compute());
   const HeadLayout fresh = layout(1, count), window = layout(1, seen);
 
-  Stream stream{.sum = model_.embed(pass, Tensor::of(tokens, {count}).to(model_.device())),
-                .branch = {}};
+  Tensor x = model_.embed(pass, Tensor::of(tokens, {count}).to(model_.device()));
   for (std::size_t layer = 0; layer < windows_.size(); ++layer) {
     const Block& block = model_.blocks()[layer];
-    const Stream before = add_norm(pass, stream, block.attention_norm, block.norm_eps);
-    const Tensor qkv = block.attention.project(pass, before.branch);
+    const Tensor qkv =
+        block.attention.project(pass, rms_norm(x, pass(block.attention_norm), block.norm_eps));
     windows_[layer].qkv.slice(filled_, count).copy_from(qkv);
     windows_[layer]
         .rotated.slice(filled_, count)
@@ -165,15 +165,14 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
                          window, block.attention.scale(), filled_);
     const MemoryState memory = as_before(memory_[layer], fresh, state, model_.device());
     const Tensor attended =
-        block.attention.output(pass, block.attention.mix(pass, qkv, memory, local, fresh));
-    const Stream middle = add_norm(pass, {.sum = before.sum, .branch = attended},
-                                   block.feed_forward_norm, block.norm_eps);
-    stream = {.sum = middle.sum, .branch = block.feed_forward(pass, middle.branch)};
+        block.attention.output(pass, block.attention.mix(pass, qkv, memory, local, fresh), x);
+    x = block.feed_forward(pass, rms_norm(attended, pass(block.feed_forward_norm), block.norm_eps),
+                           attended);
   }
   filled_ = seen;
   position_ += count;
   if (filled_ == model_.config().segment_tokens) close_segment();
-  return model_.final_norm(pass, stream).slice(count - 1, 1);
+  return model_.final_norm(pass, x).slice(count - 1, 1);
 }
 
 Decoder::Output Decoder::step(std::int32_t token, bool with_logits, const Tensor& from,

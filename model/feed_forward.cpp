@@ -33,11 +33,12 @@ FeedForward::FeedForward(const ModelConfig& config, const Parameters& parameters
               : parameters[prefix + "up.weight"]),
       down_(parameters[prefix + "down.weight"]) {}
 
-Tensor FeedForward::operator()(const Pass& pass, const Tensor& x) const {
-  if (activation_ == Activation::kGelu) return gelu_feed_forward(x, pass(up_), pass(down_));
+Tensor FeedForward::operator()(const Pass& pass, const Tensor& x, const Tensor& residual) const {
+  if (activation_ == Activation::kGelu)
+    return gelu_feed_forward(x, pass(up_), pass(down_), residual);
   const Tensor inner = linear(x, pass(up_));
   const Tensor active = activation_ == Activation::kRelu ? relu(inner) : swiglu(inner);
-  return linear(active, pass(down_));
+  return linear(active, pass(down_), residual);
 }
 
 }  // namespace infini

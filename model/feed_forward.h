@@ -13,7 +13,8 @@ class FeedForward {
   static void declare(const ModelConfig& config, const std::string& prefix,
                       std::vector<ParameterSpec>& specs);
 
-  Tensor operator()(const Pass& pass, const Tensor& x) const;  // [R, D] -> [R, D]
+  // x and residual [R, D] -> [R, D], residual added.
+  Tensor operator()(const Pass& pass, const Tensor& x, const Tensor& residual) const;
 
  private:
   Activation activation_;

@@ -36,12 +36,6 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
   return specs;
 }
 
-Stream add_norm(const Pass& pass, const Stream& stream, const Parameter& weight, double eps) {
-  if (!stream.branch) return {.sum = stream.sum, .branch = rms_norm(stream.sum, pass(weight), eps)};
-  const ResidualNorm out = add_rms_norm(stream.sum, stream.branch, pass(weight), eps);
-  return {.sum = out.sum, .branch = out.y};
-}
-
 Block::Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
              const Tensor& rotary_table)
     : norm_eps(config.norm_eps),
@@ -50,14 +44,12 @@ Block::Block(const ModelConfig& config, const Parameters& parameters, const std:
       attention(config, parameters, prefix + "attention.", rotary_table),
       feed_forward(config, parameters, prefix + "feed_forward.") {}
 
-Block::Output Block::operator()(const Pass& pass, const Stream& stream, const Span& span,
+Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& span,
                                 const MemoryState& memory) const {
-  const Stream before = add_norm(pass, stream, attention_norm, norm_eps);
-  const InfiniAttention::Output attended = attention(pass, before.branch, span, memory);
-  const Stream middle =
-      add_norm(pass, {.sum = before.sum, .branch = attended.y}, feed_forward_norm, norm_eps);
-  return {.stream = {.sum = middle.sum, .branch = feed_forward(pass, middle.branch)},
-          .memory = attended.memory};
+  const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+  const InfiniAttention::Output attended = attention(pass, normed, x, span, memory);
+  const Tensor middle = rms_norm(attended.y, pass(feed_forward_norm), norm_eps);
+  return {.x = feed_forward(pass, middle, attended.y), .memory = attended.memory};
 }
 
 InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, Device device)
@@ -78,44 +70,42 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
                                                         bool recompute_blocks) const {
   check(memory.size() == blocks_.size(), "a model of ", blocks_.size(), " layers was given ",
         memory.size(), " memories");
-  Stream stream{.sum = embed(pass, span.tokens), .branch = {}};
+  Tensor x = embed(pass, span.tokens);
   Memories after;
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     if (!recompute_blocks) {
-      Block::Output out = blocks_[layer](pass, stream, span, memory[layer]);
-      stream = out.stream;
+      const Block::Output out = blocks_[layer](pass, x, span, memory[layer]);
+      x = out.x;
       after.push_back(out.memory);
       continue;
     }
     const auto piece = [&block = blocks_[layer], span](const Pass& inner,
                                                        const std::vector<Tensor>& in) {
-      const Block::Output out = block(inner, {.sum = in[0], .branch = in[1]}, span,
-                                      {.matrix = in[2], .normalizer = in[3]});
-      return std::vector<Tensor>{out.stream.sum, out.stream.branch, out.memory.matrix,
-                                 out.memory.normalizer};
+      const Block::Output out = block(inner, in[0], span, {.matrix = in[1], .normalizer = in[2]});
+      return std::vector<Tensor>{out.x, out.memory.matrix, out.memory.normalizer};
     };
-    const std::vector<Tensor> out = recompute(
-        pass, {stream.sum, stream.branch, memory[layer].matrix, memory[layer].normalizer}, piece);
-    stream = {.sum = out[0], .branch = out[1]};
-    after.push_back({.matrix = out[2], .normalizer = out[3]});
+    const std::vector<Tensor> out =
+        recompute(pass, {x, memory[layer].matrix, memory[layer].normalizer}, piece);
+    x = out[0];
+    after.push_back({.matrix = out[1], .normalizer = out[2]});
   }
-  return {.hidden = final_norm(pass, stream), .memory = after};
+  return {.hidden = final_norm(pass, x), .memory = after};
 }
 
 Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
                                      const Memories& memory) const {
   check(memory.size() == blocks_.size(), "a model of ", blocks_.size(), " layers was given ",
         memory.size(), " memories");
-  Stream stream{.sum = embed(pass, span.tokens), .branch = {}};
+  Tensor x = embed(pass, span.tokens);
   Memories after;
   for (std::size_t layer = 0; layer + 1 < blocks_.size(); ++layer) {
-    const Block::Output out = blocks_[layer](pass, stream, span, memory[layer]);
-    stream = out.stream;
+    const Block::Output out = blocks_[layer](pass, x, span, memory[layer]);
+    x = out.x;
     after.push_back(out.memory);
   }
   const Block& last = blocks_.back();
-  const Stream normed = add_norm(pass, stream, last.attention_norm, last.norm_eps);
-  const Tensor qkv = last.attention.project(pass, normed.branch);
+  const Tensor normed = rms_norm(x, pass(last.attention_norm), last.norm_eps);
+  const Tensor qkv = last.attention.project(pass, normed);
   after.push_back(last.attention.remember(qkv, span, memory.back()).after);
   return after;
 }
@@ -124,8 +114,8 @@ Tensor InfiniTransformer::embed(const Pass& pass, const Tensor& tokens) const {
   return embedding(tokens, pass(embedding_));
 }
 
-Tensor InfiniTransformer::final_norm(const Pass& pass, const Stream& stream) const {
-  return add_norm(pass, stream, final_norm_, config_.norm_eps).branch;
+Tensor InfiniTransformer::final_norm(const Pass& pass, const Tensor& x) const {
+  return rms_norm(x, pass(final_norm_), config_.norm_eps);
 }
 
 Tensor InfiniTransformer::logits(const Tensor& hidden) const { return linear(hidden, head_.value); }

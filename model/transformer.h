@@ -8,21 +8,16 @@
 
 namespace infini {
 
-// The residual stream between two parts of the network: the sum so far, and the branch that the
-// next norm adds to it.
-struct Stream {
-  Tensor sum, branch;  // [R, D]; branch is empty before the first block
-};
-
 struct Block {
   Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
         const Tensor& rotary_table);
 
   struct Output {
-    Stream stream;
+    Tensor x;  // the residual stream after the block
     MemoryState memory;
   };
-  Output operator()(const Pass& pass, const Stream& stream, const Span& span,
+  // x [R, D], the residual stream.
+  Output operator()(const Pass& pass, const Tensor& x, const Span& span,
                     const MemoryState& memory) const;
 
   double norm_eps;
@@ -30,9 +25,6 @@ struct Block {
   InfiniAttention attention;
   FeedForward feed_forward;
 };
-
-// Adds the branch and normalises.
-Stream add_norm(const Pass& pass, const Stream& stream, const Parameter& weight, double eps);
 
 class InfiniTransformer {
  public:
@@ -51,9 +43,9 @@ class InfiniTransformer {
   Memories remember(const Pass& pass, const Span& span, const Memories& memory) const;
 
   // The parts around the blocks.
-  Tensor embed(const Pass& pass, const Tensor& tokens) const;       // [R] -> [R, D]
-  Tensor final_norm(const Pass& pass, const Stream& stream) const;  // -> hidden [R, D]
-  Tensor logits(const Tensor& hidden) const;                        // [R, N]
+  Tensor embed(const Pass& pass, const Tensor& tokens) const;  // [R] -> [R, D]
+  Tensor final_norm(const Pass& pass, const Tensor& x) const;  // -> hidden [R, D]
+  Tensor logits(const Tensor& hidden) const;                   // [R, N]
   CrossEntropy loss(const Pass& pass, const Tensor& hidden, const Tensor& targets,
                     const Tensor& weights, double scale) const;
 

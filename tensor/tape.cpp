@@ -28,23 +28,15 @@ GradTarget Gradients::of(int input, Columns columns) const {
   return tensor.tape() ? tape_.target(tensor, columns) : GradTarget{};
 }
 
-bool Gradients::share(int input, int other) const {
-  const Tensor &first = inputs_.at(input), &second = inputs_.at(other);
-  return first.tape() && second.tape() && tape_.share(first, second);
+void Gradients::hand_on(int input, const Tensor& dy) const {
+  if (const Tensor& tensor = inputs_.at(input); tensor.tape()) tape_.hand_on(tensor, dy);
 }
 
-bool Tape::share(const Tensor& watched, const Tensor& other) {
-  Slot &first = slots_[watched.slot()], &second = slots_[other.slot()];
-  const auto is_new = [](const Slot& slot) {
-    return !slot.written && slot.written_columns.empty();
-  };
-  if (watched.slot() == other.slot() || !is_new(first) || !is_new(second) ||
-      watched.shape() != other.shape() || first.dtype != second.dtype ||
-      first.device != second.device)
-    return false;
-  first.gradient = second.gradient = Tensor::empty(watched.shape(), first.dtype, first.device);
-  first.shared = second.shared = second.written = true;
-  return true;
+void Tape::hand_on(const Tensor& watched, const Tensor& dy) {
+  Slot& slot = slots_[watched.slot()];
+  if (slot.gradient || dy.dtype() != slot.dtype) return add_into(target(watched), dy);
+  slot.gradient = dy.reshape(watched.shape());
+  slot.written = true;
 }
 
 Tensor Tape::handle(const Tensor& value, Slot slot) {
@@ -72,7 +64,6 @@ GradTarget Tape::target(const Tensor& watched) {
   check(watched.tape() == this, "this tape does not watch the tensor");
   Slot& slot = slots_[watched.slot()];
   if (!slot.gradient) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
-  if (slot.shared && slot.written) unshare(slot);
   fill_rest(slot);
   return {slot.gradient.reshape(watched.shape()), std::exchange(slot.written, true)};
 }
@@ -81,7 +72,6 @@ GradTarget Tape::target(const Tensor& watched, Columns columns) {
   check(watched.tape() == this, "this tape does not watch the tensor");
   Slot& slot = slots_[watched.slot()];
   if (!slot.gradient) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
-  if (slot.shared && slot.written) unshare(slot);
   const GradTarget whole{slot.gradient.reshape(watched.shape()), true};
   if (slot.written) return whole;
 
@@ -111,11 +101,6 @@ GradTarget Tape::target(const Tensor& watched, Columns columns) {
   slot.written = parts.size() == 1 && parts[0].begin == 0 && parts[0].end == watched.shape()[-1];
   if (slot.written) parts.clear();
   return {whole.tensor, false};
-}
-
-void Tape::unshare(Slot& slot) {
-  slot.gradient = slot.gradient.clone();
-  slot.shared = false;
 }
 
 void Tape::fill_rest(Slot& slot) {
@@ -165,7 +150,7 @@ void Tape::backward() {
       fill_rest(slot);
       reached |= slot.written;
       doutputs.push_back(slot.written ? std::exchange(slot.gradient, {}).reshape(shape) : Tensor{});
-      slot.written = slot.shared = false;
+      slot.written = false;
     }
     Gradients gradients(*this, entry.inputs);
     if (reached) entry.backward(doutputs, gradients);

@@ -50,10 +50,10 @@ class Gradients {
   // The whole gradient, of which the caller writes these columns; accumulate speaks of them alone.
   // So several ops that read parts of one packed tensor fill its gradient without a pass of zeros.
   GradTarget of(int input, Columns columns) const;
-  // Whether `other` is asked for and takes what is written to `input`, of the same shape, as its
-  // own gradient too, without a copy. Both must be new: call it before of(input), whose target then
-  // does not accumulate. Who adds to either later gets a copy of it first.
-  bool share(int input, int other) const;
+  // The gradient of an output is that of an input of the same shape, too: it becomes its gradient
+  // without a copy where that has none yet, else it is added. The last that a closure does with dy,
+  // and once.
+  void hand_on(int input, const Tensor& dy) const;
 
  private:
   friend class Tape;
@@ -90,7 +90,7 @@ class Tape {
   // cross_entropy).
   GradTarget target(const Tensor& watched);
   GradTarget target(const Tensor& watched, Columns columns);
-  bool share(const Tensor& watched, const Tensor& other);  // see Gradients
+  void hand_on(const Tensor& watched, const Tensor& dy);  // see Gradients
 
   std::size_t entries() const { return entries_.size(); }
 
@@ -102,7 +102,6 @@ class Tape {
     Tensor gradient;
     bool external = false;  // the caller's buffer: never overwritten, never dropped
     bool written = false;
-    bool shared = false;                   // another slot has the same tensor
     std::vector<Columns> written_columns;  // while only some are: apart from each other, in order
     DType dtype = DType::kFloat32;
     Device device = Device::kCpu;
@@ -114,7 +113,6 @@ class Tape {
   };
 
   Tensor handle(const Tensor& value, Slot slot);
-  static void unshare(Slot& slot);
   static void fill_rest(Slot& slot);  // zeros in the columns that nobody wrote
 
   std::vector<Slot> slots_;

@@ -4,7 +4,8 @@
 
 namespace infini {
 
-Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down) {
+Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down,
+                         const Tensor& residual) {
   const auto [rows, width] = x.dims<2>();
   const auto [inner, up_width] = up.dims<2>();
   const auto [outputs, down_inner] = down.dims<2>();
@@ -17,9 +18,10 @@ Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down) 
   const Tensor in = x.unwatched(), up_matrix = up.unwatched(), down_matrix = down.unwatched();
   const ProductKernels& device = product_kernels(x.device());
   device.multiply_gelu({.a = in, .b = up_matrix, .c = hidden, .transpose_b = true}, kept);
-  device.multiply({.a = hidden, .b = down_matrix, .c = y, .transpose_b = true});
+  device.multiply(
+      {.a = hidden, .b = down_matrix, .c = y, .transpose_b = true, .addend = residual.unwatched()});
 
-  return record(y, {x, up, down}, [=, &device](const Tensor& dy, Gradients& gradients) {
+  return record(y, {x, up, down, residual}, [=, &device](const Tensor& dy, Gradients& gradients) {
     // With h = gelu(u):  ddown = dy^T h,  du = (dy down) gelu'(u),  dup = du^T x,  dx = du up.
     if (const GradTarget ddown = gradients.of(2))
       device.multiply({.a = dy,
@@ -28,9 +30,8 @@ Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down) 
                        .transpose_a = true,
                        .accumulate = ddown.accumulate});
     const GradTarget dx = gradients.of(0), dup = gradients.of(1);
-    if (!dx && !dup) return;
-    const Tensor dinner = Tensor::empty_like(hidden);
-    device.multiply_gelu_grad({.a = dy, .b = down_matrix, .c = dinner}, kept);
+    const Tensor dinner = dx || dup ? Tensor::empty_like(hidden) : Tensor{};
+    if (dinner) device.multiply_gelu_grad({.a = dy, .b = down_matrix, .c = dinner}, kept);
     if (dx)
       device.multiply({.a = dinner, .b = up_matrix, .c = dx.tensor, .accumulate = dx.accumulate});
     if (dup)
@@ -39,6 +40,7 @@ Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down) 
                        .c = dup.tensor,
                        .transpose_a = true,
                        .accumulate = dup.accumulate});
+    gradients.hand_on(3, dy);
   });
 }
 

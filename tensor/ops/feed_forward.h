@@ -1,13 +1,14 @@
 // The feed-forward part of a block with the gelu activation (activation.h) as one op, so that the
 // activation and its gradient ride on the products beside them:
-//   y = gelu(x up^T) down^T
+//   y = gelu(x up^T) down^T + residual
 #pragma once
 
 #include "tensor/tape.h"
 
 namespace infini {
 
-// x [R, D], up [F, D], down [O, F] -> y [R, O]; one type.
-Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down);
+// x [R, D], up [F, D], down [O, F], residual [R, O] or empty -> y [R, O]; one type.
+Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down,
+                         const Tensor& residual = {});
 
 }  // namespace infini

@@ -29,12 +29,6 @@ class CpuNorm final : public NormKernels {
     parallel_ranges(rows, kRowGrain, [&, width = width](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         const T* x = args.x.data<T>() + r * width;
-        if (args.branch) {
-          const T* branch = args.branch.data<T>() + r * width;
-          T* sum = args.sum.data<T>() + r * width;
-          for (std::int64_t c = 0; c < width; ++c) sum[c] = T(A(x[c]) + A(branch[c]));
-          x = sum;
-        }
         A squares = 0;
 #pragma omp simd reduction(+ : squares)
         for (std::int64_t c = 0; c < width; ++c) squares += A(x[c]) * A(x[c]);
@@ -59,27 +53,18 @@ class CpuNorm final : public NormKernels {
       A* dweight = partial.data<A>() + begin / kRowGrain * width;
       std::vector<A> row(width);
       for (std::int64_t r = begin; r < end; ++r) {
-        if (args.dy) {
-          const T* x = args.x.data<T>() + r * width;
-          const T* dy = args.dy.data<T>() + r * width;
-          const A inv = args.inv_rms.data<A>()[r];
-          A dot = 0;
+        const T* x = args.x.data<T>() + r * width;
+        const T* dy = args.dy.data<T>() + r * width;
+        const A inv = args.inv_rms.data<A>()[r];
+        A dot = 0;
 #pragma omp simd reduction(+ : dot)
-          for (std::int64_t c = 0; c < width; ++c) dot += A(dy[c]) * weight[c] * A(x[c]);
-          const A shrink = dot * inv * inv / A(width);
-          for (std::int64_t c = 0; c < width; ++c) {
-            row[c] = inv * (A(dy[c]) * weight[c] - A(x[c]) * shrink);
-            dweight[c] += A(dy[c]) * A(x[c]) * inv;
-          }
-        } else {
-          std::fill(row.begin(), row.end(), A(0));
-        }
-        if (args.dsum) {
-          const T* dsum = args.dsum.data<T>() + r * width;
-          for (std::int64_t c = 0; c < width; ++c) row[c] += A(dsum[c]);
+        for (std::int64_t c = 0; c < width; ++c) dot += A(dy[c]) * weight[c] * A(x[c]);
+        const A shrink = dot * inv * inv / A(width);
+        for (std::int64_t c = 0; c < width; ++c) {
+          row[c] = inv * (A(dy[c]) * weight[c] - A(x[c]) * shrink);
+          dweight[c] += A(dy[c]) * A(x[c]) * inv;
         }
         store<T>(args.dx, r, row);
-        store<T>(args.dbranch, r, row);
       }
     });
     if (!args.dweight) return;
@@ -104,64 +89,25 @@ class CpuNorm final : public NormKernels {
 
 const CpuNorm cpu_norm;
 
-void check_weight(const char* who, const Tensor& x, const Tensor& weight) {
-  check(weight.shape() == Shape{x.shape()[-1]} && weight.dtype() == accumulator_of(x.dtype()), who,
-        ": weight is ", weight.dtype(), weight.shape(), ", expected ", accumulator_of(x.dtype()),
-        "[", x.shape()[-1], "]");
-}
-
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
-  check_weight("rms_norm", x, weight);
+  check(weight.shape() == Shape{x.shape()[-1]} && weight.dtype() == accumulator_of(x.dtype()),
+        "rms_norm: weight is ", weight.dtype(), weight.shape(), ", expected ",
+        accumulator_of(x.dtype()), "[", x.shape()[-1], "]");
   const Tensor y = Tensor::empty_like(x);
   const Tensor inv_rms = Tensor::empty({x.rows_and_width()[0]}, weight.dtype(), x.device());
   const NormKernels& device = on<cpu_norm, cuda_norm>(x.device());
-  device.rms_norm(
-      {.x = x, .branch = {}, .weight = weight, .eps = eps, .sum = {}, .y = y, .inv_rms = inv_rms});
+  device.rms_norm({.x = x, .weight = weight, .eps = eps, .y = y, .inv_rms = inv_rms});
 
   return record(y, {x, weight}, [=, &device](const Tensor& dy, Gradients& gradients) {
     device.rms_norm_grad({.x = x,
                           .weight = weight,
                           .inv_rms = inv_rms,
                           .dy = dy,
-                          .dsum = {},
                           .dx = gradients.of(0),
-                          .dbranch = {},
                           .dweight = gradients.of(1)});
   });
-}
-
-ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& weight, double eps) {
-  check_weight("add_rms_norm", x, weight);
-  check(x.shape() == branch.shape() && x.dtype() == branch.dtype(), "add_rms_norm: x is ",
-        x.dtype(), x.shape(), ", branch is ", branch.dtype(), branch.shape());
-  const Tensor sum = Tensor::empty_like(x), y = Tensor::empty_like(x);
-  const Tensor inv_rms = Tensor::empty({x.rows_and_width()[0]}, weight.dtype(), x.device());
-  const NormKernels& device = on<cpu_norm, cuda_norm>(x.device());
-  device.rms_norm({.x = x,
-                   .branch = branch,
-                   .weight = weight,
-                   .eps = eps,
-                   .sum = sum,
-                   .y = y,
-                   .inv_rms = inv_rms});
-
-  const auto outputs =
-      record_all<2>({sum, y}, {x, branch, weight},
-                    [=, &device](std::span<const Tensor> doutputs, Gradients& gradients) {
-                      // x and branch have one gradient, which is written once where it can be.
-                      const bool one = gradients.share(0, 1);
-                      device.rms_norm_grad({.x = sum,
-                                            .weight = weight,
-                                            .inv_rms = inv_rms,
-                                            .dy = doutputs[1],
-                                            .dsum = doutputs[0],
-                                            .dx = gradients.of(0),
-                                            .dbranch = one ? GradTarget{} : gradients.of(1),
-                                            .dweight = gradients.of(2)});
-                    });
-  return {.sum = outputs[0], .y = outputs[1]};
 }
 
 }  // namespace infini

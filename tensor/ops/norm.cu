@@ -42,15 +42,15 @@ __device__ __forceinline__ A row_sum(A value, A* sums) {
 
 template <class N>
 struct Forward {
-  const N *x, *branch;
+  const N* x;
   const Compute<N>* weight;
   Compute<N> eps;
-  N *sum, *y;
+  N* y;
   Compute<N>* inv_rms;
   std::int64_t rows, width;
 };
 
-// Rows in registers: x and branch are read once.
+// Rows in registers: x is read once.
 template <int n, class N>
 __global__ void __launch_bounds__(kMostLanes) rms_norm_kernel(const Forward<N> args) {
   using A = Compute<N>;
@@ -59,27 +59,16 @@ __global__ void __launch_bounds__(kMostLanes) rms_norm_kernel(const Forward<N> a
   const int end = r < args.rows ? static_cast<int>(args.width) : 0;
   const std::int64_t begin = r * args.width;
 
-  Held<n, N> xs[kPacks], branches[kPacks];
+  Held<n, N> xs[kPacks];
 #pragma unroll
   for (int p = 0; p < kPacks; ++p)
-    if (const int c = row_column<n>(p); c < end) {
-      xs[p] = hold<n>(args.x + begin + c);
-      if (args.branch) branches[p] = hold<n>(args.branch + begin + c);
-    }
+    if (const int c = row_column<n>(p); c < end) xs[p] = hold<n>(args.x + begin + c);
   A squares = 0;
 #pragma unroll
   for (int p = 0; p < kPacks; ++p)
-    if (const int c = row_column<n>(p); c < end) {
-      if (args.branch) {
-        A added[n];
-#pragma unroll
-        for (int e = 0; e < n; ++e) added[e] = xs[p][e] + branches[p][e];
-        xs[p].set(added);
-        *reinterpret_cast<Held<n, N>*>(args.sum + begin + c) = xs[p];
-      }
+    if (row_column<n>(p) < end)
 #pragma unroll
       for (int e = 0; e < n; ++e) squares += xs[p][e] * xs[p][e];
-    }
   const A inv = A(1) / sqrt(row_sum(squares, sums) / A(args.width) + args.eps);
 #pragma unroll
   for (int p = 0; p < kPacks; ++p)
@@ -98,36 +87,33 @@ template <class N>
 __global__ void __launch_bounds__(kThreads) rms_norm_any_kernel(const Forward<N> args) {
   using A = Compute<N>;
   const std::int64_t begin = blockIdx.x * args.width, end = begin + args.width;
-  const N* const x = args.branch ? args.sum : args.x;
   A squares = 0;
-  for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-    if (args.branch) args.sum[i] = N(A(args.x[i]) + A(args.branch[i]));
-    squares += A(x[i]) * A(x[i]);
-  }
+  for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads)
+    squares += A(args.x[i]) * A(args.x[i]);
   const A inv = A(1) / sqrt(block_sum<kThreads>(squares) / A(args.width) + args.eps);
   for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads)
-    args.y[i] = N(A(x[i]) * inv * args.weight[i - begin]);
+    args.y[i] = N(A(args.x[i]) * inv * args.weight[i - begin]);
   if (threadIdx.x == 0) args.inv_rms[blockIdx.x] = inv;
 }
 
 template <class N>
 struct Backward {
-  const N *x, *dy, *dsum;  // either gradient may be null
+  const N *x, *dy;
   const Compute<N>*weight, *inv_rms;
-  N *dx, *dbranch;  // either may be null; where both are the same, dbranch is added to dx
-  bool add_dx, add_dbranch;
+  N* dx;                // may be null
+  bool add_dx;          // to what stands there
   Compute<N>* partial;  // [pieces, C]: sums of dy * n over some rows each
   std::int64_t rows, width;
 };
 
 template <int n, class N>
 struct GradRow {
-  Held<n, N> x[kGradPacks], dy[kGradPacks], dsum[kGradPacks];
+  Held<n, N> x[kGradPacks], dy[kGradPacks], stood[kGradPacks];
   Compute<N> inv;
 };
 
 // With n = x / rms and g = dy * weight:
-//   dx = (g - n mean(g n)) / rms + dsum,  dweight = sum_r dy n.
+//   dx (+)= (g - n mean(g n)) / rms,  dweight = sum_r dy n.
 // As many blocks as the device holds go over the rows, the next row on its way while one is worked
 // on. Weight and partial sums of dweight stay in registers; at the end the rows of a block are
 // added in order to one piece.
@@ -151,8 +137,8 @@ __global__ void __launch_bounds__(kMostGradLanes) rms_norm_grad_kernel(const Bac
       if (const int c = row_column<n>(p); c < width) {
         const std::int64_t i = r * args.width + c;
         row.x[p] = hold<n>(args.x + i);
-        if (args.dy) row.dy[p] = hold<n>(args.dy + i);
-        if (args.dsum) row.dsum[p] = hold<n>(args.dsum + i);
+        row.dy[p] = hold<n>(args.dy + i);
+        if (args.add_dx) row.stood[p] = hold<n>(args.dx + i);
       }
     return row;
   };
@@ -175,14 +161,11 @@ __global__ void __launch_bounds__(kMostGradLanes) rms_norm_grad_kernel(const Bac
 #pragma unroll
       for (int e = 0; e < n; ++e) {
         const A x = row.x[p][e], dy = row.dy[p][e];
-        results[e] = row.inv * (dy * weight[p][e] - x * shrink) + row.dsum[p][e];
+        results[e] = row.inv * (dy * weight[p][e] - x * shrink) + row.stood[p][e];
         dweight[p][e] += dy * x * row.inv;
       }
-      if (const int c = row_column<n>(p); c < width && r < args.rows) {
-        const std::int64_t i = r * args.width + c;
-        if (args.dx) put_pack<n>(args.dx + i, args.add_dx, results);
-        if (args.dbranch) put_pack<n>(args.dbranch + i, args.add_dbranch, results);
-      }
+      if (const int c = row_column<n>(p); args.dx && c < width && r < args.rows)
+        store_pack<n>(args.dx + r * args.width + c, results);
     }
   }
   for (unsigned y = 0; y < blockDim.y; ++y) {
@@ -206,16 +189,12 @@ __global__ void __launch_bounds__(kThreads) rms_norm_grad_any_kernel(const Backw
   const std::int64_t begin = blockIdx.x * args.width, end = begin + args.width;
   const A inv = args.inv_rms[blockIdx.x];
   A dot = 0;
-  if (args.dy)
-    for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads)
-      dot += A(args.dy[i]) * args.weight[i - begin] * A(args.x[i]);
+  for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads)
+    dot += A(args.dy[i]) * args.weight[i - begin] * A(args.x[i]);
   const A shrink = block_sum<kThreads>(dot) * inv * inv / A(args.width);
   for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-    A result[1] = {0};
-    if (args.dy) result[0] = inv * (A(args.dy[i]) * args.weight[i - begin] - A(args.x[i]) * shrink);
-    if (args.dsum) result[0] += A(args.dsum[i]);
+    const A result[1] = {inv * (A(args.dy[i]) * args.weight[i - begin] - A(args.x[i]) * shrink)};
     if (args.dx) put_pack<1>(args.dx + i, args.add_dx, result);
-    if (args.dbranch) put_pack<1>(args.dbranch + i, args.add_dbranch, result);
   }
 }
 
@@ -239,7 +218,7 @@ __global__ void __launch_bounds__(32 * kSlices) dweight_any_kernel(const Backwar
   using A = Compute<N>;
   const std::int64_t c = std::int64_t{blockIdx.y} * 32 + threadIdx.x;
   A sum = 0;
-  if (args.dy && c < args.width)
+  if (c < args.width)
     for (std::int64_t r = std::int64_t{blockIdx.x} * kSlices + threadIdx.y; r < args.rows;
          r += gridDim.x * kSlices)
       sum += A(args.dy[r * args.width + c]) * A(args.x[r * args.width + c]) * args.inv_rms[r];
@@ -269,17 +248,14 @@ void forward(const NormKernels::RmsNorm& args) {
   const auto [rows, width] = args.x.rows_and_width();
   if (rows == 0) return;
   const Forward<N> plain{.x = native<T>(args.x),
-                         .branch = native<T>(args.branch),
                          .weight = args.weight.data<Compute<N>>(),
                          .eps = static_cast<Compute<N>>(args.eps),
-                         .sum = native<T>(args.sum),
                          .y = native<T>(args.y),
                          .inv_rms = args.inv_rms.data<Compute<N>>(),
                          .rows = rows,
                          .width = width};
   const bool packed = width % n == 0 && width <= kMostLanes * kPacks * n &&
-                      takes_packs<n>(plain.x, plain.branch, plain.sum, plain.y) &&
-                      takes_packs<n>(plain.weight);
+                      takes_packs<n>(plain.x, plain.y) && takes_packs<n>(plain.weight);
   if (packed) {
     const dim3 block = row_block(width, n, kPacks, 128);
     rms_norm_kernel<n><<<blocks_for(rows, block.y), block, 0, cuda_stream()>>>(plain);
@@ -308,19 +284,15 @@ void backward(const NormKernels::RmsNormGrad& args) {
   if (width == 0) return;
   Backward<N> plain{.x = native<T>(args.x),
                     .dy = native<T>(args.dy),
-                    .dsum = native<T>(args.dsum),
                     .weight = args.weight.data<A>(),
                     .inv_rms = args.inv_rms.data<A>(),
                     .dx = native<T>(args.dx.tensor),
-                    .dbranch = native<T>(args.dbranch.tensor),
                     .add_dx = args.dx.accumulate,
-                    .add_dbranch = args.dbranch.accumulate,
                     .partial = nullptr,
                     .rows = rows,
                     .width = width};
   const bool packed = width % n == 0 && width <= kMostGradLanes * kGradPacks * n &&
-                      takes_packs<n>(plain.x, plain.dy, plain.dsum, plain.dx, plain.dbranch) &&
-                      takes_packs<n>(plain.weight);
+                      takes_packs<n>(plain.x, plain.dy, plain.dx) && takes_packs<n>(plain.weight);
   const dim3 block = packed ? row_block(width, n, kGradPacks, kThreads) : dim3(32, kSlices);
   const std::int64_t most =
       packed ? blocks_at_a_time(rms_norm_grad_kernel<n, N>, block) : std::int64_t{256};

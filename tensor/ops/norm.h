@@ -9,30 +9,20 @@ namespace infini {
 // x [..., C], weight [C] in fp32 (fp64 where x is) -> y [..., C].
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
 
-// sum = x + branch and y = rms_norm(sum): the residual addition and the norm that follows it in one
-// pass.
-struct ResidualNorm {
-  Tensor sum, y;  // [..., C]
-};
-ResidualNorm add_rms_norm(const Tensor& x, const Tensor& branch, const Tensor& weight, double eps);
-
 // What a device provides for this family: norm.cpp for the CPU, norm.cu for CUDA. Leading axes are
 // folded into rows R.
 class NormKernels {
  public:
   struct RmsNorm {
-    Tensor x, branch;  // [R, C]; branch may be empty
-    Tensor weight;     // [C]
+    Tensor x;       // [R, C]
+    Tensor weight;  // [C]
     double eps;
-    Tensor sum, y;   // [R, C]; sum is written where there is a branch
+    Tensor y;        // [R, C]
     Tensor inv_rms;  // [R] in the accumulator type
   };
   struct RmsNormGrad {
-    Tensor x;  // what was normalised: x, or the sum
-    Tensor weight, inv_rms;
-    Tensor dy, dsum;         // [R, C]; either may be empty
-    GradTarget dx, dbranch;  // both receive the same gradient
-    GradTarget dweight;
+    Tensor x, weight, inv_rms, dy;
+    GradTarget dx, dweight;
   };
   virtual void rms_norm(const RmsNorm& args) const = 0;
   virtual void rms_norm_grad(const RmsNormGrad& args) const = 0;

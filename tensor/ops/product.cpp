@@ -32,9 +32,14 @@ void multiply_tiles(const Product& product, const ProductExtents& extents) {
 
 class CpuProduct final : public ProductKernels {
  public:
-  void multiply(const Product& product) const override {
-    const ProductExtents extents = extents_of(product);
+  void multiply(const Product& asked) const override {
+    const ProductExtents extents = extents_of(asked);
     const auto [m, n, k] = extents;
+    Product product = asked;
+    if (product.addend) {
+      product.c.copy_from(product.addend);
+      product.accumulate = true;
+    }
     if (m > 0 && n > 0 && k > 0 && multiply_onednn(product, m, n, k)) return;
     dispatch_float(product.a.dtype(), [&]<class T>() {
       if (product.c.dtype() == dtype_of<T>())
@@ -79,6 +84,10 @@ ProductExtents extents_of(const Product& product) {
   check(product.b.dtype() == type &&
             (product.c.dtype() == type || product.c.dtype() == accumulator_of(type)),
         "multiply: A is ", type, ", B is ", product.b.dtype(), ", C is ", product.c.dtype());
+  const Tensor& addend = product.addend;
+  check(!addend || (addend.shape() == product.c.shape() && addend.dtype() == product.c.dtype()),
+        "multiply: the addend is ", addend.dtype(), addend.shape(), ", the product ",
+        product.c.dtype(), product.c.shape());
   return {m, n, k};
 }
 
@@ -88,7 +97,7 @@ const ProductKernels& product_kernels(Device device) {
 
 void multiply(const Product& product) { product_kernels(product.c.device()).multiply(product); }
 
-Tensor linear(const Tensor& x, const Tensor& weight) {
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual) {
   const auto [outputs, width] = weight.dims<2>();
   check(x.shape().rank() > 0 && x.shape()[-1] == width, "linear: x is ", x.shape(),
         ", expected [..., ", width, "]");
@@ -99,9 +108,15 @@ Tensor linear(const Tensor& x, const Tensor& weight) {
   const Tensor y = Tensor::empty(Shape(extents), x.dtype(), x.device());
   const Shape rows_in{width ? x.size() / width : 0, width}, rows_out{rows_in[0], outputs};
   const Tensor rows = x.unwatched().reshape(rows_in), matrix = weight.unwatched();
-  multiply({.a = rows, .b = matrix, .c = y.reshape(rows_out), .transpose_b = true});
+  check(!residual || residual.shape() == y.shape(), "linear: the residual is ", residual.shape(),
+        ", expected ", y.shape());
+  multiply({.a = rows,
+            .b = matrix,
+            .c = y.reshape(rows_out),
+            .transpose_b = true,
+            .addend = residual ? residual.unwatched().reshape(rows_out) : Tensor{}});
 
-  return record(y, {x, weight}, [=](const Tensor& dy, Gradients& gradients) {
+  return record(y, {x, weight, residual}, [=](const Tensor& dy, Gradients& gradients) {
     // dx = dy weight,  dweight = dy^T x.
     const Tensor drows = dy.reshape(rows_out);
     if (const GradTarget dx = gradients.of(0))
@@ -113,6 +128,7 @@ Tensor linear(const Tensor& x, const Tensor& weight) {
                 .c = dweight.tensor,
                 .transpose_a = true,
                 .accumulate = dweight.accumulate});
+    gradients.hand_on(2, dy);
   });
 }
 

@@ -1,5 +1,5 @@
 // The products of a model: activations by weights.
-//   y[r, o] = sum_c x[r, c] * weight[o, c]
+//   y[r, o] = sum_c x[r, c] * weight[o, c] + residual[r, o]
 // and in the backward pass  dx = dy weight,  dweight += dy^T x  (added in fp32 inside the product).
 #pragma once
 
@@ -7,15 +7,17 @@
 
 namespace infini {
 
-// x [..., C], weight [O, C] -> y [..., O]; same type.
-Tensor linear(const Tensor& x, const Tensor& weight);
+// x [..., C], weight [O, C], residual like y or empty -> y [..., O]; same type. The residual is
+// added before y is rounded.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual = {});
 
-// One product on a device: C = op(A) op(B), or C += op(A) op(B). Rank-2 tensors or views; op
-// transposes. A and B share a type; C is of that type or its accumulator.
+// One product on a device: C = op(A) op(B), C += op(A) op(B), or C = op(A) op(B) + addend. Rank-2
+// tensors or views; op transposes. A and B share a type; C is of that type or its accumulator.
 struct Product {
   Tensor a, b, c;
   bool transpose_a = false, transpose_b = false;
   bool accumulate = false;
+  Tensor addend = {};  // like C
 };
 void multiply(const Product& product);
 
@@ -30,8 +32,8 @@ struct ProductExtents {
 };
 ProductExtents extents_of(const Product& product);
 
-// What a device provides: product.cpp for the CPU (oneDNN for fp32 and bf16, gemm.h else),
-// product_cublaslt.cpp for CUDA.
+// What a device provides, but for addends where the activation rides on: product.cpp for the CPU
+// (oneDNN for fp32 and bf16, gemm.h else), product_cublaslt.cpp for CUDA.
 class ProductKernels {
  public:
   virtual void multiply(const Product& product) const = 0;

@@ -50,16 +50,19 @@ class LtProduct {
                .k = extents.k,
                .transpose_a = product.transpose_b,
                .transpose_b = product.transpose_a,
-               .accumulate = product.accumulate,
+               .accumulate = product.accumulate || product.addend,
                .in = product.a.dtype(),
                .out = product.c.dtype(),
                .tf32 = product.a.dtype() == DType::kFloat32 && tf32_allowed(),
                .epilogue = epilogue,
-               .alignment = common_alignment({product.a.raw(), product.b.raw(), product.c.raw(),
-                                              auxiliary ? auxiliary.raw() : product.c.raw()})},
+               .alignment =
+                   common_alignment({product.a.raw(), product.b.raw(), product.c.raw(),
+                                     (auxiliary ? auxiliary : product.c).raw(),
+                                     (product.addend ? product.addend : product.c).raw()})},
         a_(product.b.raw()),
         b_(product.a.raw()),
-        c_(product.c.raw()) {
+        c_(product.c.raw()),
+        addend_(product.addend ? product.addend.raw() : nullptr) {
     const bool wide = shape_.in == DType::kFloat64;
     const cublasComputeType_t compute = wide          ? CUBLAS_COMPUTE_64F
                                         : shape_.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
@@ -124,9 +127,9 @@ class LtProduct {
     const bool is_wide = shape_.in == DType::kFloat64;
     const void* alpha = is_wide ? static_cast<const void*>(wide) : narrow;
     const void* beta = is_wide ? static_cast<const void*>(wide + 1) : narrow + 1;
-    return cublasLtMatmul(handle, operation_, alpha, a_, a_layout_, b_, b_layout_, beta, c,
-                          c_layout_, c, c_layout_, &algorithm, workspace, kWorkspaceBytes,
-                          cuda_stream());
+    return cublasLtMatmul(handle, operation_, alpha, a_, a_layout_, b_, b_layout_, beta,
+                          addend_ ? addend_ : c, c_layout_, c, c_layout_, &algorithm, workspace,
+                          kWorkspaceBytes, cuda_stream());
   }
   void* c() const { return c_; }
 
@@ -145,6 +148,7 @@ class LtProduct {
   ProductShape shape_;
   const void *a_, *b_;
   void* c_;
+  const void* addend_;  // or null
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatrixLayout_t a_layout_ = nullptr, b_layout_ = nullptr, c_layout_ = nullptr;
 };
@@ -185,7 +189,10 @@ class CudaProduct final : public ProductKernels {
     const ProductExtents extents = extents_of(product);
     if (extents.m == 0 || extents.n == 0) return;
     if (extents.k == 0) {
-      if (!product.accumulate) product.c.fill_zero();
+      if (product.addend)
+        product.c.copy_from(product.addend);
+      else if (!product.accumulate)
+        product.c.fill_zero();
       return;
     }
     run(LtProduct(product, extents, CUBLASLT_EPILOGUE_DEFAULT, {}));

@@ -41,6 +41,14 @@ const Refusal kRefusals[] = {
      [] {
        linear(zeros({2, 6}), zeros({4, 5}));
      }},
+    {"linear: the residual is [2, 5], expected [2, 4]",
+     [] {
+       linear(zeros({2, 5}), zeros({4, 5}), zeros({2, 5}));
+     }},
+    {"multiply: the addend is f64[2, 4], the product f32[2, 4]",
+     [] {
+       linear(zeros({2, 5}), zeros({4, 5}), zeros({2, 4}, DType::kFloat64));
+     }},
     {"linear: x is f32, weight is bf16",
      [] {
        linear(zeros({2, 5}), zeros({4, 5}, DType::kBFloat16));
@@ -58,10 +66,6 @@ const Refusal kRefusals[] = {
     {"rms_norm: weight is bf16[4], expected f32[4]",
      [] {
        rms_norm(zeros({2, 4}, DType::kBFloat16), zeros({4}, DType::kBFloat16), 1e-6);
-     }},
-    {"add_rms_norm: x is f32[2, 4], branch is f32[1, 4]",
-     [] {
-       add_rms_norm(zeros({2, 4}), zeros({1, 4}), zeros({4}), 1e-6);
      }},
     {"swiglu: expected an even width, got [2, 3]",
      [] {

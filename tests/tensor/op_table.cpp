@@ -216,6 +216,18 @@ std::vector<OpCase> make_table() {
        [](Plain in, Plain) { return Arrays{reference::linear(in[0], in[1], 40)}; },
        false,
        10},
+      {"linear with a residual",
+       {{.shape = {6, 40}}, {.shape = {24, 40}, .role = Role::kWeight}, {.shape = {6, 24}}},
+       [](In in) { return std::vector{linear(in[0], in[1], in[2])}; },
+       [](Plain in, Plain) {
+         return Arrays{reference::add(reference::linear(in[0], in[1], 40), in[2])};
+       }},
+      {"linear with its input as the residual",
+       {{.shape = {6, 16}}, {.shape = {16, 16}, .role = Role::kWeight}},
+       [](In in) { return std::vector{linear(in[0], in[1], in[0])}; },
+       [](Plain in, Plain) {
+         return Arrays{reference::add(reference::linear(in[0], in[1], 16), in[0])};
+       }},
       {"add",
        {{.shape = {3, 40}}, {.shape = {3, 40}}},
        [](In in) { return std::vector{add(in[0], in[1])}; },
@@ -234,16 +246,6 @@ std::vector<OpCase> make_table() {
        [](Plain in, Plain) { return Arrays{reference::rms_norm(in[0], in[1], 1e-3)}; },
        false,
        10},
-      {"add_rms_norm",
-       {{.shape = {3, 40}}, {.shape = {3, 40}}, norm},
-       [](In in) {
-         const ResidualNorm out = add_rms_norm(in[0], in[1], in[2], 1e-3);
-         return std::vector{out.sum, out.y};
-       },
-       [](Plain in, Plain) {
-         const auto sum = reference::add(in[0], in[1]);
-         return Arrays{sum, reference::rms_norm(sum, in[2], 1e-3)};
-       }},
       {"relu",
        {{.shape = {5, 21}}},
        [](In in) { return std::vector{relu(in[0])}; },
@@ -264,6 +266,16 @@ std::vector<OpCase> make_table() {
        [](Plain in, Plain) {
          const auto inner = reference::gelu(reference::linear(in[0], in[1], 10));
          return Arrays{reference::linear(inner, in[2], 24)};
+       }},
+      {"gelu_feed_forward with a residual",
+       {{.shape = {6, 10}},
+        {.shape = {24, 10}, .role = Role::kWeight},
+        {.shape = {10, 24}, .role = Role::kWeight},
+        {.shape = {6, 10}}},
+       [](In in) { return std::vector{gelu_feed_forward(in[0], in[1], in[2], in[3])}; },
+       [](Plain in, Plain) {
+         const auto inner = reference::gelu(reference::linear(in[0], in[1], 10));
+         return Arrays{reference::add(reference::linear(inner, in[2], 24), in[3])};
        }},
       {"embedding",
        {{.shape = {7, 10}, .role = Role::kWeight}},

@@ -136,15 +136,17 @@ TEST(Tape, AddsSeedsAndTakesThemInAnyShapeOfTheSameSize) {
 }
 
 TEST(Tape, HandsAnEmptyGradientToAnOutputThatNobodyUsed) {
-  for (const bool use_sum : {true, false}) {
+  for (const std::size_t used : {0, 1}) {
     Tape tape;
-    const Tensor x = tape.watch(row({3, 4})), weight = row({1, 1});
-    const ResidualNorm out = add_rms_norm(x, row({0, 0}), weight, 1e-6);
-    tape.seed(use_sum ? out.sum : out.y, row({1, 1}));
+    const Tensor x = tape.watch(row({3, 4}));
+    const auto outputs = record_all<2>({row({3, 4}), row({3, 4})}, {x},
+                                       [=](std::span<const Tensor> doutputs, Gradients& gradients) {
+                                         EXPECT_FALSE(doutputs[1 - used]);
+                                         add_into(gradients.of(0), doutputs[used]);
+                                       });
+    tape.seed(outputs[used], row({1, 1}));
     tape.backward();
-    if (use_sum) {
-      EXPECT_THAT(tape.gradient(x).to_vector<double>(), Each(1));
-    }
+    EXPECT_THAT(tape.gradient(x).to_vector<double>(), Each(1));
   }
 }
 
@@ -176,33 +178,43 @@ TEST(Tape, RefusesWhatItCannotDifferentiate) {
   EXPECT_THAT([&] { tape.seed(x, row({1})); }, ThrowsMessage<Error>("add_into: [1] into [2]"));
 }
 
-TEST(Tape, SharesAGradientUntilOneOfItsOwnersGetsMore) {
-  Tape tape;
-  const Tensor x = tape.watch(row({1, 2})), branch = tape.watch(row({3, 4}));
-  // both() has one gradient for its two inputs; behind it, x is used once more.
-  const auto both = [&](const Tensor& a, const Tensor& b) {
-    return record(Tensor::empty_like(a), {a, b}, [](const Tensor& dy, Gradients& gradients) {
-      EXPECT_TRUE(gradients.share(0, 1));
-      const GradTarget target = gradients.of(0);
-      EXPECT_FALSE(target.accumulate);
-      add_into(target, dy);
-    });
+TEST(Tape, HandsAGradientOnWithoutACopy) {
+  const auto same = [](const Tensor& x) {
+    return record(x.clone(), {x},
+                  [](const Tensor& dy, Gradients& gradients) { gradients.hand_on(0, dy); });
   };
-  const Tensor twice = add(x, x);
-  const Tensor y = both(twice, branch);
-  tape.seed(y, row({10, 20}));
+  Tape tape;
+  const Tensor x = tape.watch(row({1, 2}));
+  const Tensor late = relu(x);  // runs last in the backward pass and adds to what was handed on
+  const Tensor y = same(same(x));
+  const std::byte* seeded = nullptr;
+  const Tensor z = record(y.clone(), {y}, [&](const Tensor& dz, Gradients& gradients) {
+    seeded = dz.raw();
+    gradients.hand_on(0, dz);
+  });
+  tape.seed(z, row({10, 20}));
+  tape.seed(late, row({1, 1}));
   tape.backward();
-  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(20, 40));
-  EXPECT_THAT(tape.gradient(branch).to_vector<double>(), ElementsAre(10, 20));
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(11, 21));
+  EXPECT_EQ(tape.gradient(x).raw(), seeded);
+}
 
-  Tape again;
-  const Tensor p = again.watch(row({1, 2})), q = again.watch(row({3, 4}));
-  const Tensor z = add(p, p);  // runs last in the backward pass and adds to p
-  again.seed(both(p, q), row({10, 20}));
-  again.seed(z, row({1, 1}));
-  again.backward();
-  EXPECT_THAT(again.gradient(p).to_vector<double>(), ElementsAre(12, 22));
-  EXPECT_THAT(again.gradient(q).to_vector<double>(), ElementsAre(10, 20));
+TEST(Tape, AddsAGradientThatIsHandedOnToOneThatIsThere) {
+  const auto same = [](const Tensor& x) {
+    return record(x.clone(), {x},
+                  [](const Tensor& dy, Gradients& gradients) { gradients.hand_on(0, dy); });
+  };
+  Tape tape;
+  const Tensor gradient = row({100, 200});
+  const Tensor x = tape.watch(row({1, 2})), outside = tape.watch(row({1, 2}), gradient);
+  for (const Tensor& input : {x, outside}) {
+    const Tensor first = same(input), second = same(input);
+    tape.seed(first, row({10, 20}));
+    tape.seed(second, row({1, 2}));
+  }
+  tape.backward();
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(11, 22));
+  EXPECT_THAT(gradient.to_vector<double>(), ElementsAre(111, 222));
 }
 
 TEST(Tape, FillsTheColumnsThatNobodyWrote) {
