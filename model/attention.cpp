@@ -63,7 +63,7 @@ InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tens
   const AttentionAndSums local =
       rotary_attention_and_sums(qkv, rotary_table_, span.keep, span.layout, scale_);
   const History history = accumulate(qkv, local.sums, span, memory);
-  const Tensor mixed = mix(pass, qkv, history.before, local.y, span.layout);
+  const Tensor mixed = mix(pass, qkv, history.before, local.y, span.layout, local.row_dots);
   return {.y = output(pass, mixed, residual), .memory = history.after};
 }
 
@@ -96,9 +96,11 @@ InfiniAttention::History InfiniAttention::accumulate(const Tensor& qkv, const Me
 }
 
 Tensor InfiniAttention::mix(const Pass& pass, const Tensor& qkv, const MemoryState& before,
-                            const Tensor& local, const HeadLayout& layout) const {
+                            const Tensor& local, const HeadLayout& layout,
+                            const Tensor& row_dots) const {
   if (rule_ == MemoryRule::kNone || !use_memory_) return local;
-  return memory_recall(qkv, before.matrix, before.normalizer, pass(gate_), local, layout, recall_);
+  return memory_recall(qkv, before.matrix, before.normalizer, pass(gate_), local, layout, recall_,
+                       row_dots);
 }
 
 Tensor InfiniAttention::output(const Pass& pass, const Tensor& mixed,

@@ -38,8 +38,9 @@ class InfiniAttention {
   };
   History remember(const Tensor& qkv, const Span& span, const MemoryState& memory) const;
   // before [B, S, ...] -> [R, H K]; local itself without a memory or while it is switched off.
+  // row_dots as in memory_recall().
   Tensor mix(const Pass& pass, const Tensor& qkv, const MemoryState& before, const Tensor& local,
-             const HeadLayout& layout) const;
+             const HeadLayout& layout, const Tensor& row_dots = {}) const;
   Tensor output(const Pass& pass, const Tensor& mixed, const Tensor& residual) const;
   double scale() const { return scale_; }
 

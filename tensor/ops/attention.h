@@ -35,7 +35,7 @@ struct TurnBack {
   GradTarget dqueries, dkeys;
   // The gradients of memory_sums() of the same projection, both or neither, whose part in those of
   // keys and values is added before these are written.
-  Tensor keep, dmatrix, dnormalizer;
+  Tensor keep = {}, dmatrix = {}, dnormalizer = {};
 };
 
 // What a device provides: attention.cpp for the CPU, attention.cu for CUDA.
@@ -54,6 +54,8 @@ class AttentionKernels {
     HeadLayout layout;
     double scale;
     Tensor y, log_sum, dy;
+    Tensor row_dots =
+        {};  // like log_sum: the sums over columns of dy y; empty where nobody has them
     GradTarget drotated;  // every column is written
     GradTarget dqkv;      // its value columns
   };

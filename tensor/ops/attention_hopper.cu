@@ -15,6 +15,8 @@ using hopper::GradRows;
 using hopper::kBlock;
 using hopper::kTile;
 
+constexpr std::int64_t kMostScoreBytes = std::int64_t{5} << 29;  // 2.5 GiB
+
 bool is_hopper() {
   int device = 0, major = 0, minor = 0;
   cuda_check(cudaGetDevice(&device), "cudaGetDevice");
@@ -127,22 +129,9 @@ void launch_persistent(const char* who, void (*kernel)(GradArgs), std::size_t sh
   launch(who, kernel, static_cast<unsigned>(std::min<std::int64_t>(items, multiprocessor_count())),
          hopper::kThreads, shared_bytes, args);
 }
-template <int kWidth, int kStages>
-void launch_keys(const GradArgs& args) {
-  launch_persistent("attention: gradient of keys and values",
-                    hopper::key_grad_kernel<kWidth, kStages>,
-                    sizeof(hopper::KeyShared<kWidth, kStages>), args);
-}
-template <int kWidth, int kStages, int kBlocks, bool kInRegisters>
-void launch_queries(const GradArgs& args) {
-  launch_persistent("attention: gradient of queries",
-                    hopper::query_grad_kernel<kWidth, kStages, kBlocks, kInRegisters>,
-                    sizeof(hopper::QueryShared<kWidth, kStages, kBlocks>), args);
-}
 
 template <int kWidth>
-void run_grad(const AttentionKernels::AttentionGrad& args, const TurnBack* turn_back,
-              const HopperGradPlan& plan) {
+void run_grad(const AttentionKernels::AttentionGrad& args, const TurnBack* turn_back) {
   const HeadLayout& n = args.layout;
   GradArgs grad = grad_args<kWidth>(args, turn_back);
   Tensor dmatrix;  // rounded, as operands of products are
@@ -158,34 +147,48 @@ void run_grad(const AttentionKernels::AttentionGrad& args, const TurnBack* turn_
   const int blocks = static_cast<int>(blocks_for(n.tokens, kBlock));
   const Tensor row_sums = Tensor::empty({segments, n.heads, grad.tiles, hopper::kRowSums},
                                         DType::kFloat32, Device::kCuda);
-  const Tensor next = Tensor::empty({2}, DType::kInt32, Device::kCuda);
   grad.row_sums = row_sums.data<float>();
-
   launch("attention: row sums", hopper::row_sums_kernel<kWidth>,
          {static_cast<unsigned>(segments * grad.tiles), static_cast<unsigned>(n.heads)},
          hopper::kRowSumThreads, 0, native<BFloat16>(args.y), native<BFloat16>(args.dy),
-         args.log_sum.data<float>(), grad.tokens, grad.tiles, row_sums.data<float>(),
-         next.data<std::int32_t>());
-  if (plan.keys && (grad.dkeys.out || grad.dvalues.out)) {
-    grad.schedule = {segments * n.kv_heads, blocks, next.data<std::int32_t>()};
-    plan.key_shape == 0 ? launch_keys<kWidth, 3>(grad) : launch_keys<kWidth, 2>(grad);
-  }
-  if (plan.queries && grad.dqueries.out) {
-    grad.schedule = {segments * n.heads, blocks, next.data<std::int32_t>() + 1};
-    plan.query_shape == 0 ? launch_queries<kWidth, 4, 1, true>(grad)
-                          : launch_queries<kWidth, 3, 2, false>(grad);
+         args.row_dots ? args.row_dots.data<float>() : nullptr, args.log_sum.data<float>(),
+         grad.tokens, grad.tiles, row_sums.data<float>());
+
+  // As many key heads at a time as the scores of their queries have room.
+  const std::int64_t each = std::int64_t{n.group()} * grad.tiles * (grad.tiles + 1) / 2;
+  const int kv_heads = segments * n.kv_heads;
+  const int most = static_cast<int>(
+      std::clamp<std::int64_t>(kMostScoreBytes / (each * hopper::kScoreTileBytes), 1, kv_heads));
+  const int turns = static_cast<int>(blocks_for(kv_heads, most));
+  const Tensor dscores =
+      Tensor::empty({most * each, kTile * kTile}, DType::kBFloat16, Device::kCuda);
+  const Tensor next = Tensor::zeros({2 * turns}, DType::kInt32, Device::kCuda);
+  grad.dscores = native<BFloat16>(dscores);
+  for (int turn = 0; turn < turns; ++turn) {
+    const int first = turn * most, count = std::min(most, kv_heads - first);
+    grad.schedule = {.first = first,
+                     .heads = count,
+                     .blocks = blocks,
+                     .first_kv_head = first,
+                     .next = next.data<std::int32_t>() + 2 * turn};
+    launch_persistent("attention: gradient of keys and values", hopper::key_grad_kernel<kWidth, 3>,
+                      sizeof(hopper::KeyShared<kWidth, 3>), grad);
+    if (!grad.dqueries.out) continue;
+    grad.schedule.first *= n.group();
+    grad.schedule.heads *= n.group();
+    ++grad.schedule.next;
+    launch_persistent("attention: gradient of queries", hopper::query_grad_kernel<kWidth, 6>,
+                      sizeof(hopper::QueryShared<kWidth, 6>), grad);
   }
 }
 
 }  // namespace
 
-bool attention_grad_hopper(const AttentionKernels::AttentionGrad& args, const TurnBack* turn_back,
-                           const HopperGradPlan& plan) {
+bool attention_grad_hopper(const AttentionKernels::AttentionGrad& args, const TurnBack* turn_back) {
   if (!takes(args.rotated, args.qkv, args.layout) ||
       !takes_packs<8>(native<BFloat16>(args.y), native<BFloat16>(args.dy)))
     return false;
-  args.layout.head_width == 128 ? run_grad<128>(args, turn_back, plan)
-                                : run_grad<64>(args, turn_back, plan);
+  args.layout.head_width == 128 ? run_grad<128>(args, turn_back) : run_grad<64>(args, turn_back);
   return true;
 }
 

@@ -34,8 +34,9 @@ constexpr int kTileBytes = sizeof(Tile<kWidth>);
 struct Schedule {
   static constexpr int kAbreast = 16;
 
-  int heads, blocks;  // `blocks` of each head
-  int* next;          // 0 at first
+  int first, heads, blocks;  // `blocks` of each head from the first on
+  int first_kv_head;         // its key head
+  int* next;                 // 0 at first
 
   struct Item {
     int head, rank;  // rank 0 is longest
@@ -45,9 +46,9 @@ struct Schedule {
     return item < heads * blocks ? item : -1;
   }
   __device__ Item operator[](int item) const {
-    const int first = item / (kAbreast * blocks) * kAbreast, rest = item - first * blocks;
-    const int abreast = min(kAbreast, heads - first);
-    return {first + rest % abreast, rest / abreast};
+    const int begin = item / (kAbreast * blocks) * kAbreast, rest = item - begin * blocks;
+    const int abreast = min(kAbreast, heads - begin);
+    return {first + begin + rest % abreast, rest / abreast};
   }
 };
 

@@ -1,11 +1,11 @@
 // The backward pass of local attention on Hopper. With P the probabilities and D_r = sum_c dy_rc
 // y_rc:  dS = P (dy V^T - D),  dQ = scale dS K,  dK = scale dS^T Q,  dV = P^T dy.
 //
-// Two kernels compute P and dS, each from the log-sum-exp, in registers: one walks over the queries
-// that see a block of keys, the other over the keys that a block of queries sees. Seven products
-// instead of five, but nothing is added up in memory, in an order that varies between runs, and
-// nothing as large as the scores is ever written. Two warpgroups compute, 64 rows each; a thread of
-// a third keeps rings of tiles in shared memory full.
+// One kernel walks over the queries that see a block of keys: it computes P and dS from the
+// log-sum-exp in registers, adds up dK and dV, and writes dS, rounded, for the other kernel, which
+// walks over the keys that a block of queries sees. So nothing is added up in memory, in an order
+// that varies between runs, and nothing is computed twice. Two warpgroups compute, 64 rows each; a
+// thread of a third keeps rings of tiles in shared memory full.
 #pragma once
 
 #include "tensor/ops/hopper_attention.cuh"
@@ -13,6 +13,10 @@
 namespace infini::hopper {
 
 constexpr int kRowSums = 2 * kTile;  // of a tile: log2(e) times the log-sum-exp, then D
+
+// dS^T of 64 keys and 64 queries, in the order of a tile in shared memory.
+using ScoreTile = Tile<kChunk>;
+constexpr int kScoreTileBytes = kTileBytes<kChunk>;
 
 // What the memory's sums ask of the same keys and values (hopper_sums_grad.cuh).
 struct SumsGradArgs {
@@ -25,32 +29,40 @@ struct SumsGradArgs {
 struct GradArgs {
   CUtensorMap queries, dy, keys, values;  // of tiles
   SumsGradArgs sums;
-  const float* row_sums;  // [B S, H, tiles, 2, 64]
+  const float* row_sums;   // [B S, H, tiles, 2, 64]
+  __nv_bfloat16* dscores;  // tiles of the heads of a schedule
   Schedule schedule;
   int tokens, tiles;  // of a segment
   int heads, kv_heads;
   float scale, scale_log2;            // log2(e) times scale
   GradRows dqueries, dkeys, dvalues;  // from column 0 of their own heads on
+
+  // dS^T of tile `key` and tile `query`, key <= query; query heads are numbered through all
+  // segments.
+  __device__ __forceinline__ __nv_bfloat16* score_tile(int head, int query, int key) const {
+    const std::int64_t each = tiles * (tiles + 1) / 2;
+    const int first = schedule.first_kv_head * (heads / kv_heads);
+    return dscores + ((head - first) * each + query * (query + 1) / 2 + key) * (kTile * kTile);
+  }
 };
 
-// Fills row_sums; rows beyond the last token get P = 0. Begins the schedules. A thread takes 16
-// bytes of some rows, all of a tile of one head in a thread block.
+// Fills row_sums, with D from `dots` where there are any; rows beyond the last token get P = 0. A
+// thread takes 16 bytes of some rows, all of a tile of one head in a thread block.
 constexpr int kRowSumThreads = 256;
 template <int kWidth>
 __global__ void __launch_bounds__(kRowSumThreads)
-    row_sums_kernel(const __nv_bfloat16* y, const __nv_bfloat16* dy, const float* log_sum,
-                    int tokens, int tiles, float* row_sums, int* next) {
+    row_sums_kernel(const __nv_bfloat16* y, const __nv_bfloat16* dy, const float* dots,
+                    const float* log_sum, int tokens, int tiles, float* row_sums) {
   constexpr int kPack = 8, kLanes = kWidth / kPack, kAbreast = kRowSumThreads / kLanes;
   constexpr int kRows = kTile / kAbreast;
   const int tile = blockIdx.x % tiles, heads = gridDim.y;
   const std::int64_t segment = blockIdx.x / tiles, head = segment * heads + blockIdx.y;
-  if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x < 2) next[threadIdx.x] = 0;
 
   const int row = threadIdx.x / kLanes, part = threadIdx.x % kLanes;
   Held<kPack, __nv_bfloat16> ys[kRows], dys[kRows];
 #pragma unroll
   for (int i = 0; i < kRows; ++i)
-    if (const int token = tile * kTile + row + i * kAbreast; token < tokens) {
+    if (const int token = tile * kTile + row + i * kAbreast; !dots && token < tokens) {
       const std::int64_t offset =
           ((segment * tokens + token) * heads + blockIdx.y) * kWidth + part * kPack;
       ys[i] = hold<kPack>(y + offset);
@@ -61,7 +73,7 @@ __global__ void __launch_bounds__(kRowSumThreads)
   for (int i = 0; i < kRows; ++i) {
     const int token = tile * kTile + row + i * kAbreast;
     float sum = 0;
-    if (token < tokens)
+    if (!dots && token < tokens)
 #pragma unroll
       for (int e = 0; e < kPack; ++e) sum += ys[i][e] * dys[i][e];
 #pragma unroll
@@ -71,7 +83,7 @@ __global__ void __launch_bounds__(kRowSumThreads)
       constexpr float kLog2E = 1.44269504088896341f;
       out[i * kAbreast] = token < tokens ? kLog2E * log_sum[head * tokens + token]
                                          : std::numeric_limits<float>::infinity();
-      out[i * kAbreast + kTile] = sum;
+      out[i * kAbreast + kTile] = dots && token < tokens ? dots[head * tokens + token] : sum;
     }
   }
 }

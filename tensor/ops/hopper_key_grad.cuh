@@ -1,6 +1,7 @@
-// dK and dV of local attention on Hopper. An item of work is a block of keys of one key head; its
-// keys and values stay in shared memory while the queries that see them pass by. All is transposed:
-// rows are keys, so that P^T and dS^T are left factors where they come out of the products before.
+// dK, dV and dS of local attention on Hopper. An item of work is a block of keys of one key head;
+// its keys and values stay in shared memory while the queries that see them pass by. All is
+// transposed: rows are keys, so that P^T and dS^T are left factors where they come out of the
+// products before.
 #pragma once
 
 #include "tensor/ops/hopper_sums_grad.cuh"
@@ -88,32 +89,54 @@ __device__ __forceinline__ void weigh_columns(const float (&probabilities)[kTile
   }
 }
 
+// Writes dS^T as a score tile from its left factor; four lanes exchange words so that each writes
+// 16 bytes.
+__device__ __forceinline__ void store_scores(const LeftFactor (&factor)[kTile / 16],
+                                             __nv_bfloat16* tile) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+#pragma unroll
+    for (int part = 0; part < 2; ++part) {
+      std::uint32_t words[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) words[j] = factor[2 * part + j / 2][j % 2 * 2 + h];
+      transpose_quad(words);
+      const int row = own_row() + 8 * h, piece = (4 * part + lane() % 4) ^ row % 8;
+      *reinterpret_cast<uint4*>(tile + row * kChunk + 8 * piece) =
+          make_uint4(words[0], words[1], words[2], words[3]);
+    }
+}
+
 // The steps of a warpgroup over the `count` tiles of a head from turn on, which see its keys: the
 // first one in part. While it takes exponentials or weighs, a product that needs neither is under
-// way; the other warpgroup's fill the gaps. Registers do for no more.
+// way; the other warpgroup's fill the gaps. Registers do for no more. dS of the first one goes to
+// `dscores`, of the next ones `apart` score tiles further, one more each time.
 template <int kWidth, int kStages>
 __device__ __forceinline__ void add_queries(float scale_log2, KeyShared<kWidth, kStages>& shared,
-                                            int count, const AlongRows<kTile>& keys,
+                                            int count, __nv_bfloat16* dscores, int apart,
+                                            const AlongRows<kTile>& keys,
                                             const AlongRows<kTile>& values, Turn& turn,
                                             float (&dkeys)[kWidth / 2],
                                             float (&dvalues)[kWidth / 2]) {
   for (int i = 0; i < count; ++i, turn.advance<kStages>()) {
     const int slot = turn.slot;
-    float scores[kTile / 2], dscores[kTile / 2];
+    float scores[kTile / 2], dots[kTile / 2];
     LeftFactor factor[kTile / 16], dfactor[kTile / 16];
     wait(shared.full[slot], turn.parity);
     multiply<kWidth>(scores, keys, AlongRows<kTile>(shared.queries[slot]));
-    multiply<kWidth>(dscores, values, AlongRows<kTile>(shared.dy[slot]));
+    multiply<kWidth>(dots, values, AlongRows<kTile>(shared.dy[slot]));
     wgmma_wait<1>();
     settle(scores);
     exponentiate_columns(scores, scale_log2, shared.row_sums[slot], i == 0);
     round_sums(scores, factor);
     multiply_add(dvalues, factor, DownColumns<kTile>(shared.dy[slot]));
     wgmma_wait<1>();
-    settle(dscores);
-    weigh_columns(scores, dscores, shared.row_sums[slot] + kTile);
-    round_sums(dscores, dfactor);
+    settle(dots);
+    weigh_columns(scores, dots, shared.row_sums[slot] + kTile);
+    round_sums(dots, dfactor);
     multiply_add(dkeys, dfactor, DownColumns<kTile>(shared.queries[slot]));
+    store_scores(dfactor, dscores);
+    dscores += apart++ * (kTile * kTile);
     wgmma_wait<0>();
     settle(dkeys);
     settle(dvalues);
@@ -131,11 +154,11 @@ __device__ __forceinline__ void consume_queries(const GradArgs& args,
     const int item = shared.items[block.slot];
     if (item < 0) return;
     const auto [head, rank] = args.schedule[item];
-    const int count = args.tiles - rank * kConsumers - consumer;
+    const int tile = rank * kConsumers + consumer, count = args.tiles - tile;
     const AlongRows<kTile> keys(shared.keys[block.slot][consumer]);
     const AlongRows<kTile> values(shared.values[block.slot][consumer]);
     const int segment = head / args.kv_heads, column = head % args.kv_heads * kWidth;
-    const int token = rank * kBlock + consumer * kTile;
+    const int token = tile * kTile;
     expect_rows<kWidth>(args.dvalues, segment, token, args.tokens, column);
     expect_rows<kWidth>(args.dkeys, segment, token, args.tokens, column);
     float dkeys[kWidth / 2], dvalues[kWidth / 2];
@@ -147,7 +170,9 @@ __device__ __forceinline__ void consume_queries(const GradArgs& args,
         wait(shared.full[turn.slot], turn.parity);
         release(shared.empty[turn.slot]);
       }
-      add_queries(args.scale_log2, shared, count, keys, values, turn, dkeys, dvalues);
+      const int query_head = segment * args.heads + head % args.kv_heads * group + member;
+      add_queries(args.scale_log2, shared, count, args.score_tile(query_head, tile, tile), tile + 1,
+                  keys, values, turn, dkeys, dvalues);
     }
     GradRows rows_of_keys = args.dkeys;
     float scale = args.scale;

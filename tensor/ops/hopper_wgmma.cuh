@@ -117,6 +117,18 @@ __device__ __forceinline__ void wgmma_down(float (&sums)[64], const LeftFactor& 
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+// Both factors in shared memory, sums down the columns of both tiles: sums += a^T b.
+__device__ __forceinline__ void wgmma_down(float (&sums)[32], std::uint64_t a, std::uint64_t b) {
+  asm volatile(INFINI_WGMMA("64", "1", INFINI_32, "%32, %33, keeps, 1, 1, 1, 1")
+               : INFINI_SUMS32("+f")
+               : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void wgmma_down(float (&sums)[64], std::uint64_t a, std::uint64_t b) {
+  asm volatile(INFINI_WGMMA("128", "1", INFINI_64, "%64, %65, keeps, 1, 1, 1, 1")
+               : INFINI_SUMS64("+f")
+               : "l"(a), "l"(b));
+}
+
 #undef INFINI_32
 #undef INFINI_64
 #undef INFINI_8
@@ -168,6 +180,16 @@ __device__ __forceinline__ void multiply_add(float (&sums)[n], const LeftFactor 
   wgmma_fence();
 #pragma unroll
   for (int s = 0; s < rows / 16; ++s) wgmma_down(sums, a[s], b.step(s));
+  wgmma_group();
+}
+
+// sums += a^T b as a group: a [rows, 64] and b [rows, K].
+template <int n, int rows>
+__device__ __forceinline__ void multiply_add(float (&sums)[n], const DownColumns<rows>& a,
+                                             const DownColumns<rows>& b) {
+  wgmma_fence();
+#pragma unroll
+  for (int s = 0; s < rows / 16; ++s) wgmma_down(sums, a.step(s), b.step(s));
   wgmma_group();
 }
 

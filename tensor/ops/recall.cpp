@@ -167,7 +167,7 @@ const CpuRecall cpu_recall;
 
 Tensor memory_recall(const Tensor& qkv, const Tensor& matrix, const Tensor& normalizer,
                      const Tensor& gate, const Tensor& local, const HeadLayout& layout,
-                     const RecallOptions& options) {
+                     const RecallOptions& options, const Tensor& row_dots) {
   layout.check_rows("memory_recall", qkv, layout.qkv_width());
   layout.check_rows("memory_recall", local, layout.query_width());
   check_state("memory_recall", qkv, matrix, layout.matrix_shape());
@@ -184,21 +184,23 @@ Tensor memory_recall(const Tensor& qkv, const Tensor& matrix, const Tensor& norm
                  .options = options,
                  .y = y});
 
-  return record(y, {qkv, matrix, normalizer, gate, local},
+  return record(y, {qkv, matrix, normalizer, gate, local, row_dots},
                 [=, &device](const Tensor& dy, Gradients& gradients) {
-                  device.recall_grad({.qkv = qkv,
-                                      .matrix = matrix,
-                                      .normalizer = normalizer,
-                                      .gate = gate,
-                                      .local = local,
-                                      .layout = layout,
-                                      .options = options,
-                                      .dy = dy,
-                                      .dqkv = gradients.of(0, layout.query_columns()),
-                                      .dmatrix = gradients.of(1),
-                                      .dnormalizer = gradients.of(2),
-                                      .dgate = gradients.of(3),
-                                      .dlocal = gradients.of(4)});
+                  RecallKernels::RecallGrad args{.qkv = qkv,
+                                                 .matrix = matrix,
+                                                 .normalizer = normalizer,
+                                                 .gate = gate,
+                                                 .local = local,
+                                                 .layout = layout,
+                                                 .options = options,
+                                                 .dy = dy,
+                                                 .dqkv = gradients.of(0, layout.query_columns()),
+                                                 .dmatrix = gradients.of(1),
+                                                 .dnormalizer = gradients.of(2),
+                                                 .dgate = gradients.of(3),
+                                                 .dlocal = gradients.of(4)};
+                  if (device.makes_row_dots(args)) args.row_dots = gradients.of(5).tensor;
+                  device.recall_grad(args);
                 });
 }
 

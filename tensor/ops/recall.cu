@@ -158,6 +158,10 @@ class CudaRecall final : public RecallKernels {
     });
   }
 
+  bool makes_row_dots(const RecallGrad& args) const override {
+    return has_fast_kernels(args.qkv, args.layout) && takes_hopper(args);
+  }
+
   // With q = sigma(Q), n = g dy / den, W = n M^T:  e = -(q . W) / den,  dq = W + e z,  dM = q^T n,
   // dz = q^T e. The recalled values themselves are not needed: dy . A_mem = (q . W) / g.
   void recall_grad(const RecallGrad& args) const override {

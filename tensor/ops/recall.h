@@ -15,9 +15,10 @@ struct RecallOptions {
   double eps = 1e-6;
   bool bypass_empty = false;
 };
+// row_dots as in rotary_attention.h, of a local that nobody else reads, or empty.
 Tensor memory_recall(const Tensor& qkv, const Tensor& matrix, const Tensor& normalizer,
                      const Tensor& gate, const Tensor& local, const HeadLayout& layout,
-                     const RecallOptions& options);
+                     const RecallOptions& options, const Tensor& row_dots = {});
 
 // What a device provides for this family: recall.cpp for the CPU, recall.cu for CUDA.
 class RecallKernels {
@@ -35,9 +36,12 @@ class RecallKernels {
     Tensor dy;
     GradTarget dqkv;  // its query columns
     GradTarget dmatrix, dnormalizer, dgate, dlocal;
+    Tensor row_dots = {};  // [B, S, H, T]: where the sums over columns of dlocal local go, or empty
   };
   virtual void recall(const Recall& args) const = 0;
   virtual void recall_grad(const RecallGrad& args) const = 0;
+  // Whether recall_grad can fill row_dots.
+  virtual bool makes_row_dots(const RecallGrad&) const { return false; }
 
  protected:
   ~RecallKernels() = default;

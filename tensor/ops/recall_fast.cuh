@@ -139,6 +139,7 @@ struct FastRecallGrad {
   float *dmatrix, *dnormalizer, *dgate;  // any may be null
   bool add_matrix, add_normalizer, add_gate;
   float *parts, *gate_parts;  // gate_parts [segments, runs, H]
+  float* row_dots;            // [segments, H, T]; may be null
 };
 
 template <int K>
@@ -311,7 +312,8 @@ class FastRecall {
                           .add_normalizer = args.dnormalizer.accumulate,
                           .add_gate = args.dgate.accumulate,
                           .parts = data(parts),
-                          .gate_parts = data(gate_parts)});
+                          .gate_parts = data(gate_parts),
+                          .row_dots = data(args.row_dots)});
   }
 
  private:

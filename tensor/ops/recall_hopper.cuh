@@ -142,7 +142,13 @@ __global__ void __launch_bounds__(kTileThreads, 2) hopper_recall_grad_kernel(Fas
           *reinterpret_cast<uint4*>(dlocal + chunk(i) * 8) = {kept * dy.x, kept * dy.y, kept * dy.z,
                                                               kept * dy.w};
       }
-      if (has_diagonal()) dgate -= gate * diagonal(mixed[0], mixed[1]);
+      if (has_diagonal()) {
+        const float dot = diagonal(mixed[0], mixed[1]);
+        dgate -= gate * dot;
+        if (args.row_dots && valid)
+          args.row_dots[(std::int64_t{at.segment} * from.queries.count + at.head) * tokens +
+                        own_token] = (1.0f - gate) * dot;
+      }
       float readings[4] = {};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

@@ -13,7 +13,8 @@ struct AttentionPart {
   double scale;
   Attended made;
 
-  bool grad(const Tensor& dy, const TurnBack& back, const GradTarget& dvalues) const {
+  bool grad(const Tensor& dy, const Tensor& row_dots, const TurnBack& back,
+            const GradTarget& dvalues) const {
     const AttentionKernels& device = attention_kernels(dy.device());
     AttentionKernels::AttentionGrad args{.rotated = rotated,
                                          .qkv = qkv,
@@ -22,6 +23,7 @@ struct AttentionPart {
                                          .y = made.y,
                                          .log_sum = made.log_sum,
                                          .dy = dy,
+                                         .row_dots = row_dots,
                                          .drotated = {},
                                          .dqkv = dvalues};
     if (device.attention_grad(args, back)) return true;
@@ -56,14 +58,11 @@ Tensor rotary_attention(const Tensor& qkv, const Tensor& table, const HeadLayout
                         double scale) {
   const AttentionPart part = attend_rotated(qkv.unwatched(), table, layout, scale);
   return record(part.made.y, {qkv}, [=](const Tensor& dy, Gradients& gradients) {
-    part.grad(dy,
+    part.grad(dy, {},
               {.table = table,
                .first_position = 0,
                .dqueries = gradients.of(0, layout.query_columns()),
-               .dkeys = gradients.of(0, layout.key_columns()),
-               .keep = {},
-               .dmatrix = {},
-               .dnormalizer = {}},
+               .dkeys = gradients.of(0, layout.key_columns())},
               gradients.of(0, layout.value_columns()));
   });
 }
@@ -74,42 +73,45 @@ AttentionAndSums rotary_attention_and_sums(const Tensor& qkv, const Tensor& tabl
   const Tensor in = qkv.unwatched();
   const AttentionPart part = attend_rotated(in, table, layout, scale);
   const MemorySums sums = memory_sums(in, keep, layout);
-  const auto outputs = record_all<3>(
-      {part.made.y, sums.matrix, sums.normalizer}, {qkv},
-      [=](std::span<const Tensor> doutputs, Gradients& gradients) {
-        const Tensor &dy = doutputs[0], &dmatrix = doutputs[1], &dnormalizer = doutputs[2];
-        const auto sums_grad = [&](const GradTarget& dqkv) {
-          memory_kernels(in.device())
-              .sums_grad({.qkv = in,
-                          .keep = keep,
-                          .layout = layout,
-                          .dmatrix = dmatrix,
-                          .dnormalizer = dnormalizer,
-                          .dqkv = dqkv});
-        };
-        if (!dy) return sums_grad(gradients.of(0, layout.key_value_columns()));
-        TurnBack back{.table = table,
-                      .first_position = 0,
-                      .dqueries = gradients.of(0, layout.query_columns()),
-                      .dkeys = gradients.of(0, layout.key_columns()),
-                      .keep = keep,
-                      .dmatrix = dmatrix,
-                      .dnormalizer = dnormalizer};
-        GradTarget dvalues = gradients.of(0, layout.value_columns());
-        if (dmatrix && dnormalizer && part.grad(dy, back, dvalues)) return;
-        back.dmatrix = back.dnormalizer = {};
-        if (dmatrix || dnormalizer) {
-          const bool accumulate = back.dkeys.accumulate || dvalues.accumulate;
-          if (accumulate) {
-            zeroed(back.dkeys, layout.key_columns());
-            zeroed(dvalues, layout.value_columns());
-          }
-          sums_grad({.tensor = dvalues.tensor, .accumulate = accumulate});
-          back.dkeys.accumulate = dvalues.accumulate = true;
-        }
-        part.grad(dy, back, dvalues);
-      });
-  return {.y = outputs[0], .sums = {.matrix = outputs[1], .normalizer = outputs[2]}};
+  const auto outputs =
+      record_all<4>({part.made.y, sums.matrix, sums.normalizer, part.made.log_sum}, {qkv},
+                    [=](std::span<const Tensor> doutputs, Gradients& gradients) {
+                      const Tensor &dy = doutputs[0], &dmatrix = doutputs[1],
+                                   &dnormalizer = doutputs[2], &row_dots = doutputs[3];
+                      const auto sums_grad = [&](const GradTarget& dqkv) {
+                        memory_kernels(in.device())
+                            .sums_grad({.qkv = in,
+                                        .keep = keep,
+                                        .layout = layout,
+                                        .dmatrix = dmatrix,
+                                        .dnormalizer = dnormalizer,
+                                        .dqkv = dqkv});
+                      };
+                      if (!dy) return sums_grad(gradients.of(0, layout.key_value_columns()));
+                      TurnBack back{.table = table,
+                                    .first_position = 0,
+                                    .dqueries = gradients.of(0, layout.query_columns()),
+                                    .dkeys = gradients.of(0, layout.key_columns()),
+                                    .keep = keep,
+                                    .dmatrix = dmatrix,
+                                    .dnormalizer = dnormalizer};
+                      GradTarget dvalues = gradients.of(0, layout.value_columns());
+                      if (dmatrix && dnormalizer && part.grad(dy, row_dots, back, dvalues)) return;
+                      back.dmatrix = back.dnormalizer = {};
+                      if (dmatrix || dnormalizer) {
+                        const bool accumulate = back.dkeys.accumulate || dvalues.accumulate;
+                        if (accumulate) {
+                          zeroed(back.dkeys, layout.key_columns());
+                          zeroed(dvalues, layout.value_columns());
+                        }
+                        sums_grad({.tensor = dvalues.tensor, .accumulate = accumulate});
+                        back.dkeys.accumulate = dvalues.accumulate = true;
+                      }
+                      part.grad(dy, row_dots, back, dvalues);
+                    });
+  return {.y = outputs[0],
+          .row_dots = outputs[3],
+          .sums = {.matrix = outputs[1], .normalizer = outputs[2]}};
 }
 
 }  // namespace infini

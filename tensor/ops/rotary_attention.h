@@ -15,6 +15,10 @@ Tensor rotary_attention(const Tensor& qkv, const Tensor& table, const HeadLayout
 // The same and memory_sums(qkv, keep, layout).
 struct AttentionAndSums {
   Tensor y;
+  // [B, S, H, T]. Who makes all of the gradient dy and has y at hand may hand back, as the gradient
+  // of this, the sums over each head's columns of dy y, which the backward pass needs first. Its
+  // elements say nothing.
+  Tensor row_dots;
   MemorySums sums;
 };
 AttentionAndSums rotary_attention_and_sums(const Tensor& qkv, const Tensor& table,

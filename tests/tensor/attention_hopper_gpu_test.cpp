@@ -143,18 +143,16 @@ TEST_F(GpuHopperAttention, GradientsAgreeWithThePortableKernels) {
   for (const HeadLayout& n : layouts()) {
     auto args = question(n);
     const Answer expected = expected_answer(args);
-    for (int shape = 0; shape < HopperGradPlan::kShapes; ++shape) {
-      SCOPED_TRACE(text(name_of(n), ", shapes ", shape));
-      args.drotated = {Tensor::zeros_like(args.rotated)};
-      args.dqkv = {args.qkv.clone()};
-      ASSERT_TRUE(attention_grad_hopper(args, nullptr, {.key_shape = shape, .query_shape = shape}));
-      expect_close(args.dqkv.tensor, expected.dqkv, n.value_columns(), "dV");
-      expect_close(args.drotated.tensor, expected.drotated, n.key_columns(), "dK");
-      expect_close(args.drotated.tensor, expected.drotated, n.query_columns(), "dQ");
-      const Columns others{0, n.value_column(0)};
-      EXPECT_EQ(columns_of(args.dqkv.tensor, others), columns_of(args.qkv, others))
-          << "columns of queries and keys changed";
-    }
+    SCOPED_TRACE(name_of(n));
+    args.drotated = {Tensor::zeros_like(args.rotated)};
+    args.dqkv = {args.qkv.clone()};
+    ASSERT_TRUE(attention_grad_hopper(args));
+    expect_close(args.dqkv.tensor, expected.dqkv, n.value_columns(), "dV");
+    expect_close(args.drotated.tensor, expected.drotated, n.key_columns(), "dK");
+    expect_close(args.drotated.tensor, expected.drotated, n.query_columns(), "dQ");
+    const Columns others{0, n.value_column(0)};
+    EXPECT_EQ(columns_of(args.dqkv.tensor, others), columns_of(args.qkv, others))
+        << "columns of queries and keys changed";
   }
 }
 
@@ -318,26 +316,15 @@ TEST_F(GpuHopperAttentionSpeed, Prints) {
     if (products) std::printf(" %6.0f TFLOP/s", products * product / time / 1e9);
     std::printf("\n");
   };
-  const auto run = [&](bool keys, bool queries, int shape, const TurnBack* turn_back = nullptr) {
-    return milliseconds([&] {
-      attention_grad_hopper(
-          backward, turn_back,
-          {.keys = keys, .queries = queries, .key_shape = shape, .query_shape = shape});
-    });
+  const auto run = [&](const TurnBack* turn_back) {
+    return milliseconds([&] { attention_grad_hopper(backward, turn_back); });
   };
-  const double row_sums = run(false, false, 0);
-  print("row sums", row_sums, 0);
-  for (int shape = 0; shape < HopperGradPlan::kShapes; ++shape) {
-    print(text("gradient of keys and values, shape ", shape), run(true, false, shape) - row_sums,
-          4);
-    print(text("gradient of queries, shape ", shape), run(false, true, shape) - row_sums, 3);
-  }
-  print("backward", run(true, true, 0), 5);
+  print("backward", run(nullptr), 5);
   const TurnBack turn_back{
       .table = rotary_table(n.tokens, n.head_width, 10000, DType::kFloat32, Device::kCuda),
       .dqueries = {backward.dqkv.tensor, true},
       .dkeys = {backward.dqkv.tensor, true}};
-  print("backward, turned back and added", run(true, true, 0, &turn_back), 5);
+  print("backward, turned back and added", run(&turn_back), 5);
   for (const bool deterministic : {true, false}) {
     const double time = milliseconds([&] { attention_grad_cudnn(backward, deterministic); });
     print(deterministic ? "backward by cuDNN, deterministic" : "backward by cuDNN, atomics", time,

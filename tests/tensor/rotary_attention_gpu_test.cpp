@@ -9,6 +9,7 @@
 #include <string>
 
 #include "tensor/error.h"
+#include "tensor/ops/recall.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/rotary_attention.h"
 #include "tensor/random.h"
@@ -129,6 +130,40 @@ TEST_F(GpuRotaryAttention, RepeatsByteForByte) {
     const Tensor again = answer(asked, DType::kBFloat16, false).to(Device::kCpu);
     EXPECT_EQ(std::memcmp(first.raw(), again.raw(), first.bytes()), 0);
   }
+}
+
+// The gradient of qkv through attention and a read of the memory mixed with it, which hands over
+// the row dots where it can.
+Tensor answer_through_recall(const Question& asked, DType dtype) {
+  const HeadLayout& n = asked.layout;
+  Tape tape;
+  const Tensor qkv = tape.watch(asked.qkv.to(dtype));
+  const Tensor table = rotary_table(n.tokens, n.head_width, 10000, DType::kFloat32, Device::kCuda);
+  const AttentionAndSums made = rotary_attention_and_sums(qkv, table, asked.keep, n, kScale);
+  const Tensor gate = random_tensor({n.heads}, 5, 1);
+  std::vector<float> ones(n.normalizer_shape().size(), 100);
+  const Tensor normalizer = Tensor::of(ones, n.normalizer_shape()).to(Device::kCuda);
+  const Tensor mixed = memory_recall(qkv, random_tensor(n.matrix_shape(), 6, 100), normalizer, gate,
+                                     made.y, n, {}, made.row_dots);
+  tape.seed(mixed, asked.dy.to(dtype));
+  tape.seed(made.sums.matrix, asked.dmatrix);
+  tape.seed(made.sums.normalizer, asked.dnormalizer);
+  tape.backward();
+  return tape.gradient(qkv);
+}
+
+TEST_F(GpuRotaryAttention, TakesTheRowDotsOfARecall) {
+  for (const int width : {128, 64})
+    for (const std::int64_t tokens : {64, 200, 384}) {
+      const HeadLayout n = layout_of(tokens, 4, 2, width);
+      SCOPED_TRACE(text(tokens, " tokens, heads of ", width));
+      const Question asked = question(n, false, 1, 0.1);
+      const Tensor expected = answer_through_recall(asked, DType::kFloat32);
+      const Tensor got = answer_through_recall(asked, DType::kBFloat16);
+      expect_close(got, expected, n.query_columns(), "dQ");
+      expect_close(got, expected, n.key_columns(), "dK");
+      expect_close(got, expected, n.value_columns(), "dV");
+    }
 }
 
 }  // namespace
