@@ -28,6 +28,19 @@ GradTarget Gradients::of(int input, Columns columns) const {
   return tensor.tape() ? tape_.target(tensor, columns) : GradTarget{};
 }
 
+Gradients::Renewal Gradients::renew(int input) const {
+  const Tensor& tensor = inputs_.at(input);
+  return tensor.tape() ? tape_.renew(tensor) : Renewal{};
+}
+
+Gradients::Renewal Tape::renew(const Tensor& watched) {
+  const GradTarget target = this->target(watched);
+  if (!target.accumulate) return {.stood = {}, .sum = target.tensor};
+  Slot& slot = slots_[watched.slot()];
+  if (!slot.external) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
+  return {.stood = target.tensor, .sum = slot.gradient};
+}
+
 void Gradients::hand_on(int input, const Tensor& dy) const {
   if (const Tensor& tensor = inputs_.at(input); tensor.tape()) tape_.hand_on(tensor, dy);
 }

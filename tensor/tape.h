@@ -50,6 +50,12 @@ class Gradients {
   // The whole gradient, of which the caller writes these columns; accumulate speaks of them alone.
   // So several ops that read parts of one packed tensor fill its gradient without a pass of zeros.
   GradTarget of(int input, Columns columns) const;
+  // The whole gradient as a new tensor: what stood there, which the caller adds, or nothing; and
+  // where the sum goes. Kernels read and write at once faster when that is not one place.
+  struct Renewal {
+    Tensor stood, sum;  // sum is empty when nobody asked, and is `stood` where that is the caller's
+  };
+  Renewal renew(int input) const;
   // The gradient of an output is that of an input of the same shape, too: it becomes its gradient
   // without a copy where that has none yet, else it is added. The last that a closure does with dy,
   // and once.
@@ -91,6 +97,7 @@ class Tape {
   GradTarget target(const Tensor& watched);
   GradTarget target(const Tensor& watched, Columns columns);
   void hand_on(const Tensor& watched, const Tensor& dy);  // see Gradients
+  Gradients::Renewal renew(const Tensor& watched);
 
   std::size_t entries() const { return entries_.size(); }
 

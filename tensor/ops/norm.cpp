@@ -76,12 +76,12 @@ class CpuNorm final : public NormKernels {
   }
 
   template <class T, class A>
-  static void store(const GradTarget& target, std::int64_t r, const std::vector<A>& row) {
-    if (!target) return;
+  static void store(const Gradients::Renewal& to, std::int64_t r, const std::vector<A>& row) {
+    if (!to.sum) return;
     const auto width = static_cast<std::int64_t>(row.size());
-    T* out = target.tensor.data<T>() + r * width;
-    if (target.accumulate)
-      for (std::int64_t c = 0; c < width; ++c) out[c] = T(A(out[c]) + row[c]);
+    T* out = to.sum.data<T>() + r * width;
+    if (const T* stood = to.stood ? to.stood.data<T>() + r * width : nullptr)
+      for (std::int64_t c = 0; c < width; ++c) out[c] = T(A(stood[c]) + row[c]);
     else
       for (std::int64_t c = 0; c < width; ++c) out[c] = T(row[c]);
   }
@@ -105,7 +105,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
                           .weight = weight,
                           .inv_rms = inv_rms,
                           .dy = dy,
-                          .dx = gradients.of(0),
+                          .dx = gradients.renew(0),
                           .dweight = gradients.of(1)});
   });
 }

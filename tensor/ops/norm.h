@@ -22,7 +22,8 @@ class NormKernels {
   };
   struct RmsNormGrad {
     Tensor x, weight, inv_rms, dy;
-    GradTarget dx, dweight;
+    Gradients::Renewal dx;
+    GradTarget dweight;
   };
   virtual void rms_norm(const RmsNorm& args) const = 0;
   virtual void rms_norm_grad(const RmsNormGrad& args) const = 0;
