@@ -1,236 +1,297 @@
-// Products of matrices with one vector. A block has whole rows, eight at a time; bf16 goes through
-// the tensor cores with the rows as columns of B and the vector as the first row of A, every warp
-// taking some columns of the matrix.
+// Products of matrices with one vector. A warp multiplies units of 16 rows; bf16 goes through the
+// tensor cores with the rows as A and the vector as every column of B. Where a block has few long
+// rows its warps share the columns of each; where it has many short ones, the rows.
 #pragma once
 
 #include "tensor/ops/decode_args.cuh"
 
 namespace infini {
 
-// Vectors for octets. bf16: the 32 numbers of a chunk lie so that one access gives lane c what it
-// needs of A in two products: columns 8 m + 2 c and the next, for m = 0..3. fp32: in order.
+constexpr int kPieceBytes = 2048;  // of a row, at most in a tile
 template <class N>
-__device__ __forceinline__ void store_operand(std::byte* x, int pack,
-                                              const float (&values)[kPackSize<N>]) {
-  if constexpr (sizeof(N) == 2) {
-    std::uint32_t* const words = reinterpret_cast<std::uint32_t*>(x) + pack / 4 * 16 + pack % 4;
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const __nv_bfloat162 pair = __floats2bfloat162_rn(values[2 * c], values[2 * c + 1]);
-      words[4 * c] = *reinterpret_cast<const std::uint32_t*>(&pair);
+constexpr int kPiece = kPieceBytes / static_cast<int>(sizeof(N));  // columns
+
+// The rows that this block multiplies with: units of two octets, for what makes numbers of two rows
+// has a pair of them in one unit. Rows that a unit lacks are not read and their sums mean nothing.
+template <class N>
+struct Product {
+  const N* matrix;  // at the first column
+  int leading;      // numbers from a row to the next
+  int columns, units;
+  Part part;
+  int first, end;  // rows; for heads, units of a head
+  int head_width, group, heads, kv_heads, kv_head;
+  int partner;  // rows from an octet to that which it is paired with, 0 for the next octet
+
+  // The first row of an octet of a unit.
+  __device__ int row(int unit, int octet) const {
+    if (part != Part::kHeads)
+      return first + (partner ? unit * 8 + octet * partner : unit * 16 + octet * 8);
+    const int section = (first + unit) / (head_width / 16),
+              column = (first + unit) % (head_width / 16) * 8;
+    const int head = section < group    ? kv_head * group + section
+                     : section == group ? heads + kv_head
+                                        : heads + kv_heads + kv_head;
+    return head * head_width + column + octet * (head_width / 2);
+  }
+  __device__ int rows(int unit, int octet) const {
+    if (part == Part::kHeads) return 8;
+    return max(0, min(8, end - row(unit, octet) + (octet ? partner : 0)));
+  }
+  __device__ int piece_columns(int column) const { return min(kPiece<N>, columns - column); }
+  // Bytes from a row to the next in a tile: an odd number of times 16, for the banks.
+  __device__ int stride() const {
+    return (min(kPiece<N>, columns) * static_cast<int>(sizeof(N)) / 16 | 1) * 16;
+  }
+  __device__ int units_of_tile() const {
+    if (columns > kPiece<N>) return 1;
+    const int unit = kUnit * stride();
+    return 8 * unit <= kTileBytes ? 8 : 4 * unit <= kTileBytes ? 4 : 2 * unit <= kTileBytes ? 2 : 1;
+  }
+};
+
+template <class N>
+__device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, const Place& place,
+                                                 const LayerPointers<N>& layer, Part part,
+                                                 int kv_head) {
+  const int width = args.head_width, group = args.group(), queries = args.heads * width;
+  Product<N> product{.matrix = layer.qkv,
+                     .leading = args.width,
+                     .columns = args.width,
+                     .units = 0,
+                     .part = part,
+                     .first = 0,
+                     .end = 0,
+                     .head_width = width,
+                     .group = group,
+                     .heads = args.heads,
+                     .kv_heads = args.kv_heads,
+                     .kv_head = kv_head,
+                     .partner = 0};
+  switch (part) {
+    case Part::kHeads: {
+      const Share share = share_of((group + 2) * (width / 16), place.rank, kTeam);
+      product.first = share.begin, product.end = share.end;
+      product.units = share.size();
+      break;
     }
-  } else {
-    store_pack<4>(reinterpret_cast<float*>(x) + 4 * pack, values);
+    case Part::kInner:
+      product.matrix = layer.up;
+      product.first = place.own.begin, product.end = place.own.end;
+      if (args.activation == DecodeActivation::kSwiglu) {
+        product.partner = args.inner;
+        product.units = place.own.size() / 8;
+      } else {
+        product.units = (place.own.size() + 15) / 16;
+      }
+      break;
+    case Part::kOutput:
+    case Part::kDown: {
+      const bool output = part == Part::kOutput;
+      product.leading = output ? queries : args.inner;
+      product.columns = output ? group * width : place.inner.size();
+      product.matrix =
+          output ? layer.output + kv_head * group * width : layer.down + place.inner.begin;
+      product.first = place.units.begin * kUnit, product.end = place.units.end * kUnit;
+      product.units = product.columns > 0 ? place.units.size() : 0;
+      break;
+    }
+    default: {
+      product.matrix = args.head;
+      const Share share = share_of((args.vocabulary + kUnit - 1) / kUnit, blockIdx.x, gridDim.x);
+      product.first = share.begin * kUnit;
+      product.end = min(args.vocabulary, share.end * kUnit);
+      product.units = args.head ? share.size() : 0;
+    }
+  }
+  return product;
+}
+
+// The copying warp's side.
+template <class N>
+__device__ __forceinline__ void stream_rows(Producer& ring, const Product<N>& product,
+                                            std::uint64_t policy) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, stride = product.stride();
+  const int at_once = product.units_of_tile();
+#pragma unroll 1
+  for (int first = 0; first < product.units; first += at_once) {
+    const int slots = min(at_once, product.units - first) * kUnit;
+#pragma unroll 1
+    for (int column = 0; column < product.columns; column += kPiece<N>) {
+      const int bytes = product.piece_columns(column) * static_cast<int>(sizeof(N));
+      std::byte* const to = ring.claim(slots * stride);
+      int rows = 0;
+#pragma unroll 1
+      for (int begin = 0; begin < slots; begin += 32) {
+        const int slot = begin + lane, unit = first + slot / kUnit, octet = slot / 8 % 2;
+        const bool valid = slot < slots && slot % 8 < product.rows(unit, octet);
+        rows += __popc(__ballot_sync(0xffffffff, valid));
+        if (valid)
+          ring.copy(to + slot * stride,
+                    product.matrix +
+                        std::int64_t{product.row(unit, octet) + slot % 8} * product.leading +
+                        column,
+                    bytes, policy);
+      }
+      ring.commit(rows * bytes);
+    }
   }
 }
 
-// sums [8 vectors, 8 rows] += vectors rows^T over one chunk. `row` is where this lane's piece of
-// the chunk begins: row lane % 8, 16 bytes times lane / 8. `x` is what the lane holds of vector
-// lane / 4, zeros where there is none; it gets the sums of rows 2 (lane % 4) and the next in [0]
-// and [1].
-__device__ __forceinline__ void multiply_chunk(const std::byte* row, uint4 x, float (&first)[4],
-                                               float (&second)[4]) {
-  std::uint32_t rows[4];
-  load_matrices<false>(row, rows);
-  const std::uint32_t low[4] = {x.x, 0, x.y, 0}, high[4] = {x.z, 0, x.w, 0};
-  multiply_add(first, low, rows[0], rows[1]);
-  multiply_add(second, high, rows[2], rows[3]);
-}
-
-// How warps share the stages of a product: each team takes every `count`-th one. A stage takes a
-// while however few its columns are, so where there are several, several are under way.
-struct Teams {
-  int count;
-
-  __device__ explicit Teams(int stages) : count(stages >= 4 ? 4 : stages >= 2 ? 2 : 1) {}
+// A vector in shared memory, in units of 16 numbers that lie `step` bytes apart.
+struct Operand {
+  const std::byte* bytes;
+  int step;
 };
-static_assert(kConsumerWarps % 4 == 0);
 
-// The sums of an octet as warps make them, part by part.
+// The sums of a unit as one warp makes them.
 template <class N>
-class OctetSum;
+class UnitSum;
 
 template <>
-class OctetSum<__nv_bfloat16> {
+class UnitSum<__nv_bfloat16> {
  public:
-  static constexpr int kParts = kConsumerWarps;
-
-  // `columns` of the rows in stage number `turn`, times x from there on.
-  __device__ __forceinline__ void add(const Desk<__nv_bfloat16>& desk, const Teams& teams, int turn,
-                                      const std::byte* stage, int first_column, int columns) {
-    if (turn % teams.count != desk.warp % teams.count) return;
-    const int step = kConsumerWarps / teams.count, chunks = columns / 32;
-    const std::byte* const row = stage + desk.lane % 8 * kRowStride + desk.lane / 8 * 16;
-    const bool holds = desk.lane < 4;
-    const uint4* const x =
-        holds ? reinterpret_cast<const uint4*>(desk.x + 2 * first_column) + desk.lane : desk.zero;
-    const int x_step = holds ? 4 : 0;
-    const auto multiply = [&](int chunk, int i) {
-      multiply_chunk(row + chunk * 64, x[chunk * x_step], sums_[2 * (i % 2)],
-                     sums_[2 * (i % 2) + 1]);
+  // Every `step`-th 16 columns of the unit whose rows begin at `rows`.
+  __device__ __forceinline__ void add(const std::byte* rows, int stride, const Operand& x,
+                                      int first, int step, int count) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    rows += lane % 16 * stride + lane / 16 * 16;
+    const std::byte* const own = x.bytes + lane % 4 * 4;
+    const auto multiply = [&](int chunk, float(&sums)[4]) {
+      std::uint32_t a[4];
+      load_matrices<false>(rows + chunk * 32, a);
+      const auto* const b = reinterpret_cast<const std::uint32_t*>(own + chunk * x.step);
+      multiply_add(sums, a, b[0], b[4]);
     };
-    int chunk = desk.warp / teams.count;
-    for (; chunk + 3 * step < chunks; chunk += 4 * step)
+    int chunk = first;
+#pragma unroll 1
+    for (; chunk + 3 * step < count; chunk += 4 * step)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) multiply(chunk + i * step, i);
-    for (; chunk < chunks; chunk += step) multiply(chunk, 0);
+      for (int i = 0; i < 4; ++i) multiply(chunk + i * step, sums_[i]);
+#pragma unroll 1
+    for (; chunk < count; chunk += step) multiply(chunk, sums_[0]);
   }
-  __device__ __forceinline__ void put(const Desk<__nv_bfloat16>& desk, float* partials) const {
-    if (desk.lane >= 4) return;
+  // Of rows lane / 4 and lane / 4 + 8.
+  __device__ __forceinline__ void get(float (&values)[2]) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-      partials[desk.warp * kOctet + 2 * desk.lane + i] =
-          (sums_[0][i] + sums_[1][i]) + (sums_[2][i] + sums_[3][i]);
+      values[i] = (sums_[0][2 * i] + sums_[1][2 * i]) + (sums_[2][2 * i] + sums_[3][2 * i]);
   }
 
  private:
   float sums_[4][4] = {};  // four of them, for products wait for each other
 };
 
-// fp32: a warp has a row.
+// fp32: two lanes have a row.
 template <>
-class OctetSum<float> {
+class UnitSum<float> {
  public:
-  static constexpr int kParts = 1;
-
-  __device__ __forceinline__ void add(const Desk<float>& desk, const Teams&, int,
-                                      const std::byte* stage, int first_column, int columns) {
-    const auto* const row = reinterpret_cast<const float*>(stage + desk.warp * kRowStride);
-    const auto* const x = reinterpret_cast<const float*>(desk.x) + first_column;
-    for (int c = 4 * desk.lane; c < columns; c += 128) {
-      float a[4], b[4];
-      load_pack<4>(row + c, a);
-      load_pack<4>(x + c, b);
+  __device__ __forceinline__ void add(const std::byte* rows, int stride, const Operand& x,
+                                      int first, int step, int count) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    rows += lane / 2 * stride + lane % 2 * 16;
+#pragma unroll 1
+    for (int chunk = first; chunk < count; chunk += step)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sum_ += a[e] * b[e];
-    }
+      for (int half = 0; half < 2; ++half) {
+        float a[4], b[4];
+        load_pack<4>(reinterpret_cast<const float*>(rows + chunk * 64 + half * 32), a);
+        load_pack<4>(
+            reinterpret_cast<const float*>(x.bytes + chunk * x.step + half * 32 + lane % 2 * 16),
+            b);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum_ += a[e] * b[e];
+      }
   }
-  __device__ __forceinline__ void put(const Desk<float>& desk, float* partials) const {
-    const float sum = warp_sum(sum_);
-    if (desk.lane == 0) partials[desk.warp] = sum;
+  __device__ __forceinline__ void get(float (&values)[2]) const {
+    const float sum = sum_ + __shfl_xor_sync(0xffffffff, sum_, 1);
+    const int row = static_cast<int>(threadIdx.x) % 32 / 4;
+    values[0] = __shfl_sync(0xffffffff, sum, 2 * row);
+    values[1] = __shfl_sync(0xffffffff, sum, 2 * (row + 8));
   }
 
  private:
   float sum_ = 0;
 };
 
-// The copying warp's side of multiply_rows.
-template <class N>
-__device__ __forceinline__ void stream_rows(Ring& ring, const Product<N>& product,
-                                            std::uint64_t policy) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const auto [matrix, rows, columns, halves] = product;
-  const Share octets = share_of((rows + kOctet - 1) / kOctet, blockIdx.x, gridDim.x);
-  for (int octet = octets.begin; octet < octets.end; ++octet)
-    for (int half = 0; half < halves; ++half) {
-      const int count = min(kOctet, rows - octet * kOctet);
-      const N* const row = matrix + (std::int64_t{half} * rows + octet * kOctet + lane) * columns;
-#pragma unroll 1
-      for (int first = 0; first < columns; first += kPiece<N>) {
-        const int bytes = min(kPiece<N>, columns - first) * static_cast<int>(sizeof(N));
-        std::byte* const to = ring.claim(count * bytes);
-        if (lane < count) ring.copy(to + lane * kRowStride, row + first, bytes, policy);
-        ring.advance();
-      }
-    }
-}
-
-// The product with x for this block's rows: warp 0 calls use(row, valid, values), a lane for a row,
-// with the sums of that row in both halves.
+// Warps share the columns; then a warp for each unit calls use(unit, sum) with the sum of row
+// lane % 16 in every lane.
 template <class N, class Use>
-__device__ __forceinline__ void multiply_rows(const Desk<N>& desk, Ring& ring,
-                                              const Product<N>& product, Use use) {
-  const auto [matrix, rows, columns, halves] = product;
-  const Share octets = share_of((rows + kOctet - 1) / kOctet, blockIdx.x, gridDim.x);
-  const int pieces = (columns + kPiece<N> - 1) / kPiece<N>;
-  const Teams teams(min(kBatch, octets.size()) * halves * pieces);
-  int turn = 0, stages = 0;
+__device__ __forceinline__ void multiply_columns(const Desk<N>& desk, Consumer& ring,
+                                                 const Product<N>& product, const Operand& x,
+                                                 int& turn, Use use) {
+  const int stride = product.stride(), at_once = product.units_of_tile();
+  int batch = 0;
 #pragma unroll 1
-  for (int batch = octets.begin; batch < octets.end; batch += kBatch, turn ^= 1) {
-    const int count = min(kBatch, octets.end - batch);
-    float* const partials = desk.partials + turn * kBatch * 2 * kPartialStride;
+  do {
+    const int count = min(kBatch, product.units - batch);
+    float* const partials = desk.partials + turn * kPartials;
+    turn ^= 1;
+    const auto put = [&](int unit, const UnitSum<N>& sum) {
+      float values[2];
+      sum.get(values);
+      if (desk.lane % 4 < 2)
+        partials[(unit * kConsumerWarps + desk.warp) * kUnit + desk.lane / 4 + desk.lane % 4 * 8] =
+            values[desk.lane % 4 == 0 ? 0 : 1];
+    };
 #pragma unroll 1
-    for (int i = 0; i < count * halves; ++i) {
-      OctetSum<N> sum;
+    for (int first = 0; first < count; first += at_once) {
+      const int slots = min(at_once, count - first);
+      UnitSum<N> sum;
 #pragma unroll 1
-      for (int first = 0; first < columns; first += kPiece<N>, ++stages) {
-        sum.add(desk, teams, stages, ring.acquire(), first, min(kPiece<N>, columns - first));
+      for (int column = 0; column < product.columns; column += kPiece<N>) {
+        const std::byte* const tile = ring.acquire(slots * kUnit * stride);
+        const Operand piece{x.bytes + column / kUnit * x.step, x.step};
+        const int chunks = product.piece_columns(column) / kUnit;
+#pragma unroll 1
+        for (int unit = 0; unit < slots; ++unit) {  // one, where there are several pieces
+          if (column == 0) sum = {};
+          sum.add(tile + unit * kUnit * stride, stride, piece, desk.warp, kConsumerWarps, chunks);
+          if (column + kPiece<N> >= product.columns) put(first + unit, sum);
+        }
         ring.release();
       }
-      sum.put(desk, partials + i * kPartialStride);
     }
     sync_consumers();  // the other turn's sums may still be read, these were read a turn ago
-    if (desk.warp != 0) continue;
-    const int octet = desk.lane / kOctet, row = (batch + octet) * kOctet + desk.lane % kOctet;
-    const bool valid = octet < count && row < rows;
-    float values[2] = {};
-    const float* const parts = partials + octet * halves * kPartialStride + desk.lane % kOctet;
-    if (valid)
+    if (desk.warp < count) {
+      const float* const sums =
+          partials + (desk.warp * kConsumerWarps + desk.lane / 16) * kUnit + desk.lane % 16;
+      float sum = 0;
 #pragma unroll
-      for (int part = 0; part < OctetSum<N>::kParts; ++part) {
-        values[0] += parts[part * kOctet];
-        if (halves == 2) values[1] += parts[kPartialStride + part * kOctet];
-      }
-    use(row, valid, values);
+      for (int i = 0; i < kConsumerWarps / 2; ++i) sum += sums[2 * i * kUnit];
+      use(batch + desk.warp, sum + __shfl_xor_sync(0xffffffff, sum, 16));
+    }
+    batch += kBatch;
+  } while (batch < product.units);
+}
+
+// Warps share the rows and call use(unit, sum): lanes 0 and 1 of every four have the sums of rows
+// lane / 4 and lane / 4 + 8.
+template <class N, class Use>
+__device__ __forceinline__ void multiply_rows(const Desk<N>& desk, Consumer& ring,
+                                              const Product<N>& product, const Operand& x,
+                                              Use use) {
+  const int stride = product.stride(), at_once = product.units_of_tile();
+#pragma unroll 1
+  for (int first = 0; first < product.units; first += at_once) {
+    const int slots = min(at_once, product.units - first);
+    const int unit = first + (desk.warp - first % kConsumerWarps + kConsumerWarps) % kConsumerWarps;
+    const bool takes = unit < first + slots;
+    UnitSum<N> sum;
+#pragma unroll 1
+    for (int column = 0; column < product.columns; column += kPiece<N>) {
+      const std::byte* const tile = ring.acquire(slots * kUnit * stride);
+      if (takes)
+        sum.add(tile + (unit - first) * kUnit * stride, stride,
+                {x.bytes + column / kUnit * x.step, x.step}, 0, 1,
+                product.piece_columns(column) / kUnit);
+      ring.release();
+    }
+    if (!takes) continue;
+    float values[2];
+    sum.get(values);
+    use(unit, values[desk.lane % 4 == 0 ? 0 : 1]);
   }
-}
-
-// Hands neighbouring rows to the other blocks: warp 0 alone, all its lanes.
-template <class N>
-__device__ __forceinline__ void publish_rows(std::uint32_t* vector, int row, bool valid,
-                                             float value) {
-  const float next = __shfl_down_sync(0xffffffff, value, 1);
-  if (valid && row % 2 == 0) publish_pair<N>(vector, row, value, next);
-}
-
-// x = a vector from other blocks.
-template <class N>
-__device__ __forceinline__ void stage_vector(const Desk<N>& desk, const void* from, int size) {
-  desk.each_vector(from, true, size / kPackSize<N>, [&](int i, uint4 words) {
-    float values[kPackSize<N>];
-    unpack<N>(words, values);
-    store_operand<N>(desk.x, i, values);
-  });
-  sync_consumers();
-}
-
-// stream = a vector, from other blocks where it has to be waited for; x = its norm, which may also
-// be written to `hidden`. Every block does the same, in the same order.
-template <class N>
-__device__ __forceinline__ void stage_norm(const Desk<N>& desk, const void* from, bool waits,
-                                           const float* weight, N* hidden) {
-  constexpr int n = kPackSize<N>;
-  const int packs = desk.args.width / n;
-  // The first weights in registers and the others near, before the wait.
-  float weights[n] = {};
-  if (desk.tid < packs) load_pack<n>(weight + desk.tid * n, weights);
-  for (int i = desk.tid + kConsumers; i < packs; i += kConsumers) prefetch_line(weight + i * n);
-
-  float squares = 0;
-  desk.each_vector(from, waits, packs, [&](int i, uint4 words) {
-    float values[n];
-    unpack<N>(words, values);
-    store_pack<n>(desk.stream + i * n, values);
-#pragma unroll
-    for (int e = 0; e < n; ++e) squares += values[e] * values[e];
-  });
-  squares = warp_sum(squares);
-  if (desk.lane == 0) desk.sums[desk.warp] = squares;
-  sync_consumers();
-  float total = 0;
-#pragma unroll
-  for (int warp = 0; warp < kConsumerWarps; ++warp) total += desk.sums[warp];
-  const float inv = 1 / sqrtf(total / static_cast<float>(desk.args.width) + desk.args.norm_eps);
-  for (int i = desk.tid; i < packs; i += kConsumers) {
-    float values[n];
-    if (i != desk.tid) load_pack<n>(weight + i * n, weights);
-    load_pack<n>(desk.stream + i * n, values);
-#pragma unroll
-    for (int e = 0; e < n; ++e) values[e] = values[e] * inv * weights[e];
-    store_operand<N>(desk.x, i, values);
-    if (hidden) store_pack<n>(hidden + i * n, values);
-  }
-  sync_consumers();
 }
 
 }  // namespace infini
