@@ -25,7 +25,7 @@ int device_attribute(cudaDeviceAttr attribute) {
 template <class N>
 bool has_code() {
   cudaFuncAttributes attributes{};
-  cuda_check(cudaFuncGetAttributes(&attributes, decode_kernel<N>), "decode");
+  cuda_check(cudaFuncGetAttributes(&attributes, decode_kernel<N, 1>), "decode");
   return attributes.ptxVersion >= 90 && device_attribute(cudaDevAttrCooperativeLaunch) != 0;
 }
 
@@ -91,6 +91,7 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   SharedLayout at;
   at.score_stride = keys + 1;
   at.layers = take(static_cast<int>(model.layers.size() * sizeof(LayerPointers<N>)));
+  at.inverse = take_floats(1);
   at.angles = take_floats(head_width);
   at.stream = take_floats(own_units * kUnit);
   at.middle = take(width / kUnit * kNormUnitBytes<N>);
@@ -114,18 +115,23 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   return at;
 }
 
+template <class N>
+auto kernel_of(const DecodeModel& model) {
+  return model.heads.group() == 1 ? decode_kernel<N, 1> : decode_kernel<N, kMostGroup>;
+}
+
 // Teams that the device runs at a time, of blocks that take all shared memory.
 template <class N>
-int teams_of_device() {
+int teams_of_device(const DecodeModel& model) {
   const int bytes = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   // For all plans of a process.
   cuda_check(
-      cudaFuncSetAttribute(decode_kernel<N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+      cudaFuncSetAttribute(kernel_of<N>(model), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
       "decode");
   cudaLaunchAttribute cluster{};
   cudaLaunchConfig_t config = launch_config(1, bytes, cluster, 1);
   int teams = 0;
-  cuda_check(cudaOccupancyMaxActiveClusters(&teams, decode_kernel<N>, &config), "decode");
+  cuda_check(cudaOccupancyMaxActiveClusters(&teams, kernel_of<N>(model), &config), "decode");
   return std::min(teams, kMostTeams);
 }
 
@@ -199,7 +205,7 @@ void launch_step(const DecodePlan& plan, const DecodeStep& step) {
   // Teams wait for each other, so all of them must run at a time.
   attributes[1].id = cudaLaunchAttributeCooperative;
   attributes[1].val.cooperative = 1;
-  cuda_check(cudaLaunchKernelEx(&config, decode_kernel<N>, args), "decode");
+  cuda_check(cudaLaunchKernelEx(&config, kernel_of<N>(model), args), "decode");
   check_launch("decode");
 }
 
@@ -217,7 +223,7 @@ class CudaDecode final : public DecodeKernels {
     dispatch(type, [&]<class T>() {
       using N = Native<T>;
       if (!has_code<N>()) return;
-      plan.teams = teams_of_device<N>();
+      plan.teams = teams_of_device<N>(model);
       if (plan.teams == 0 || shared_layout<N>(plan).ring_bytes < kFewestTiles * kTileBytes) return;
       const std::int64_t words = 2 * exchange_words(plan);
       plan.exchange = Tensor::empty({words}, DType::kInt32, Device::kCuda);

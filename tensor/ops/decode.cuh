@@ -122,12 +122,12 @@ __device__ __forceinline__ void finish_inner(const Desk<N>& desk, const Mailbox&
                    count * size);
 }
 
-template <class N>
+template <class N, int kGroup>
 __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* shared,
                                         const Ring& ring_, const Patience& patience,
                                         Mailboxes& mailboxes) {
   const Desk<N> desk(args, shared, patience);
-  const AttentionDesk<N> heads(desk, shared);
+  const AttentionDesk<N, kGroup> heads(desk, shared);
   Consumer ring(ring_);
   const Place& place = desk.place;
   prepare(desk);
@@ -169,10 +169,9 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
       return;
     }
     std::byte* const units = part == Part::kInner ? desk.middle : desk.sum;
-    const float inverse = inverse_rms(desk, units);
     multiply_columns(desk, ring, product, {units, kNormUnitBytes<N>}, turn,
                      [&](int unit, float sum) {
-                       sum *= inverse;
+                       sum *= *desk.inverse;
                        if (part == Part::kHeads)
                          finish_heads(heads, mailboxes.heads, layer, product, unit, sum);
                        if (part == Part::kInner)
@@ -187,7 +186,7 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
       mailboxes.heads.wait(patience);
       attend(heads, layer, kv_head, ring, mailboxes.records);
     }
-    if (last && place.team == 0) write_hidden(desk, inverse);
+    if (last && place.team == 0) write_hidden(desk, *desk.inverse);
   });
   if (!args.choice) return;
 #pragma unroll
@@ -196,7 +195,25 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
   if (desk.lane == 0) keep_greatest(args.choice, best);
 }
 
+// The warp that finds the inverse of the root of the mean square while the others multiply.
 template <class N>
+__device__ __forceinline__ void find_norms(const DecodeArgs<N>& args, std::byte* shared,
+                                           const Patience& patience, Mailboxes& mailboxes) {
+  const Desk<N> desk(args, shared, patience);
+  meet_norm();
+  each_part(args, [&](int, Part part, int kv_head) {
+    if (part == Part::kMiddle) mailboxes.middle.wait(patience);
+    if (part == Part::kSum) mailboxes.sum.wait(patience);
+    if (part != Part::kHeads && part != Part::kInner && part != Part::kVocabulary) return;
+    const float inverse = inverse_rms(desk, part == Part::kInner ? desk.middle : desk.sum);
+    if (desk.lane == 0) *desk.inverse = inverse;
+    const int units = product_of(args, desk.place, LayerPointers<N>{}, part, kv_head).units;
+#pragma unroll 1
+    for (int batch = 0; batch < max(1, units); batch += kBatch) meet_norm();
+  });
+}
+
+template <class N, int kGroup>
 __device__ __forceinline__ void decode_token(const DecodeArgs<N>& args, std::byte* shared) {
   const Patience patience(args.status);
   auto* const barriers = reinterpret_cast<std::uint64_t*>(shared);
@@ -215,22 +232,25 @@ __device__ __forceinline__ void decode_token(const DecodeArgs<N>& args, std::byt
   __syncthreads();
   arrive_in_cluster();
   wait_for_cluster();
-  if (threadIdx.x >= kConsumers)
+  if (threadIdx.x >= kConsumers + 32)
     produce(args, ring);
+  else if (threadIdx.x >= kConsumers)
+    find_norms(args, shared, patience, mailboxes);
   else
-    consume(args, shared, ring, patience, mailboxes);
+    consume<N, kGroup>(args, shared, ring, patience, mailboxes);
   // No block may go while another could still send to it.
   __syncwarp();
   arrive_in_cluster();
   wait_for_cluster();
 }
 
-template <class N>
+// At most kGroup query heads share a key/value head.
+template <class N, int kGroup>
 __global__ void __launch_bounds__(kDecodeThreads, 1)
     decode_kernel(const __grid_constant__ DecodeArgs<N> args) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char shared[];
-  decode_token(args, reinterpret_cast<std::byte*>(shared));
+  decode_token<N, kGroup>(args, reinterpret_cast<std::byte*>(shared));
 #endif
 }
 

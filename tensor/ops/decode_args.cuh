@@ -20,7 +20,8 @@ struct LayerPointers {
 
 // Offsets in bytes.
 struct SharedLayout {
-  int layers = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0, records = 0, mixed = 0;
+  int layers = 0, inverse = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0, records = 0,
+      mixed = 0;
   int inner = 0, partials = 0, outputs = 0, letters = 0, scores = 0, state = 0, local = 0;
   int recalled = 0, ring = 0;
   int score_stride = 0;  // numbers of a query head
@@ -140,6 +141,7 @@ struct Desk {
   Place place;
   Patience patience;
   LayerPointers<N>* layers;
+  float* inverse;           // of the root of the mean square of the stream
   float* angles;            // [K] of this position
   float* stream;            // the block's units of the residual stream
   std::byte *middle, *sum;  // the stream in a layer and between layers, times norms
@@ -155,6 +157,7 @@ struct Desk {
         place(plan),
         patience(patience_),
         layers(reinterpret_cast<LayerPointers<N>*>(shared + plan.shared.layers)),
+        inverse(reinterpret_cast<float*>(shared + plan.shared.inverse)),
         angles(reinterpret_cast<float*>(shared + plan.shared.angles)),
         stream(reinterpret_cast<float*>(shared + plan.shared.stream)),
         middle(shared + plan.shared.middle),

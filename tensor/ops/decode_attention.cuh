@@ -7,8 +7,8 @@
 namespace infini {
 
 // Scores of the keys of an octet, for every head.
-template <class N>
-__device__ __forceinline__ void score_octet(const AttentionDesk<N>& desk, int key,
+template <class N, int kGroup>
+__device__ __forceinline__ void score_octet(const AttentionDesk<N, kGroup>& desk, int key,
                                             const std::byte* rows) {
   const int width = desk.width, lane = desk.lane;
   if constexpr (sizeof(N) == 2) {
@@ -46,8 +46,8 @@ __device__ __forceinline__ void score_octet(const AttentionDesk<N>& desk, int ke
 }
 
 // Turns the scores of this warp's keys into weights relative to the highest of them.
-template <class N>
-__device__ __forceinline__ void weigh(const AttentionDesk<N>& desk) {
+template <class N, int kGroup>
+__device__ __forceinline__ void weigh(const AttentionDesk<N, kGroup>& desk) {
   const int keys = desk.share.keys.size(), width = desk.width;
 #pragma unroll 1
   for (int head = 0; head < desk.group; ++head) {
@@ -59,21 +59,22 @@ __device__ __forceinline__ void weigh(const AttentionDesk<N>& desk) {
         sum += float(desk.query(head)[c]) * float(desk.key()[c]);
       own = warp_sum(sum);
     }
-    float best = own;
-    for (int i = desk.lane; desk.key_of_warp(i) < keys; i += 32)
-      best = fmaxf(best, scores[desk.key_of_warp(i)]);
-    best = warp_max(best);
-    float total = 0;
-    for (int i = desk.lane; desk.key_of_warp(i) < keys; i += 32) {
-      float& score = scores[desk.key_of_warp(i)];
-      score = expf(desk.args.scale * (score - best));
-      total += score;
+    float best = own, total = 0;
+    if (desk.key_of_warp(0) < keys) {
+      for (int i = desk.lane; desk.key_of_warp(i) < keys; i += 32)
+        best = fmaxf(best, scores[desk.key_of_warp(i)]);
+      best = warp_max(best);
+      for (int i = desk.lane; desk.key_of_warp(i) < keys; i += 32) {
+        float& score = scores[desk.key_of_warp(i)];
+        score = expf(desk.args.scale * (score - best));
+        total += score;
+      }
+      total = warp_sum(total);
     }
     if (desk.lane == 0 && desk.has_token()) {
       scores[keys] = expf(desk.args.scale * (own - best));
       total += scores[keys];
     }
-    total = warp_sum(total);
     if (desk.lane == 0) desk.highest(desk.warp)[head] = best, desk.total(desk.warp)[head] = total;
   }
   __syncwarp();
@@ -81,19 +82,19 @@ __device__ __forceinline__ void weigh(const AttentionDesk<N>& desk) {
 
 // The sum of values by weights over this warp's keys. Lanes share a key, a pack of columns each;
 // several keys are read at a time.
-template <class N>
-__device__ __forceinline__ void add_values(const AttentionDesk<N>& desk, Consumer& ring) {
+template <class N, int kGroup>
+__device__ __forceinline__ void add_values(const AttentionDesk<N, kGroup>& desk, Consumer& ring) {
   constexpr int n = kPackSize<N>;
   const int width = desk.width, packs = width / n, keys = desk.share.keys.size();
   int lanes = 32;  // of a key
   while (lanes / 2 >= packs) lanes /= 2;
   const int at_once = 32 / lanes, own = desk.lane / lanes, pack = desk.lane % lanes;
-  float sums[kMostGroup][n] = {};
+  float sums[kGroup][n] = {};
   const auto add = [&](int key, const N* row) {
     float values[n];
     load_pack<n>(row + pack * n, values);
 #pragma unroll
-    for (int head = 0; head < kMostGroup; ++head)
+    for (int head = 0; head < kGroup; ++head)
       if (head < desk.group) {
         const float weight = desk.row_of_scores(head)[key];
 #pragma unroll
@@ -108,7 +109,7 @@ __device__ __forceinline__ void add_values(const AttentionDesk<N>& desk, Consume
   });
   if (desk.has_token() && own == 0 && pack < packs) add(keys, desk.value());
 #pragma unroll
-  for (int head = 0; head < kMostGroup; ++head)
+  for (int head = 0; head < kGroup; ++head)
     if (head < desk.group) {
 #pragma unroll 1
       for (int distance = lanes; distance < 32; distance *= 2)
@@ -123,13 +124,13 @@ __device__ __forceinline__ void add_values(const AttentionDesk<N>& desk, Consume
 __device__ __forceinline__ float mapped(float q) { return q > 0 ? q + 1 : expf(q); }
 
 // sigma(q) M over this warp's rows, every 8th of the block's, and sigma(q) z by the warp of a head.
-template <class N>
-__device__ __forceinline__ void add_memory(const AttentionDesk<N>& desk, Consumer& ring) {
+template <class N, int kGroup>
+__device__ __forceinline__ void add_memory(const AttentionDesk<N, kGroup>& desk, Consumer& ring) {
   const int width = desk.width, rows = desk.share.rows.size();
   const auto sigma = [&](int head, int row) {
     return mapped(float(desk.raw_query(head)[desk.share.rows.begin + row]));
   };
-  float sums[kMostGroup][2][4] = {};
+  float sums[kGroup][2][4] = {};
   const std::byte* const tile = ring.acquire(rows * (width + 1) * static_cast<int>(sizeof(float)));
   const auto* const matrix = reinterpret_cast<const float*>(tile);
 #pragma unroll 1
@@ -140,7 +141,7 @@ __device__ __forceinline__ void add_memory(const AttentionDesk<N>& desk, Consume
         float values[4];
         load_pack<4>(matrix + row * width + c, values);
 #pragma unroll
-        for (int head = 0; head < kMostGroup; ++head)
+        for (int head = 0; head < kGroup; ++head)
           if (head < desk.group) {
             const float factor = sigma(head, row);
 #pragma unroll
@@ -155,14 +156,14 @@ __device__ __forceinline__ void add_memory(const AttentionDesk<N>& desk, Consume
       if (normalizer[row] != 0) written = 1;
     }
     denominator = warp_sum(denominator);
-    written = warp_max(written);
+    written = __any_sync(0xffffffff, written != 0) ? 1 : 0;
     if (desk.lane == 0)
       desk.denominators()[desk.warp] = denominator,
       desk.denominators()[kMostGroup + desk.warp] = written;
   }
   ring.release();
 #pragma unroll
-  for (int head = 0; head < kMostGroup; ++head)
+  for (int head = 0; head < kGroup; ++head)
     if (head < desk.group)
 #pragma unroll
       for (int part = 0; part < 2; ++part)
@@ -172,49 +173,58 @@ __device__ __forceinline__ void add_memory(const AttentionDesk<N>& desk, Consume
 }
 
 // The sums of all warps, in a fixed order, to the team: a warp has 32 columns at a time.
-template <class N>
-__device__ __forceinline__ void send_records(const AttentionDesk<N>& desk, const Mailbox& mailbox,
-                                             bool recalls) {
+template <class N, int kGroup>
+__device__ __forceinline__ void send_records(const AttentionDesk<N, kGroup>& desk,
+                                             const Mailbox& mailbox, bool recalls) {
   const int group = desk.group, width = desk.width, numbers = record_numbers(width);
   auto* const letter = reinterpret_cast<float*>(desk.letter);
+  const auto add_warps = [&](const float* from) {
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < kConsumerWarps; ++warp) sum += from[warp * group * width];
+    return sum;
+  };
 #pragma unroll 1
   for (int first = desk.warp * 32; first < 2 * group * width; first += kConsumers) {
     const int head = first / (2 * width), begin = first % (2 * width), c = begin + desk.lane;
     float* const record = desk.records + (desk.place.rank * group + head) * numbers;
     float sum = 0;
-    if (begin >= width) {
-      if (recalls)
-#pragma unroll
-        for (int warp = 0; warp < kConsumerWarps; ++warp)
-          sum += desk.recalled[(warp * group + head) * width + c - width];
+    if (begin > width) {
+      if (recalls) sum = add_warps(desk.recalled + head * width + c - width);
     } else {
-      float best = -INFINITY, total = 0;
+      float best = -INFINITY, total = 0, factors[kConsumerWarps];
 #pragma unroll
       for (int warp = 0; warp < kConsumerWarps; ++warp)
         best = fmaxf(best, desk.highest(warp)[head]);
 #pragma unroll
       for (int warp = 0; warp < kConsumerWarps; ++warp) {
         const float own = desk.highest(warp)[head];
-        const float factor = own == -INFINITY ? 0 : expf(desk.args.scale * (own - best));
-        sum += factor * desk.local[(warp * group + head) * width + c];
-        total += factor * desk.total(warp)[head];
+        factors[warp] = own == -INFINITY ? 0 : expf(desk.args.scale * (own - best));
+        total += factors[warp] * desk.total(warp)[head];
       }
-      if (begin == 0) {
+      if (begin == width) {
         const float* const sums = desk.denominators() + head;
-        if (desk.lane == 0)
-          store_pack<4>(letter + 32,
-                        {best, total, recalls ? sums[0] : 0, recalls ? sums[kMostGroup] : 0});
-        mailbox.send_all(record + 2 * width, letter + 32, 16);
+        const float extra[kRecordExtra] = {best, total, recalls ? sums[0] : 0,
+                                           recalls ? sums[kMostGroup] : 0};
+        if (desk.lane == 0) store_pack<kRecordExtra>(letter + 32, extra);
+        if (recalls) sum = add_warps(desk.recalled + head * width + c - width);
+      } else {
+#pragma unroll
+        for (int warp = 0; warp < kConsumerWarps; ++warp)
+          sum += factors[warp] * desk.local[(warp * group + head) * width + c];
       }
     }
     letter[desk.lane] = sum;
-    mailbox.send_all(record + begin, letter, 128);
+    // The extra numbers follow all columns.
+    mailbox.send_all(letter, begin == width ? 9 : 8, [&](int i) {
+      return reinterpret_cast<std::byte*>(i < 8 ? record + begin + 4 * i : record + 2 * width);
+    });
   }
 }
 
 // g A_mem + (1 - g) A_dot, in every block.
-template <class N>
-__device__ __forceinline__ void merge_records(const AttentionDesk<N>& desk,
+template <class N, int kGroup>
+__device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& desk,
                                               const LayerPointers<N>& layer, int kv_head) {
   const DecodeArgs<N>& args = desk.args;
   const int group = desk.group, width = desk.width, numbers = record_numbers(width);
@@ -250,9 +260,10 @@ __device__ __forceinline__ void merge_records(const AttentionDesk<N>& desk,
   sync_consumers();
 }
 
-template <class N>
-__device__ __forceinline__ void attend(const AttentionDesk<N>& desk, const LayerPointers<N>& layer,
-                                       int kv_head, Consumer& ring, Mailbox& mailbox) {
+template <class N, int kGroup>
+__device__ __forceinline__ void attend(const AttentionDesk<N, kGroup>& desk,
+                                       const LayerPointers<N>& layer, int kv_head, Consumer& ring,
+                                       Mailbox& mailbox) {
   const bool recalls = layer.matrix != nullptr;
   desk.each_octet(ring, [&](int key, const std::byte* rows) { score_octet(desk, key, rows); });
   __syncwarp();

@@ -65,8 +65,8 @@ __host__ __device__ constexpr int record_numbers(int head_width) {
   return 2 * head_width + kRecordExtra;
 }
 
-// Numbers of the attention in shared memory; g query heads.
-template <class N>
+// Numbers of the attention in shared memory; g query heads, at most kGroup.
+template <class N, int kGroup>
 struct AttentionDesk : Desk<N> {
   HeadShare share;
   int group, width, stride;
@@ -104,8 +104,11 @@ struct AttentionDesk : Desk<N> {
   __device__ float* row_of_scores(int head) const {
     return scores + head * this->args.shared.score_stride;
   }
-  // The token itself is a key of the first block of a team, and there of warp 0.
-  __device__ bool has_token() const { return this->place.rank == 0 && this->warp == 0; }
+  // The token itself is a key of the first block of a team, and there of the warp that has
+  // the fewest others.
+  __device__ bool has_token() const {
+    return this->place.rank == 0 && this->warp == kConsumerWarps - 1;
+  }
   // The keys of a warp are every 8th octet: number i of them, perhaps beyond the last.
   __device__ int key_of_warp(int i) const {
     return (this->warp + i / 8 * kConsumerWarps) * 8 + i % 8;
@@ -128,9 +131,9 @@ struct AttentionDesk : Desk<N> {
 
 // Eight rows and the eight half a head further, as the product left them: lane % 16 has one. They
 // turn by their position and go to the team and to the window.
-template <class N>
-__device__ __forceinline__ void finish_heads(const AttentionDesk<N>& desk, const Mailbox& mailbox,
-                                             const LayerPointers<N>& layer,
+template <class N, int kGroup>
+__device__ __forceinline__ void finish_heads(const AttentionDesk<N, kGroup>& desk,
+                                             const Mailbox& mailbox, const LayerPointers<N>& layer,
                                              const Product<N>& product, int unit, float sum) {
   const DecodeArgs<N>& args = desk.args;
   const int width = desk.width, group = desk.group, row = desk.lane % 16, octet = row / 8;
@@ -151,11 +154,14 @@ __device__ __forceinline__ void finish_heads(const AttentionDesk<N>& desk, const
       layer.window_rotated[std::int64_t{args.position} * (args.heads + args.kv_heads) * width +
                            number] = N(turned);
   }
-#pragma unroll 1
-  for (int i = 0; i < (section < group ? 4 : 2); ++i)
-    mailbox.send_all(desk.heads + (section + i / 2 * (group + 2)) * desk.stride +
-                         (first + i % 2 * (width / 2)) * static_cast<int>(sizeof(N)),
-                     letter + 8 * i, 8 * static_cast<int>(sizeof(N)));
+  // Octets of the letter: the two of the row that turned, or of the value, and those of the query.
+  constexpr int kVectors = 8 * static_cast<int>(sizeof(N)) / 16;  // of an octet
+  std::byte* const to = desk.heads + section * desk.stride + first * static_cast<int>(sizeof(N));
+  mailbox.send_all(letter, (section < group ? 4 : 2) * kVectors, [&](int i) {
+    const int at = i / kVectors;
+    return to + at / 2 * (group + 2) * desk.stride +
+           at % 2 * (width / 2) * static_cast<int>(sizeof(N)) + i % kVectors * 16;
+  });
 }
 
 }  // namespace infini

@@ -144,32 +144,62 @@ struct Operand {
   int step;
 };
 
-// The sums of a unit as one warp makes them.
+// What a warp needs of a piece of the vector whose columns the warps share.
+template <class N>
+struct ColumnShare {
+  static constexpr int kUnits = kPiece<N> / kUnit / kConsumerWarps;
+  static constexpr int kWords = sizeof(N) == 2 ? 2 : 8;  // a lane's of a unit
+
+  std::uint32_t words[kUnits][kWords];
+  int count;  // units of the piece
+
+  __device__ __forceinline__ void load(const Operand& x, int first, int units) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const std::byte* const own = x.bytes + (sizeof(N) == 2 ? lane % 4 * 4 : lane % 2 * 16);
+    count = units;
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i)
+      if (const int unit = first + i * kConsumerWarps; unit < units) {
+        const auto* const from = reinterpret_cast<const std::uint32_t*>(own + unit * x.step);
+#pragma unroll
+        for (int word = 0; word < kWords; ++word)
+          words[i][word] = from[sizeof(N) == 2 ? 4 * word : word % 4 + word / 4 * 8];
+      }
+  }
+};
+
+// The sums of a unit of rows as one warp makes them.
 template <class N>
 class UnitSum;
 
 template <>
 class UnitSum<__nv_bfloat16> {
  public:
-  // Every `step`-th 16 columns of the unit whose rows begin at `rows`.
-  __device__ __forceinline__ void add(const std::byte* rows, int stride, const Operand& x,
-                                      int first, int step, int count) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    rows += lane % 16 * stride + lane / 16 * 16;
-    const std::byte* const own = x.bytes + lane % 4 * 4;
-    const auto multiply = [&](int chunk, float(&sums)[4]) {
-      std::uint32_t a[4];
-      load_matrices<false>(rows + chunk * 32, a);
-      const auto* const b = reinterpret_cast<const std::uint32_t*>(own + chunk * x.step);
-      multiply_add(sums, a, b[0], b[4]);
-    };
-    int chunk = first;
-#pragma unroll 1
-    for (; chunk + 3 * step < count; chunk += 4 * step)
+  // Every 8th 16 columns of the rows that begin at `rows`.
+  __device__ __forceinline__ void add_columns(const std::byte* rows, int stride,
+                                              const ColumnShare<__nv_bfloat16>& x, int first) {
+    rows += offset(stride) + first * 32;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) multiply(chunk + i * step, sums_[i]);
+    for (int i = 0; i < x.kUnits; ++i)
+      if (first + i * kConsumerWarps < x.count)
+        multiply(rows + i * kConsumerWarps * 32, x.words[i][0], x.words[i][1], sums_[i % 4]);
+  }
+  // All columns.
+  __device__ __forceinline__ void add(const std::byte* rows, int stride, const Operand& x,
+                                      int count) {
+    rows += offset(stride);
+    const std::byte* const own = x.bytes + threadIdx.x % 4 * 4;
+    const auto add = [&](int unit, float(&sums)[4]) {
+      const auto* const b = reinterpret_cast<const std::uint32_t*>(own + unit * x.step);
+      multiply(rows + unit * 32, b[0], b[4], sums);
+    };
+    int unit = 0;
 #pragma unroll 1
-    for (; chunk < count; chunk += step) multiply(chunk, sums_[0]);
+    for (; unit + 3 < count; unit += 4)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) add(unit + i, sums_[i]);
+#pragma unroll 1
+    for (; unit < count; ++unit) add(unit, sums_[0]);
   }
   // Of rows lane / 4 and lane / 4 + 8.
   __device__ __forceinline__ void get(float (&values)[2]) const {
@@ -179,6 +209,17 @@ class UnitSum<__nv_bfloat16> {
   }
 
  private:
+  static __device__ __forceinline__ int offset(int stride) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    return lane % 16 * stride + lane / 16 * 16;
+  }
+  static __device__ __forceinline__ void multiply(const std::byte* rows, std::uint32_t b0,
+                                                  std::uint32_t b1, float (&sums)[4]) {
+    std::uint32_t a[4];
+    load_matrices<false>(rows, a);
+    multiply_add(sums, a, b0, b1);
+  }
+
   float sums_[4][4] = {};  // four of them, for products wait for each other
 };
 
@@ -186,22 +227,33 @@ class UnitSum<__nv_bfloat16> {
 template <>
 class UnitSum<float> {
  public:
+  __device__ __forceinline__ void add_columns(const std::byte* rows, int stride,
+                                              const ColumnShare<float>& x, int first) {
+    rows += offset(stride) + first * 64;
+#pragma unroll
+    for (int i = 0; i < x.kUnits; ++i)
+      if (first + i * kConsumerWarps < x.count)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float a[4];
+          load_pack<4>(reinterpret_cast<const float*>(rows + i * kConsumerWarps * 64 + half * 32),
+                       a);
+#pragma unroll
+          for (int e = 0; e < 4; ++e) sum_ += a[e] * __uint_as_float(x.words[i][4 * half + e]);
+        }
+  }
   __device__ __forceinline__ void add(const std::byte* rows, int stride, const Operand& x,
-                                      int first, int step, int count) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    rows += lane / 2 * stride + lane % 2 * 16;
+                                      int count) {
+    rows += offset(stride);
+    const std::byte* const own = x.bytes + threadIdx.x % 2 * 16;
 #pragma unroll 1
-    for (int chunk = first; chunk < count; chunk += step)
+    for (int i = 0; i < 2 * count; ++i) {
+      float a[4], b[4];
+      load_pack<4>(reinterpret_cast<const float*>(rows + i * 32), a);
+      load_pack<4>(reinterpret_cast<const float*>(own + i / 2 * x.step + i % 2 * 32), b);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float a[4], b[4];
-        load_pack<4>(reinterpret_cast<const float*>(rows + chunk * 64 + half * 32), a);
-        load_pack<4>(
-            reinterpret_cast<const float*>(x.bytes + chunk * x.step + half * 32 + lane % 2 * 16),
-            b);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) sum_ += a[e] * b[e];
-      }
+      for (int e = 0; e < 4; ++e) sum_ += a[e] * b[e];
+    }
   }
   __device__ __forceinline__ void get(float (&values)[2]) const {
     const float sum = sum_ + __shfl_xor_sync(0xffffffff, sum_, 1);
@@ -211,16 +263,22 @@ class UnitSum<float> {
   }
 
  private:
+  static __device__ __forceinline__ int offset(int stride) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    return lane / 2 * stride + lane % 2 * 16;
+  }
+
   float sum_ = 0;
 };
 
 // Warps share the columns; then a warp for each unit calls use(unit, sum) with the sum of row
-// lane % 16 in every lane.
+// lane % 16 in every lane. The warp of the norm is met before that, once for every 8 units.
 template <class N, class Use>
 __device__ __forceinline__ void multiply_columns(const Desk<N>& desk, Consumer& ring,
                                                  const Product<N>& product, const Operand& x,
                                                  int& turn, Use use) {
   const int stride = product.stride(), at_once = product.units_of_tile();
+  ColumnShare<N> share;
   int batch = 0;
 #pragma unroll 1
   do {
@@ -240,19 +298,20 @@ __device__ __forceinline__ void multiply_columns(const Desk<N>& desk, Consumer& 
       UnitSum<N> sum;
 #pragma unroll 1
       for (int column = 0; column < product.columns; column += kPiece<N>) {
+        if (batch + first == 0 || product.columns > kPiece<N>)
+          share.load({x.bytes + column / kUnit * x.step, x.step}, desk.warp,
+                     product.piece_columns(column) / kUnit);
         const std::byte* const tile = ring.acquire(slots * kUnit * stride);
-        const Operand piece{x.bytes + column / kUnit * x.step, x.step};
-        const int chunks = product.piece_columns(column) / kUnit;
 #pragma unroll 1
         for (int unit = 0; unit < slots; ++unit) {  // one, where there are several pieces
           if (column == 0) sum = {};
-          sum.add(tile + unit * kUnit * stride, stride, piece, desk.warp, kConsumerWarps, chunks);
+          sum.add_columns(tile + unit * kUnit * stride, stride, share, desk.warp);
           if (column + kPiece<N> >= product.columns) put(first + unit, sum);
         }
         ring.release();
       }
     }
-    sync_consumers();  // the other turn's sums may still be read, these were read a turn ago
+    meet_norm();  // the other turn's sums may still be read, these were read a turn ago
     if (desk.warp < count) {
       const float* const sums =
           partials + (desk.warp * kConsumerWarps + desk.lane / 16) * kUnit + desk.lane % 16;
@@ -283,8 +342,7 @@ __device__ __forceinline__ void multiply_rows(const Desk<N>& desk, Consumer& rin
       const std::byte* const tile = ring.acquire(slots * kUnit * stride);
       if (takes)
         sum.add(tile + (unit - first) * kUnit * stride, stride,
-                {x.bytes + column / kUnit * x.step, x.step}, 0, 1,
-                product.piece_columns(column) / kUnit);
+                {x.bytes + column / kUnit * x.step, x.step}, product.piece_columns(column) / kUnit);
       ring.release();
     }
     if (!takes) continue;

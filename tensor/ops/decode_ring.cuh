@@ -9,17 +9,20 @@
 namespace infini {
 
 constexpr int kConsumerWarps = 8, kConsumers = 32 * kConsumerWarps;
-constexpr int kDecodeThreads = kConsumers + 32;  // the last warp copies
+constexpr int kDecodeThreads = kConsumers + 64;  // then the warp of norms and the one that copies
 
 constexpr int kTiles = 16;             // at most at a time
 constexpr int kTileBytes = 38 * 1024;  // at most of a tile
 constexpr int kTileAlignment = 128;
 // Copies on their way fill the queues before memory, in which the words that blocks wait for stand
 // as well: no more of a block than keep memory busy.
-constexpr int kFlightBytes = 96 * 1024;
+constexpr int kFlightBytes = 72 * 1024;
 
 // The consumers alone.
 __device__ __forceinline__ void sync_consumers() { named_barrier(1, kConsumers); }
+
+// The consumers and the warp that finds what the norm multiplies their sums with.
+__device__ __forceinline__ void meet_norm() { named_barrier(2, kConsumers + 32); }
 
 // Waits for the end of a phase. Each try takes a while by itself.
 __device__ __forceinline__ void wait_for(std::uint64_t* barrier, unsigned parity,

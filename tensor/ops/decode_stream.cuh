@@ -49,7 +49,7 @@ __device__ __forceinline__ void embed(const Desk<N>& desk, const N* row, const f
     write_numbers<N>(to, at % kUnit / 4, values);
     if (at % kUnit == 0) *square_of<N>(to) = square;
   }
-  sync_consumers();
+  meet_norm();
 }
 
 // Adds what `teams` teams found to the block's units of the stream and hands these, times the

@@ -33,14 +33,17 @@ class Mailbox {
     store_async(address_in(shared_address(to), rank), words,
                 address_in(shared_address(barrier_), rank));
   }
-  // A warp's own bytes to the same place of every block; multiples of 16.
-  __device__ void send_all(void* to, const void* own, int bytes) const {
+  // A warp's own vectors of 16 bytes, number i to place_of(i) in every block.
+  template <class Places>
+  __device__ __forceinline__ void send_all(const void* own, int vectors, Places place_of) const {
     __syncwarp();
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x) % 32; i < bytes / 16 * kTeam; i += 32)
-      send(i % kTeam, static_cast<std::byte*>(to) + i / kTeam * 16,
-           static_cast<const uint4*>(own)[i / kTeam]);
+    for (int i = static_cast<int>(threadIdx.x) % 32; i < vectors * kTeam; i += 32)
+      send(i % kTeam, place_of(i / kTeam), static_cast<const uint4*>(own)[i / kTeam]);
     __syncwarp();
+  }
+  __device__ __forceinline__ void send_all(std::byte* to, const void* own, int bytes) const {
+    send_all(own, bytes / 16, [&](int i) { return to + 16 * i; });
   }
 
  private:
