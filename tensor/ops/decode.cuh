@@ -8,7 +8,7 @@
 
 namespace infini {
 
-// The order of everything that one warp of every block copies: that in which consume() asks for it.
+// The order of everything that a block copies: that in which consume() asks for it.
 template <class N>
 __device__ __forceinline__ void produce(const DecodeArgs<N>& args, const Ring& ring_) {
   const std::uint64_t policy = read_once();

@@ -21,14 +21,14 @@ __device__ __forceinline__ int keys_of_tile(int head_width) {
   return kTileBytes / (kRound * head_stride<N>(head_width)) * kRound;
 }
 
-// The copying warp's side: the block's keys, values and rows of the memory, with these of the
+// A copying warp's side: the block's keys, values and rows of the memory, with these of the
 // normalizer.
 template <class N>
 __device__ __forceinline__ void stream_heads(const DecodeArgs<N>& args,
                                              const LayerPointers<N>& layer, int kv_head,
                                              Producer& ring, std::uint64_t policy) {
   const HeadShare share(args);
-  const int lane = static_cast<int>(threadIdx.x) % 32, width = args.head_width;
+  const int width = args.head_width;
   const int stride = head_stride<N>(width), at_once = keys_of_tile<N>(width);
   const int bytes = width * static_cast<int>(sizeof(N));
 #pragma unroll 1
@@ -40,10 +40,15 @@ __device__ __forceinline__ void stream_heads(const DecodeArgs<N>& args,
     for (int first = share.keys.begin; first < share.keys.end; first += at_once) {
       const int count = min(at_once, share.keys.end - first);
       std::byte* const to = ring.claim(count * stride);
+      int keys = 0;
 #pragma unroll 1
-      for (int i = lane; i < count; i += 32)
-        ring.copy(to + i * stride, from + std::int64_t{first + i} * leading, bytes, policy);
-      ring.commit(count * bytes);
+      for (int begin = 0; begin < count; begin += ring.kThreads) {
+        const int i = begin + ring.thread();
+        keys += __popc(__ballot_sync(0xffffffff, i < count));
+        if (i < count)
+          ring.copy(to + i * stride, from + std::int64_t{first + i} * leading, bytes, policy);
+      }
+      ring.commit(keys * bytes);
     }
   }
   if (!layer.matrix) return;
@@ -51,11 +56,12 @@ __device__ __forceinline__ void stream_heads(const DecodeArgs<N>& args,
   const int sums_bytes = rows * static_cast<int>(sizeof(float));
   std::byte* const to = ring.claim(rows * row_bytes + sums_bytes);
   const int first = kv_head * width + share.rows.begin;
-  if (lane == 0) {
+  const bool copies = threadIdx.x / 32 == kDecodeThreads / 32 - 1;
+  if (copies && threadIdx.x % 32 == 0) {
     ring.copy(to, layer.matrix + std::int64_t{first} * width, rows * row_bytes, policy);
     ring.copy(to + rows * row_bytes, layer.normalizer + first, sums_bytes, policy);
   }
-  ring.commit(rows * row_bytes + sums_bytes);
+  ring.commit(copies ? rows * row_bytes + sums_bytes : 0);
 }
 
 // What a block found for a query head: the weighted sum of values [K], sigma(q) M [K], then the

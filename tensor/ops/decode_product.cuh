@@ -107,12 +107,11 @@ __device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, cons
   return product;
 }
 
-// The copying warp's side.
+// A copying warp's side.
 template <class N>
 __device__ __forceinline__ void stream_rows(Producer& ring, const Product<N>& product,
                                             std::uint64_t policy) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, stride = product.stride();
-  const int at_once = product.units_of_tile();
+  const int stride = product.stride(), at_once = product.units_of_tile();
 #pragma unroll 1
   for (int first = 0; first < product.units; first += at_once) {
     const int slots = min(at_once, product.units - first) * kUnit;
@@ -122,8 +121,8 @@ __device__ __forceinline__ void stream_rows(Producer& ring, const Product<N>& pr
       std::byte* const to = ring.claim(slots * stride);
       int rows = 0;
 #pragma unroll 1
-      for (int begin = 0; begin < slots; begin += 32) {
-        const int slot = begin + lane, unit = first + slot / kUnit, octet = slot / 8 % 2;
+      for (int begin = 0; begin < slots; begin += ring.kThreads) {
+        const int slot = begin + ring.thread(), unit = first + slot / kUnit, octet = slot / 8 % 2;
         const bool valid = slot < slots && slot % 8 < product.rows(unit, octet);
         rows += __popc(__ballot_sync(0xffffffff, valid));
         if (valid)

@@ -1,4 +1,4 @@
-// How the decoding kernel brings matrices near: one warp of a block copies tiles into a ring in
+// How the decoding kernel brings matrices near: some warps of a block copy tiles into a ring in
 // shared memory, whatever comes next in an order that does not depend on results, while the others
 // consume. So memory stays busy while blocks wait for each other.
 #pragma once
@@ -9,7 +9,10 @@
 namespace infini {
 
 constexpr int kConsumerWarps = 8, kConsumers = 32 * kConsumerWarps;
-constexpr int kDecodeThreads = kConsumers + 64;  // then the warp of norms and the one that copies
+// A copy takes the warp that starts it some forty clocks, so rows of a tile are shared out.
+constexpr int kCopiers = 3;
+// First the consumers, then the warp of norms and those that copy.
+constexpr int kDecodeThreads = kConsumers + 32 + 32 * kCopiers;
 
 constexpr int kTiles = 16;             // at most at a time
 constexpr int kTileBytes = 38 * 1024;  // at most of a tile
@@ -41,7 +44,7 @@ struct Ring {
   // By one thread, before anyone uses the ring.
   __device__ void init() const {
     for (int i = 0; i < kTiles; ++i) {
-      init_barrier(full + i, 1);
+      init_barrier(full + i, kCopiers);
       init_barrier(empty + i, kConsumerWarps);
     }
   }
@@ -66,10 +69,17 @@ class TilePlaces {
   int end_ = 0;
 };
 
-// The copying warp's side.
+// A copying warp's side; all of them take every tile in turn and copy a part of it.
 class Producer {
  public:
   __device__ explicit Producer(const Ring& ring) : ring_(ring) {}
+
+  // Of the threads of all copying warps, neighbours in different warps.
+  static constexpr int kThreads = 32 * kCopiers;
+  static __device__ int thread() {
+    const int own = static_cast<int>(threadIdx.x) - (kDecodeThreads - kThreads);
+    return own % 32 * kCopiers + own / 32;
+  }
 
   // Waits until there is room for a tile and returns it.
   __device__ std::byte* claim(int bytes) {
@@ -92,7 +102,7 @@ class Producer {
   __device__ void copy(std::byte* to, const void* from, int bytes, std::uint64_t policy) const {
     copy_bulk(to, from, bytes, ring_.full + tile_ % kTiles, policy);
   }
-  // All lanes, after their copies of `bytes` together.
+  // All lanes, after the copies of `bytes` by this warp.
   __device__ void commit(int bytes) {
     if (threadIdx.x % 32 == 0) expect_bytes(ring_.full + tile_ % kTiles, bytes);
     ++tile_;
