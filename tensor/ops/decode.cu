@@ -105,7 +105,7 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   at.outputs = take_floats(own_units * kUnit);
   at.letters = take(kConsumerWarps * kLetterBytes);
   at.scores = take_floats(group * at.score_stride);
-  at.state = take_floats((2 * kConsumerWarps + 2) * kMostGroup);
+  at.state = take_floats((2 * kConsumerWarps + 3) * kMostGroup);
   at.local = take_floats(kConsumerWarps * group * head_width);
   at.recalled = take_floats(kConsumerWarps * group * head_width);
   at.ring = (end + kTileAlignment - 1) / kTileAlignment * kTileAlignment;

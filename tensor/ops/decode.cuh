@@ -182,10 +182,8 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
                        args.logits[row] = N(sum);
                        best = max(best, choice_for(sum, row));
                      });
-    if (part == Part::kHeads) {
-      mailboxes.heads.wait(patience);
-      attend(heads, layer, kv_head, ring, mailboxes.records);
-    }
+    if (part == Part::kHeads)
+      attend(heads, layer, kv_head, ring, mailboxes.heads, mailboxes.records);
     if (last && place.team == 0) write_hidden(desk, *desk.inverse);
   });
   if (!args.choice) return;

@@ -224,14 +224,12 @@ __device__ __forceinline__ void send_records(const AttentionDesk<N, kGroup>& des
 
 // g A_mem + (1 - g) A_dot, in every block.
 template <class N, int kGroup>
-__device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& desk,
-                                              const LayerPointers<N>& layer, int kv_head) {
+__device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& desk) {
   const DecodeArgs<N>& args = desk.args;
   const int group = desk.group, width = desk.width, numbers = record_numbers(width);
 #pragma unroll 1
   for (int item = desk.tid; item < group * width; item += kConsumers) {
     const int head = item / width, c = item % width;
-    const float opening = args.recalls ? layer.gate[kv_head * group + head] : 0;
     const float* const records = desk.records + head * numbers;
     float best = -INFINITY;
 #pragma unroll
@@ -252,7 +250,7 @@ __device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& de
     }
     y = rounded<N>(y / total);
     if (args.recalls) {
-      const float gate = args.bypass_empty && written == 0 ? 0 : 1 / (1 + expf(-opening));
+      const float gate = args.bypass_empty && written == 0 ? 0 : desk.gates()[head];
       y = gate * (memory / fmaxf(denominator, args.recall_eps)) + (1 - gate) * y;
     }
     reinterpret_cast<N*>(desk.mixed)[item] = N(y);
@@ -263,17 +261,23 @@ __device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& de
 template <class N, int kGroup>
 __device__ __forceinline__ void attend(const AttentionDesk<N, kGroup>& desk,
                                        const LayerPointers<N>& layer, int kv_head, Consumer& ring,
-                                       Mailbox& mailbox) {
+                                       Mailbox& heads, Mailbox& records) {
   const bool recalls = layer.matrix != nullptr;
+  const bool has_gate = desk.args.recalls && desk.tid < desk.group;
+  int gate = 0;
+  if (has_gate)
+    gate = load_relaxed(reinterpret_cast<const int*>(layer.gate + kv_head * desk.group + desk.tid));
+  heads.wait(desk.patience);
   desk.each_octet(ring, [&](int key, const std::byte* rows) { score_octet(desk, key, rows); });
   __syncwarp();
   weigh(desk);
   add_values(desk, ring);
   if (recalls) add_memory(desk, ring);
+  if (has_gate) desk.gates()[desk.tid] = 1 / (1 + expf(-__int_as_float(gate)));
   sync_consumers();
-  send_records(desk, mailbox, recalls);
-  mailbox.wait(desk.patience);
-  merge_records(desk, layer, kv_head);
+  send_records(desk, records, recalls);
+  records.wait(desk.patience);
+  merge_records(desk);
 }
 
 }  // namespace infini

@@ -79,7 +79,7 @@ struct AttentionDesk : Desk<N> {
   std::byte* heads;  // [2 g + 2, K] of N: turned queries, turned key, value, queries as they were
   float* records;    // [blocks of the team, g, numbers of a record]
   float* scores;     // [g, keys and the token]
-  float* state;      // [2, warps, kMostGroup] highest scores, sums; then [2, kMostGroup] of rows
+  float* state;      // [2, warps, kMostGroup] highest scores, sums; then [3, kMostGroup], see below
   float *local, *recalled;  // [warps, g, K]
 
   __device__ explicit AttentionDesk(const Desk<N>& desk, std::byte* shared)
@@ -106,7 +106,9 @@ struct AttentionDesk : Desk<N> {
   }
   __device__ float* highest(int warp_) const { return state + warp_ * kMostGroup; }
   __device__ float* total(int warp_) const { return state + (kConsumerWarps + warp_) * kMostGroup; }
+  // sigma(q) z, and whether z is not all zeros.
   __device__ float* denominators() const { return state + 2 * kConsumerWarps * kMostGroup; }
+  __device__ float* gates() const { return denominators() + 2 * kMostGroup; }
   __device__ float* row_of_scores(int head) const {
     return scores + head * this->args.shared.score_stride;
   }

@@ -69,8 +69,10 @@ __device__ __forceinline__ void gather(const Desk<N>& desk, const Mailbox& mailb
 #pragma unroll
     for (int i = 0; i < kRounds; ++i)
       words[i] = team + 8 * i < teams ? load_relaxed(from + 32 * i) : uint4{0, 0, 0, 0};
-    float weights[4], values[4], before[4];
-    load_pack<4>(weight + unit * kUnit + 4 * quarter, weights);
+    // This load is not to be put off until after the wait.
+    const uint4 factors =
+        load_relaxed(reinterpret_cast<const uint4*>(weight + unit * kUnit + 4 * quarter));
+    float values[4], before[4];
     float* const stream = desk.stream + own * kUnit + 4 * quarter;
     load_pack<4>(stream, before);
 #pragma unroll
@@ -95,8 +97,8 @@ __device__ __forceinline__ void gather(const Desk<N>& desk, const Mailbox& mailb
     square += __shfl_xor_sync(0xffffffff, square, 2);
     if (team == 0) {
       store_pack<4>(stream, values);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) values[e] *= weights[e];
+      values[0] *= __uint_as_float(factors.x), values[1] *= __uint_as_float(factors.y);
+      values[2] *= __uint_as_float(factors.z), values[3] *= __uint_as_float(factors.w);
       write_numbers<N>(desk.letter, quarter, values);
       if (quarter == 0) *square_of<N>(desk.letter) = square;
     }
