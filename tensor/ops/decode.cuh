@@ -125,7 +125,7 @@ __device__ __forceinline__ void finish_inner(const Desk<N>& desk, const Mailbox&
 template <class N, int kGroup>
 __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* shared,
                                         const Ring& ring_, const Patience& patience,
-                                        Mailboxes& mailboxes) {
+                                        const Mailboxes& mailboxes) {
   const Desk<N> desk(args, shared, patience);
   const AttentionDesk<N, kGroup> heads(desk, shared);
   Consumer ring(ring_);
@@ -134,25 +134,25 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
   embed(desk, args.embedding + std::int64_t{token_of_step(args)} * args.width,
         desk.layers[0].attention_norm);
   std::uint64_t best = 0;
-  int turn = 0;
+  int turn = 0, attended = 0;
   each_part(args, [&](int number, Part part, int kv_head) {
     const bool last = part == Part::kVocabulary;
     const LayerPointers<N>& layer = desk.layers[last ? 0 : number];
     if (part == Part::kMiddle || part == Part::kSum) {
       const bool middle = part == Part::kMiddle;
-      Mailbox& mailbox = middle ? mailboxes.middle : mailboxes.sum;
+      const Mailbox mailbox = middle ? mailboxes.middle : mailboxes.sum;
       gather(desk, mailbox, middle ? desk.middle : desk.sum, parts_of(args, number, part, 0),
              middle ? place.attending : place.feeding,
              middle                          ? layer.feed_forward_norm
              : number + 1 < args.layer_count ? desk.layers[number + 1].attention_norm
                                              : args.final_norm);
-      mailbox.wait(patience);
+      mailbox.wait(number, patience);
       return;
     }
     const Product<N> product = product_of(args, place, layer, part, kv_head);
     if (part == Part::kOutput || part == Part::kDown) {
       const bool output = part == Part::kOutput;
-      if (!output && product.columns > 0) mailboxes.inner.wait(patience);
+      if (!output && product.columns > 0) mailboxes.inner.wait(number, patience);
       const Operand x{output ? desk.mixed : desk.inner, kUnit * static_cast<int>(sizeof(N))};
       multiply_rows(desk, ring, product, x, [&](int unit, float sum) {
         if (desk.lane % 4 >= 2) return;
@@ -183,7 +183,7 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
                        best = max(best, choice_for(sum, row));
                      });
     if (part == Part::kHeads)
-      attend(heads, layer, kv_head, ring, mailboxes.heads, mailboxes.records);
+      attend(heads, layer, kv_head, ring, mailboxes.heads, mailboxes.records, attended++);
     if (last && place.team == 0) write_hidden(desk, *desk.inverse);
   });
   if (!args.choice) return;
@@ -196,12 +196,12 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
 // The warp that finds the inverse of the root of the mean square while the others multiply.
 template <class N>
 __device__ __forceinline__ void find_norms(const DecodeArgs<N>& args, std::byte* shared,
-                                           const Patience& patience, Mailboxes& mailboxes) {
+                                           const Patience& patience, const Mailboxes& mailboxes) {
   const Desk<N> desk(args, shared, patience);
   meet_norm();
-  each_part(args, [&](int, Part part, int kv_head) {
-    if (part == Part::kMiddle) mailboxes.middle.wait(patience);
-    if (part == Part::kSum) mailboxes.sum.wait(patience);
+  each_part(args, [&](int number, Part part, int kv_head) {
+    if (part == Part::kMiddle) mailboxes.middle.wait(number, patience);
+    if (part == Part::kSum) mailboxes.sum.wait(number, patience);
     if (part != Part::kHeads && part != Part::kInner && part != Part::kVocabulary) return;
     const float inverse = inverse_rms(desk, part == Part::kInner ? desk.middle : desk.sum);
     if (desk.lane == 0) *desk.inverse = inverse;
@@ -221,7 +221,7 @@ __device__ __forceinline__ void decode_token(const DecodeArgs<N>& args, std::byt
                   .empty = barriers + kTiles,
                   .patience = patience};
   const Place place(args);
-  Mailboxes mailboxes(args, place, barriers + 2 * kTiles);
+  const Mailboxes mailboxes(args, place, barriers + 2 * kTiles);
   if (threadIdx.x == 0) {
     ring.init();
     mailboxes.init(place.inner.size() > 0);

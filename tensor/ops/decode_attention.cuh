@@ -261,13 +261,13 @@ __device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& de
 template <class N, int kGroup>
 __device__ __forceinline__ void attend(const AttentionDesk<N, kGroup>& desk,
                                        const LayerPointers<N>& layer, int kv_head, Consumer& ring,
-                                       Mailbox& heads, Mailbox& records) {
+                                       const Mailbox& heads, const Mailbox& records, int turn) {
   const bool recalls = layer.matrix != nullptr;
   const bool has_gate = desk.args.recalls && desk.tid < desk.group;
   int gate = 0;
   if (has_gate)
     gate = load_relaxed(reinterpret_cast<const int*>(layer.gate + kv_head * desk.group + desk.tid));
-  heads.wait(desk.patience);
+  heads.wait(turn, desk.patience);
   desk.each_octet(ring, [&](int key, const std::byte* rows) { score_octet(desk, key, rows); });
   __syncwarp();
   weigh(desk);
@@ -276,7 +276,7 @@ __device__ __forceinline__ void attend(const AttentionDesk<N, kGroup>& desk,
   if (has_gate) desk.gates()[desk.tid] = 1 / (1 + expf(-__int_as_float(gate)));
   sync_consumers();
   send_records(desk, records, recalls);
-  records.wait(desk.patience);
+  records.wait(turn, desk.patience);
   merge_records(desk);
 }
 

@@ -289,7 +289,7 @@ __device__ __forceinline__ void multiply_columns(const Desk<N>& desk, Consumer& 
       sum.get(values);
       if (desk.lane % 4 < 2)
         partials[(unit * kConsumerWarps + desk.warp) * kUnit + desk.lane / 4 + desk.lane % 4 * 8] =
-            values[desk.lane % 4 == 0 ? 0 : 1];
+            desk.lane % 4 == 0 ? values[0] : values[1];
     };
 #pragma unroll 1
     for (int first = 0; first < count; first += at_once) {
@@ -347,7 +347,7 @@ __device__ __forceinline__ void multiply_rows(const Desk<N>& desk, Consumer& rin
     if (!takes) continue;
     float values[2];
     sum.get(values);
-    use(unit, values[desk.lane % 4 == 0 ? 0 : 1]);
+    use(unit, desk.lane % 4 == 0 ? values[0] : values[1]);
   }
 }
 

@@ -12,7 +12,6 @@ constexpr int kTeam = 8;  // blocks
 
 __device__ __forceinline__ int rank_in_team() { return static_cast<int>(blockIdx.x) % kTeam; }
 
-// As one warp sees it.
 class Mailbox {
  public:
   __device__ Mailbox(std::uint64_t* barrier, int bytes) : barrier_(barrier), bytes_(bytes) {}
@@ -22,10 +21,9 @@ class Mailbox {
     init_barrier(barrier_, 1);
     expect_bytes(barrier_, bytes_);
   }
-  // Waits for all that the team sends.
-  __device__ void wait(const Patience& patience) {
-    wait_for(barrier_, parity_, patience);
-    parity_ ^= 1;
+  // Waits for all that the team sends for the `turn`-th time, from 0 on.
+  __device__ void wait(int turn, const Patience& patience) const {
+    wait_for(barrier_, turn % 2, patience);
     if (threadIdx.x == 0) expect_bytes(barrier_, bytes_);
   }
   // 16 bytes to `to`, an address in this block, of the block of that rank.
@@ -49,7 +47,6 @@ class Mailbox {
  private:
   std::uint64_t* barrier_;
   int bytes_;
-  unsigned parity_ = 0;
 };
 
 }  // namespace infini
