@@ -63,15 +63,13 @@ __device__ __forceinline__ void prepare(const Desk<N>& desk) {
     reinterpret_cast<uint4*>(args.next_exchange)[i] = {kEmpty, kEmpty, kEmpty, kEmpty};
 }
 
-__device__ __forceinline__ float sigmoid_of(float x) { return 1 / (1 + expf(-x)); }
-
 template <class N>
 __device__ __forceinline__ float activated(DecodeActivation activation, float u, float up) {
   if (activation == DecodeActivation::kRelu) return fmaxf(u, 0.0f);
   if (activation == DecodeActivation::kGelu)
-    return u * sigmoid_of(1.5957691216057308f * (u + 0.044715f * u * u * u));
+    return u * sigmoid_of<N>(1.5957691216057308f * (u + 0.044715f * u * u * u));
   const float gate = rounded<N>(u);
-  return gate * sigmoid_of(gate) * rounded<N>(up);
+  return gate * sigmoid_of<N>(gate) * rounded<N>(up);
 }
 
 // A number that is greater where the logit is, and among equal logits where the token is lower.

@@ -62,6 +62,11 @@ __device__ __forceinline__ Share share_of(int count, int part, int parts) {
   return {static_cast<int>(begin), static_cast<int>(end)};
 }
 
+// a / b for whole numbers of a few thousand.
+__device__ __forceinline__ int quotient(int a, int b) {
+  return static_cast<int>(__fdividef(static_cast<float>(a) + 0.5f, static_cast<float>(b)));
+}
+
 // What a block has of everything. Teams share out the key/value heads, every `teams`-th one, and
 // the inner width of the feed-forward networks; blocks of a team share out rows.
 struct Place {

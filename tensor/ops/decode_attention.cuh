@@ -66,13 +66,13 @@ __device__ __forceinline__ void weigh(const AttentionDesk<N, kGroup>& desk) {
       best = warp_max(best);
       for (int i = desk.lane; desk.key_of_warp(i) < keys; i += 32) {
         float& score = scores[desk.key_of_warp(i)];
-        score = expf(desk.args.scale * (score - best));
+        score = exp_of<N>(desk.args.scale * (score - best));
         total += score;
       }
       total = warp_sum(total);
     }
     if (desk.lane == 0 && desk.has_token()) {
-      scores[keys] = expf(desk.args.scale * (own - best));
+      scores[keys] = exp_of<N>(desk.args.scale * (own - best));
       total += scores[keys];
     }
     if (desk.lane == 0) desk.highest(desk.warp)[head] = best, desk.total(desk.warp)[head] = total;
@@ -199,7 +199,7 @@ __device__ __forceinline__ void send_records(const AttentionDesk<N, kGroup>& des
 #pragma unroll
       for (int warp = 0; warp < kConsumerWarps; ++warp) {
         const float own = desk.highest(warp)[head];
-        factors[warp] = own == -INFINITY ? 0 : expf(desk.args.scale * (own - best));
+        factors[warp] = own == -INFINITY ? 0 : exp_of<N>(desk.args.scale * (own - best));
         total += factors[warp] * desk.total(warp)[head];
       }
       if (begin == width) {
@@ -241,7 +241,7 @@ __device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& de
       const float* const record = records + block * group * numbers;
       float extra[kRecordExtra];
       load_pack<kRecordExtra>(record + 2 * width, extra);
-      const float factor = extra[0] == -INFINITY ? 0 : expf(args.scale * (extra[0] - best));
+      const float factor = extra[0] == -INFINITY ? 0 : exp_of<N>(args.scale * (extra[0] - best));
       y += factor * record[c];
       total += factor * extra[1];
       memory += record[width + c];
@@ -273,7 +273,7 @@ __device__ __forceinline__ void attend(const AttentionDesk<N, kGroup>& desk,
   weigh(desk);
   add_values(desk, ring);
   if (recalls) add_memory(desk, ring);
-  if (has_gate) desk.gates()[desk.tid] = 1 / (1 + expf(-__int_as_float(gate)));
+  if (has_gate) desk.gates()[desk.tid] = sigmoid_of<N>(__int_as_float(gate));
   sync_consumers();
   send_records(desk, records, recalls);
   records.wait(turn, desk.patience);

@@ -145,8 +145,8 @@ __device__ __forceinline__ void finish_heads(const AttentionDesk<N, kGroup>& des
                                              const Product<N>& product, int unit, float sum) {
   const DecodeArgs<N>& args = desk.args;
   const int width = desk.width, group = desk.group, row = desk.lane % 16, octet = row / 8;
-  const int section = (product.first + unit) / (width / 16);
-  const int first = (product.first + unit) % (width / 16) * 8, column = first + row % 8;
+  const int section = quotient(product.first + unit, width / 16);
+  const int first = (product.first + unit - section * (width / 16)) * 8, column = first + row % 8;
   const float value = rounded<N>(sum), other = __shfl_xor_sync(0xffffffff, value, 8);
   const float cosine = desk.angles[column], sine = desk.angles[column + width / 2];
   const float turned = octet ? value * cosine + other * sine : value * cosine - other * sine;

@@ -27,8 +27,8 @@ struct Product {
   __device__ int row(int unit, int octet) const {
     if (part != Part::kHeads)
       return first + (partner ? unit * 8 + octet * partner : unit * 16 + octet * 8);
-    const int section = (first + unit) / (head_width / 16),
-              column = (first + unit) % (head_width / 16) * 8;
+    const int section = quotient(first + unit, head_width / 16);
+    const int column = (first + unit - section * (head_width / 16)) * 8;
     const int head = section < group    ? kv_head * group + section
                      : section == group ? heads + kv_head
                                         : heads + kv_heads + kv_head;

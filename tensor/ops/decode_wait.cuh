@@ -74,6 +74,16 @@ __device__ __forceinline__ void unpack(const Words& words, float (&values)[kPack
   for (int i = 0; i < kPackSize<N>; ++i) values[i] = pack[i];
 }
 
+// e^x and 1 / (1 + e^-x) as exactly as elements of N can show.
+template <class N>
+__device__ __forceinline__ float exp_of(float x) {
+  return sizeof(N) == 2 ? exp_approx(x) : expf(x);
+}
+template <class N>
+__device__ __forceinline__ float sigmoid_of(float x) {
+  return sizeof(N) == 2 ? reciprocal_approx(1 + exp_approx(-x)) : 1 / (1 + expf(-x));
+}
+
 template <class N>
 __device__ __forceinline__ float rounded(float value) {
   return float(N(value));
