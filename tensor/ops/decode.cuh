@@ -151,7 +151,7 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
     if (part == Part::kOutput || part == Part::kDown) {
       const bool output = part == Part::kOutput;
       if (!output && product.columns > 0) mailboxes.inner.wait(number, patience);
-      const Operand x{output ? desk.mixed : desk.inner, kUnit * static_cast<int>(sizeof(N))};
+      const std::byte* const x = output ? desk.mixed : desk.inner;
       multiply_rows(desk, ring, product, x, [&](int unit, float sum) {
         if (desk.lane % 4 >= 2) return;
         const int row = desk.lane / 4 + desk.lane % 4 * 8;

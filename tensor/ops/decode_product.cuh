@@ -39,9 +39,13 @@ struct Product {
     return max(0, min(8, end - row(unit, octet) + (octet ? partner : 0)));
   }
   __device__ int piece_columns(int column) const { return min(kPiece<N>, columns - column); }
-  // Bytes from a row to the next in a tile: an odd number of times 16, for the banks.
+  // Bytes from a row to the next in a tile, so that threads that read together meet different
+  // banks: those of 8 rows at the same 16 bytes where warps share the columns, otherwise those of 2
+  // rows at the same 64 bytes.
   __device__ int stride() const {
-    return (min(kPiece<N>, columns) * static_cast<int>(sizeof(N)) / 16 | 1) * 16;
+    const int bytes = min(kPiece<N>, columns) * static_cast<int>(sizeof(N));
+    if (part != Part::kOutput && part != Part::kDown) return (bytes / 16 | 1) * 16;
+    return (bytes + 63) / 128 * 128 + 64;
   }
   __device__ int units_of_tile() const {
     if (columns > kPiece<N>) return 1;
@@ -177,28 +181,49 @@ class UnitSum<__nv_bfloat16> {
   // Every 8th 16 columns of the rows that begin at `rows`.
   __device__ __forceinline__ void add_columns(const std::byte* rows, int stride,
                                               const ColumnShare<__nv_bfloat16>& x, int first) {
-    rows += offset(stride) + first * 32;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    rows += lane % 16 * stride + lane / 16 * 16 + first * 32;
+    std::uint32_t a[x.kUnits][4];
+    if (x.count == x.kUnits * kConsumerWarps) {  // no branches between loads
+#pragma unroll
+      for (int i = 0; i < x.kUnits; ++i) load_matrices<false>(rows + i * kConsumerWarps * 32, a[i]);
+#pragma unroll
+      for (int i = 0; i < x.kUnits; ++i)
+        multiply_add(sums_[i % 4], a[i], x.words[i][0], x.words[i][1]);
+      return;
+    }
 #pragma unroll
     for (int i = 0; i < x.kUnits; ++i)
-      if (first + i * kConsumerWarps < x.count)
-        multiply(rows + i * kConsumerWarps * 32, x.words[i][0], x.words[i][1], sums_[i % 4]);
+      if (first + i * kConsumerWarps < x.count) {
+        load_matrices<false>(rows + i * kConsumerWarps * 32, a[0]);
+        multiply_add(sums_[0], a[0], x.words[i][0], x.words[i][1]);
+      }
   }
-  // All columns.
-  __device__ __forceinline__ void add(const std::byte* rows, int stride, const Operand& x,
+  // All columns, `count` times 16. A lane reads 8 columns of both rows and of x at once; the order
+  // of columns within a product of 16 is free, as long as it is that of x.
+  __device__ __forceinline__ void add(const std::byte* rows, int stride, const std::byte* x,
                                       int count) {
-    rows += offset(stride);
-    const std::byte* const own = x.bytes + threadIdx.x % 4 * 4;
-    const auto add = [&](int unit, float(&sums)[4]) {
-      const auto* const b = reinterpret_cast<const std::uint32_t*>(own + unit * x.step);
-      multiply(rows + unit * 32, b[0], b[4], sums);
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    rows += lane / 4 * stride + lane % 4 * 16;
+    x += lane % 4 * 16;
+    const auto add = [&](int pair, bool valid, float(&first)[4], float(&second)[4]) {
+      uint4 low{}, high{}, b{};
+      if (valid) {
+        low = *reinterpret_cast<const uint4*>(rows + pair * 64);
+        high = *reinterpret_cast<const uint4*>(rows + 8 * stride + pair * 64);
+        b = *reinterpret_cast<const uint4*>(x + pair * 64);
+      }
+      multiply_add(first, {low.x, high.x, low.y, high.y}, b.x, b.y);
+      multiply_add(second, {low.z, high.z, low.w, high.w}, b.z, b.w);
     };
-    int unit = 0;
+    int pair = 0;
 #pragma unroll 1
-    for (; unit + 3 < count; unit += 4)
+    for (; pair + 3 < count / 2; pair += 4)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) add(unit + i, sums_[i]);
+      for (int i = 0; i < 4; ++i) add(pair + i, true, sums_[i % 2 * 2], sums_[i % 2 * 2 + 1]);
 #pragma unroll 1
-    for (; unit < count; ++unit) add(unit, sums_[0]);
+    for (; pair < (count + 1) / 2; ++pair)
+      add(pair, pair < count / 2 || lane % 4 < 2, sums_[0], sums_[1]);
   }
   // Of rows lane / 4 and lane / 4 + 8.
   __device__ __forceinline__ void get(float (&values)[2]) const {
@@ -208,17 +233,6 @@ class UnitSum<__nv_bfloat16> {
   }
 
  private:
-  static __device__ __forceinline__ int offset(int stride) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    return lane % 16 * stride + lane / 16 * 16;
-  }
-  static __device__ __forceinline__ void multiply(const std::byte* rows, std::uint32_t b0,
-                                                  std::uint32_t b1, float (&sums)[4]) {
-    std::uint32_t a[4];
-    load_matrices<false>(rows, a);
-    multiply_add(sums, a, b0, b1);
-  }
-
   float sums_[4][4] = {};  // four of them, for products wait for each other
 };
 
@@ -241,15 +255,15 @@ class UnitSum<float> {
           for (int e = 0; e < 4; ++e) sum_ += a[e] * __uint_as_float(x.words[i][4 * half + e]);
         }
   }
-  __device__ __forceinline__ void add(const std::byte* rows, int stride, const Operand& x,
+  __device__ __forceinline__ void add(const std::byte* rows, int stride, const std::byte* x,
                                       int count) {
     rows += offset(stride);
-    const std::byte* const own = x.bytes + threadIdx.x % 2 * 16;
+    x += threadIdx.x % 2 * 16;
 #pragma unroll 1
     for (int i = 0; i < 2 * count; ++i) {
       float a[4], b[4];
       load_pack<4>(reinterpret_cast<const float*>(rows + i * 32), a);
-      load_pack<4>(reinterpret_cast<const float*>(own + i / 2 * x.step + i % 2 * 32), b);
+      load_pack<4>(reinterpret_cast<const float*>(x + i * 32), b);
 #pragma unroll
       for (int e = 0; e < 4; ++e) sum_ += a[e] * b[e];
     }
@@ -323,11 +337,11 @@ __device__ __forceinline__ void multiply_columns(const Desk<N>& desk, Consumer& 
   } while (batch < product.units);
 }
 
-// Warps share the rows and call use(unit, sum): lanes 0 and 1 of every four have the sums of rows
-// lane / 4 and lane / 4 + 8.
+// Warps share the rows, x lies in order. They call use(unit, sum): lanes 0 and 1 of every four have
+// the sums of rows lane / 4 and lane / 4 + 8.
 template <class N, class Use>
 __device__ __forceinline__ void multiply_rows(const Desk<N>& desk, Consumer& ring,
-                                              const Product<N>& product, const Operand& x,
+                                              const Product<N>& product, const std::byte* x,
                                               Use use) {
   const int stride = product.stride(), at_once = product.units_of_tile();
 #pragma unroll 1
@@ -340,8 +354,8 @@ __device__ __forceinline__ void multiply_rows(const Desk<N>& desk, Consumer& rin
     for (int column = 0; column < product.columns; column += kPiece<N>) {
       const std::byte* const tile = ring.acquire(slots * kUnit * stride);
       if (takes)
-        sum.add(tile + (unit - first) * kUnit * stride, stride,
-                {x.bytes + column / kUnit * x.step, x.step}, product.piece_columns(column) / kUnit);
+        sum.add(tile + (unit - first) * kUnit * stride, stride, x + column * sizeof(N),
+                product.piece_columns(column) / kUnit);
       ring.release();
     }
     if (!takes) continue;

@@ -9,17 +9,17 @@
 namespace infini {
 
 constexpr int kConsumerWarps = 8, kConsumers = 32 * kConsumerWarps;
-// A copy takes the warp that starts it some forty clocks, so rows of a tile are shared out.
+// Lanes of a warp start copies one after the other, so the rows of a tile are shared out to warps.
 constexpr int kCopiers = 3;
 // First the consumers, then the warp of norms and those that copy.
 constexpr int kDecodeThreads = kConsumers + 32 + 32 * kCopiers;
 
 constexpr int kTiles = 16;             // at most at a time
-constexpr int kTileBytes = 38 * 1024;  // at most of a tile
+constexpr int kTileBytes = 40 * 1024;  // at most of a tile
 constexpr int kTileAlignment = 128;
 // Copies on their way fill the queues before memory, in which the words that blocks wait for stand
 // as well: no more of a block than keep memory busy.
-constexpr int kFlightBytes = 72 * 1024;
+constexpr int kFlightBytes = 104 * 1024;
 
 // The consumers alone.
 __device__ __forceinline__ void sync_consumers() { named_barrier(1, kConsumers); }
