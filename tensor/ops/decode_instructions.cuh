@@ -95,11 +95,6 @@ __device__ __forceinline__ uint4 load_relaxed(const uint4* from) {
                : "l"(from));
   return w;
 }
-__device__ __forceinline__ uint2 load_relaxed(const uint2* from) {
-  uint2 w;
-  asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(w.x), "=r"(w.y) : "l"(from));
-  return w;
-}
 __device__ __forceinline__ int load_relaxed(const int* from) {
   int word;
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(word) : "l"(from));
