@@ -100,8 +100,8 @@ template <class N>
 struct Backward {
   const N *x, *dy;
   const Compute<N>*weight, *inv_rms;
-  N* dx;                // may be null
-  bool add_dx;          // to what stands there
+  const N* stood;  // either may be null
+  N* dx;
   Compute<N>* partial;  // [pieces, C]: sums of dy * n over some rows each
   std::int64_t rows, width;
 };
@@ -113,7 +113,7 @@ struct GradRow {
 };
 
 // With n = x / rms and g = dy * weight:
-//   dx (+)= (g - n mean(g n)) / rms,  dweight = sum_r dy n.
+//   dx = (g - n mean(g n)) / rms + what stood there,  dweight = sum_r dy n.
 // As many blocks as the device holds go over the rows, the next row on its way while one is worked
 // on. Weight and partial sums of dweight stay in registers; at the end the rows of a block are
 // added in order to one piece.
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kMostGradLanes) rms_norm_grad_kernel(const Bac
         const std::int64_t i = r * args.width + c;
         row.x[p] = hold<n>(args.x + i);
         row.dy[p] = hold<n>(args.dy + i);
-        if (args.add_dx) row.stood[p] = hold<n>(args.dx + i);
+        if (args.stood) row.stood[p] = hold<n>(args.stood + i);
       }
     return row;
   };
@@ -193,8 +193,8 @@ __global__ void __launch_bounds__(kThreads) rms_norm_grad_any_kernel(const Backw
     dot += A(args.dy[i]) * args.weight[i - begin] * A(args.x[i]);
   const A shrink = block_sum<kThreads>(dot) * inv * inv / A(args.width);
   for (std::int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-    const A result[1] = {inv * (A(args.dy[i]) * args.weight[i - begin] - A(args.x[i]) * shrink)};
-    if (args.dx) put_pack<1>(args.dx + i, args.add_dx, result);
+    const A result = inv * (A(args.dy[i]) * args.weight[i - begin] - A(args.x[i]) * shrink);
+    if (args.dx) args.dx[i] = N(result + (args.stood ? A(args.stood[i]) : A(0)));
   }
 }
 
@@ -286,13 +286,14 @@ void backward(const NormKernels::RmsNormGrad& args) {
                     .dy = native<T>(args.dy),
                     .weight = args.weight.data<A>(),
                     .inv_rms = args.inv_rms.data<A>(),
-                    .dx = native<T>(args.dx.tensor),
-                    .add_dx = args.dx.accumulate,
+                    .stood = native<T>(args.dx.stood),
+                    .dx = native<T>(args.dx.sum),
                     .partial = nullptr,
                     .rows = rows,
                     .width = width};
   const bool packed = width % n == 0 && width <= kMostGradLanes * kGradPacks * n &&
-                      takes_packs<n>(plain.x, plain.dy, plain.dx) && takes_packs<n>(plain.weight);
+                      takes_packs<n>(plain.x, plain.dy, plain.stood, plain.dx) &&
+                      takes_packs<n>(plain.weight);
   const dim3 block = packed ? row_block(width, n, kGradPacks, kThreads) : dim3(32, kSlices);
   const std::int64_t most =
       packed ? blocks_at_a_time(rms_norm_grad_kernel<n, N>, block) : std::int64_t{256};
