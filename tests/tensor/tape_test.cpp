@@ -217,6 +217,27 @@ TEST(Tape, AddsAGradientThatIsHandedOnToOneThatIsThere) {
   EXPECT_THAT(gradient.to_vector<double>(), ElementsAre(111, 222));
 }
 
+TEST(Tape, RenewsAGradientSomewhereElse) {
+  Tape tape;
+  const Tensor gradient = row({100, 200});
+  const Tensor x = tape.watch(row({1, 2})), outside = tape.watch(row({1, 2}), gradient);
+  for (const Tensor& input : {x, outside})
+    for (int use = 0; use < 2; ++use) {
+      const Tensor y =
+          record(input.clone(), {input}, [&, input, use](const Tensor& dy, Gradients& gradients) {
+            const Gradients::Renewal dx = gradients.renew(0);
+            EXPECT_EQ(static_cast<bool>(dx.stood), use == 0 || input.raw() == outside.raw());
+            EXPECT_EQ(dx.stood && dx.stood.raw() == dx.sum.raw(), input.raw() == outside.raw());
+            if (dx.stood) dx.sum.copy_from(dx.stood);
+            add_into({.tensor = dx.sum, .accumulate = static_cast<bool>(dx.stood)}, dy);
+          });
+      tape.seed(y, row({1, 10}));
+    }
+  tape.backward();
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(2, 20));
+  EXPECT_THAT(gradient.to_vector<double>(), ElementsAre(102, 220));
+}
+
 TEST(Tape, FillsTheColumnsThatNobodyWrote) {
   Tape tape;
   const Tensor x = tape.watch(Tensor::of(std::vector<double>{1, 2, 3, 4, 5, 6, 7, 8}, {2, 4}));
