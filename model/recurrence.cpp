@@ -190,18 +190,19 @@ std::vector<Piece> cut_row(std::int64_t row_tokens, std::int64_t segment_tokens,
 }
 
 RowsResult Recurrence::train(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                             Memories* dmemory) const {
+                             Memories* dmemory, const GradientsFinal* final) const {
   check_rows(rows, model_.config());
   return options_.schedule == RowSchedule::kParallel
-             ? train_parallel(rows, memory, scale, key, dmemory)
-             : train_streaming(rows, memory, scale, key, dmemory);
+             ? train_parallel(rows, memory, scale, key, dmemory, final)
+             : train_streaming(rows, memory, scale, key, dmemory, final);
 }
 
 RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, double scale,
-                                      RandomKey key, Memories* dmemory) const {
+                                      RandomKey key, Memories* dmemory,
+                                      const GradientsFinal* final) const {
   const Row row(rows, model_.config(), options_.gradient_horizon, model_.device());
   Tape tape;
-  const Pass pass{.tape = &tape, .training = true, .key = key};
+  Pass pass{.tape = &tape, .training = true, .key = key, .gradients_final = final};
   Losses losses(row, rows.tokens.shape(), model_);
   const Memories initial = dmemory ? watch(tape, memory) : memory;
   Memories state = initial;
@@ -213,6 +214,7 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
     losses.add(piece, loss);
     losses.seed_root(tape, loss.loss);
     state = out.memory;
+    pass.gradients_final = nullptr;  // the backward pass ends with the first piece
   }
   tape.backward();
   if (dmemory) *dmemory = gradients(tape, initial);
@@ -220,7 +222,8 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
 }
 
 RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory, double scale,
-                                       RandomKey key, Memories* dmemory) const {
+                                       RandomKey key, Memories* dmemory,
+                                       const GradientsFinal* final) const {
   const Row row(rows, model_.config(), options_.gradient_horizon, model_.device());
   const std::vector<Piece> pieces =
       cut_row(rows.row_tokens(), rows.segment_tokens, options_.segments_per_tape);
@@ -241,7 +244,8 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
   Memories passed;  // the gradient of the memory after the piece at hand
   for (std::size_t i = pieces.size(); i-- > 0;) {
     Tape tape;
-    const Pass pass{.tape = &tape, .training = true, .key = key};
+    const Pass pass{
+        .tape = &tape, .training = true, .key = key, .gradients_final = i == 0 ? final : nullptr};
     const bool asked =
         i > 0 || dmemory;  // whether anyone wants the gradient of the memory before this piece
     const Memories border = on_device(borders.back(), model_.device());

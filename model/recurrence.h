@@ -67,9 +67,9 @@ class Recurrence {
 
   // Adds the gradient of  scale * sum_{b,t} weights nll  to the gradients of the parameters.
   // `memory` is the state before the rows; where dmemory is given, it receives the gradient of that
-  // state.
+  // state, and where `final` is given, it is told as gradients of parameters become final.
   RowsResult train(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                   Memories* dmemory = nullptr) const;
+                   Memories* dmemory = nullptr, const GradientsFinal* final = nullptr) const;
 
   // Runs the rows without gradients, `segments_at_once` segments at a time, and shows the
   // normalised hidden states of each piece: row b P + t of `hidden` [B P, D] is token `piece.first
@@ -84,9 +84,9 @@ class Recurrence {
 
  private:
   RowsResult train_parallel(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                            Memories* dmemory) const;
+                            Memories* dmemory, const GradientsFinal* final) const;
   RowsResult train_streaming(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                             Memories* dmemory) const;
+                             Memories* dmemory, const GradientsFinal* final) const;
 
   const InfiniTransformer& model_;
   RecurrenceOptions options_;

@@ -49,6 +49,8 @@ class Parameters {
   const std::vector<Parameter>& all() const { return all_; }
   std::vector<Parameter>& all() { return all_; }
   DType compute() const { return compute_; }
+  // Where a parameter begins in the flat buffers.
+  std::int64_t offset(const std::string& name) const { return offsets_[index(name)]; }
   const Tensor& masters() const { return master_; }      // [P]
   const Tensor& gradients() const { return gradient_; }  // [P]
   std::int64_t count() const { return master_.size(); }

@@ -201,5 +201,26 @@ TEST(CutRow, PutsARaggedSegmentLastAndAlone) {
   EXPECT_EQ(cut(3, 5, 1), "0+1x3 ");
 }
 
+// A copy of the flat gradients taken whenever some become final holds their last values.
+TEST(Schedules, SayWhichGradientsAreFinalDuringTheBackwardPass) {
+  for (const RowSchedule schedule : {RowSchedule::kParallel, RowSchedule::kStreaming})
+    for (const bool tied : {false, true}) {
+      const InfiniTransformer model = model_of({.tied = tied});
+      const Parameters& parameters = model.parameters();
+      std::vector<std::pair<std::int64_t, std::vector<double>>> told;
+      const GradientsFinal final = [&](std::int64_t first) {
+        told.emplace_back(first, parameters.gradients().to_vector<double>());
+      };
+      Recurrence(model, {.schedule = schedule, .segments_per_tape = 2})
+          .train(rows_of(23), empty_memories(model.config()), 0.1, {}, nullptr, &final);
+      const std::vector<double> last = parameters.gradients().to_vector<double>();
+      ASSERT_EQ(told.size(), 2u);
+      EXPECT_EQ(told[0].first, parameters.offset("blocks.1.attention.query.weight"));
+      EXPECT_EQ(told[1].first, parameters.offset("blocks.0.attention.query.weight"));
+      for (const auto& [first, gradients] : told)
+        EXPECT_TRUE(std::equal(gradients.begin() + first, gradients.end(), last.begin() + first));
+    }
+}
+
 }  // namespace
 }  // namespace infini
