@@ -98,6 +98,29 @@ std::vector<double> Communicator::gather(double mine) const {
   return all;
 }
 
+std::vector<double> Communicator::sum(std::vector<double> mine) const {
+  if (is_alone()) return mine;
+  const auto count = static_cast<int>(mine.size());
+  std::vector<double> all(mine.size() * static_cast<std::size_t>(size()));
+  check_mpi(
+      MPI_Allgather(mine.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, group_->ranks),
+      "MPI_Allgather");
+  mine.assign(mine.size(), 0);
+  for (std::size_t i = 0; i < all.size(); ++i) mine[i % mine.size()] += all[i];
+  return mine;
+}
+
+std::string Communicator::from_first(const std::string& mine) const {
+  if (is_alone()) return mine;
+  std::uint64_t length = mine.size();
+  check_mpi(MPI_Bcast(&length, sizeof length, MPI_BYTE, 0, group_->ranks), "MPI_Bcast");
+  std::string text = mine;
+  text.resize(length);
+  check_mpi(MPI_Bcast(text.data(), static_cast<int>(length), MPI_BYTE, 0, group_->ranks),
+            "MPI_Bcast");
+  return text;
+}
+
 bool Communicator::all_agree(bool mine) const {
   for (const double one : gather(mine ? 1 : 0))
     if (one == 0) return false;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <memory>
-#include <optional>
+#include <string>
 #include <vector>
 
 #include "tensor/tensor.h"
@@ -46,8 +46,10 @@ class Communicator {
   void wait() const;
 
   // Small things on the host, with all ranks waiting for each other.
-  std::vector<double> gather(double mine) const;  // everyone's, by rank
-  bool all_agree(bool mine) const;                // whether everyone passed true
+  std::vector<double> gather(double mine) const;            // everyone's, by rank
+  std::vector<double> sum(std::vector<double> mine) const;  // each added in the order of the ranks
+  bool all_agree(bool mine) const;                          // whether everyone passed true
+  std::string from_first(const std::string& mine) const;    // the text of rank 0
 
  private:
   struct Group;

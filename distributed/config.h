@@ -1,55 +1,26 @@
 // The `parallel` block of a run's configuration: how one model is trained on many ranks.
 #pragma once
 
-#include <array>
-#include <cstdint>
-#include <string_view>
-#include <utility>
-
 #include "tensor/error.h"
 
 namespace infini {
-
-enum class Shard { kNone, kOptimizer, kGradients, kParameters };
-constexpr std::array<std::pair<std::string_view, Shard>, 4> enum_names(Shard) {
-  return {{{"none", Shard::kNone},
-           {"optimizer", Shard::kOptimizer},
-           {"gradients", Shard::kGradients},
-           {"parameters", Shard::kParameters}}};
-}
 
 struct ParallelConfig {
   int data = 0;
   int tensor = 1;
   int segment = 1;
-  Shard shard = Shard::kNone;
   int row_leaves = 0;
-  int segment_leaves = 0;
   double bucket_mebibytes = 64;
-  double silence_seconds = 5;
-  double progress_seconds = 600;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("data", data, "groups of ranks that each take a part of a step's rows; 0: all there are");
-    field("tensor", tensor,
-          "ranks that share each layer: its heads with their memories, and columns");
-    field("segment", segment, "ranks that share each row, consecutive segments each");
-    field("shard", shard,
-          "what ranks that hold the same parameters divide among them instead of each keeping all: "
-          "optimizer: its state; gradients: these too; parameters: masters and values as well");
     field(
         "row_leaves", row_leaves,
         "gradients are added as a balanced tree over this many groups of rows, so that any number "
         "of ranks gives the same bits; a power of two; 0: in the fastest order");
-    field("segment_leaves", segment_leaves,
-          "the same over groups of segments, for parallel.segment = 1 or this many");
     field("bucket_mebibytes", bucket_mebibytes,
           "gradients are exchanged in pieces of about this size, while the backward pass goes on");
-    field("silence_seconds", silence_seconds,
-          "a rank from which nothing is heard for so long ends the run on all ranks");
-    field("progress_seconds", progress_seconds,
-          "a step that takes longer than this ends the run on all ranks; 0: it may take any time");
   }
   void validate() const;
 

@@ -54,6 +54,11 @@ World::~World() {
   if (finalize_) MPI_Finalize();
 }
 
+void World::abort(int exit_code) const {
+  if (finalize_) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
 void World::require_single(const std::string& command) const {
   check<ConfigError>(size_ == 1, "infini ", command, " was started on ", size_,
                      " ranks but runs on one for now; start it without mpirun");

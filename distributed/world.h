@@ -26,6 +26,9 @@ class World {
   int local_rank() const { return local_rank_; }
   int local_size() const { return local_size_; }
 
+  // Ends the run on all ranks with this exit code, wherever they are.
+  [[noreturn]] void abort(int exit_code) const;
+
   // Throws ConfigError on every rank when there are several: for commands that run alone.
   void require_single(const std::string& command) const;
 

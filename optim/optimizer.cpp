@@ -20,6 +20,11 @@ void Optimizer::Slot::add_part(const std::string& name, const Shape& shape) {
   parts.push_back({name, Tensor::zeros(shape, master.dtype(), master.device())});
 }
 
+void Optimizer::Slot::add_state(std::vector<NamedTensor>& all) const {
+  for (const NamedTensor& part : parts)
+    all.push_back({"optimizer/" + parameter.name + "/" + part.name, part.tensor});
+}
+
 Optimizer::Optimizer(const OptimConfig& config, const Parameters& parameters)
     : device_(parameters.masters().device()) {
   config.validate();
@@ -48,10 +53,15 @@ void Optimizer::restore_steps(std::int64_t steps) {
 
 std::vector<NamedTensor> Optimizer::state() const {
   std::vector<NamedTensor> all;
-  for (const Slot& slot : slots_)
-    for (const NamedTensor& part : slot.parts)
-      all.push_back({"optimizer/" + slot.parameter.name + "/" + part.name, part.tensor});
+  for (const Slot& slot : slots_) slot.add_state(all);
   return all;
+}
+
+std::vector<NamedTensor> Optimizer::state_of(const std::string& parameter) const {
+  std::vector<NamedTensor> found;
+  for (const Slot& slot : slots_)
+    if (slot.parameter.name == parameter) slot.add_state(found);
+  return found;
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters) {

@@ -35,6 +35,7 @@ class Optimizer {
   void restore_steps(std::int64_t steps);
   // The elements themselves, named optimizer/<parameter>/<part>, always in the same order.
   std::vector<NamedTensor> state() const;
+  std::vector<NamedTensor> state_of(const std::string& parameter) const;
 
  protected:
   // What is kept for one parameter. A part that a rule does not need is empty.
@@ -49,6 +50,8 @@ class Optimizer {
     Tensor part(const std::string& name) const;
     // Adds a part of zeros in the type of the master.
     void add_part(const std::string& name, const Shape& shape);
+    // Adds its parts by their full names.
+    void add_state(std::vector<NamedTensor>& all) const;
   };
 
   Optimizer(const OptimConfig& config, const Parameters& parameters);

@@ -1,0 +1,111 @@
+// The program under mpirun.
+#include "tests/trainer/program.h"
+#include "tests/trainer/tiny_run.h"
+#include "trainer/exit_codes.h"
+
+namespace infini {
+namespace {
+
+using ::testing::HasSubstr;
+
+class MpiTrain : public ProgramTest {
+ protected:
+  void SetUp() override {
+    setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+    setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+    setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);
+    setenv("OMP_NUM_THREADS", "1", 1);
+    tiny_store(path("data"), kTinyLengths);
+    write("tiny.yaml", kTinyRun);
+  }
+  Outcome train_on(int ranks, const std::string& arguments) {
+    return shell(
+        text("mpirun --oversubscribe -np ", ranks, " $infini train tiny.yaml ", arguments));
+  }
+  void expect_exit(const Outcome& outcome, int code) {
+    EXPECT_EQ(outcome.code, code) << outcome.said;
+  }
+
+  // Everything that the newest checkpoint of a run holds, whoever wrote it.
+  Bytes held(const std::string& run) const {
+    const Checkpoint checkpoint = *find_latest(path(run));
+    Bytes bytes;
+    std::vector<NamedBuffer> buffers;
+    for (const BufferInfo& info : checkpoint.buffers()) {
+      std::size_t count = info.dtype == "u8" ? 1 : info.dtype == "f64" ? 8 : 4;
+      for (const std::int64_t extent : info.shape) count *= static_cast<std::size_t>(extent);
+      bytes[info.name].resize(count);
+      buffers.push_back({.name = info.name,
+                         .dtype = info.dtype,
+                         .shape = info.shape,
+                         .data = bytes[info.name].data(),
+                         .bytes = count});
+    }
+    checkpoint.read(buffers);
+    return bytes;
+  }
+  static int times(const std::string& text, const std::string& part) {
+    int count = 0;
+    for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1))
+      ++count;
+    return count;
+  }
+};
+
+TEST_F(MpiTrain, SavedOnTwoRanksGoesOnOnAnyNumber) {
+  const std::string same = "data.sampler=lanes parallel.row_leaves=4 directory=";
+  expect_exit(train_on(1, same + "unbroken"), 0);
+  const Bytes unbroken = held("unbroken");
+  EXPECT_GT(unbroken.count("memory/0/matrix"), 0u);
+  for (const int ranks : {1, 2, 4}) {
+    SCOPED_TRACE(ranks);
+    const std::string run = text("run", ranks);
+    expect_exit(train_on(2, same + run + " --stop-after 3"), kExitStopped);
+    EXPECT_EQ(find_latest(path(run))->ranks(), 2);
+    expect_exit(train_on(ranks, same + run + " --resume"), 0);
+    EXPECT_EQ(find_latest(path(run))->ranks(), ranks);
+    EXPECT_TRUE(held(run) == unbroken);
+    EXPECT_EQ(metrics(run).size(), 6u);
+  }
+}
+
+TEST_F(MpiTrain, OneRankSpeaksForAll) {
+  const Outcome outcome = train_on(4, "directory=run");
+  expect_exit(outcome, 0);
+  EXPECT_EQ(times(outcome.said, "parameters on 4 ranks"), 1) << outcome.said;
+  EXPECT_EQ(metrics("run").size(), 6u);
+}
+
+TEST_F(MpiTrain, WhatCannotBeSharedIsRefusedOnceBeforeAnythingStarts) {
+  const std::pair<const char*, const char*> kRefusals[] = {
+      {"data.batch_rows=5", "data.batch_rows = 5 is not divisible by parallel.data = 4"},
+      {"parallel.data=3",
+       "parallel.data = 3 times parallel.tensor = 1 times parallel.segment = 1 "
+       "is 3, but this run has 4 ranks; start it with mpirun -np 3"},
+      {"parallel.row_leaves=3", "parallel.row_leaves must be 0 or a power of two, got 3"},
+      {"parallel.row_leaves=2", "parallel.row_leaves = 2 is not divisible by parallel.data = 4"},
+      {"parallel.dada=2", "unknown key"},
+  };
+  for (const auto& [override, message] : kRefusals) {
+    const Outcome outcome = train_on(4, std::string(override) + " directory=run");
+    expect_exit(outcome, kExitConfig);
+    EXPECT_THAT(outcome.said, HasSubstr(message));
+    EXPECT_EQ(times(outcome.said, "infini: error: rank 0 of 4: "), 1) << outcome.said;
+    EXPECT_EQ(times(outcome.said, "infini: error: "), 1) << outcome.said;
+    EXPECT_FALSE(std::filesystem::exists(path("run")));
+  }
+}
+
+TEST_F(MpiTrain, AnErrorOfOneRankEndsAllOfThem) {
+  // The third rank finds another store than the others.
+  const Outcome outcome = shell(
+      "mpirun --oversubscribe -np 2 $infini train tiny.yaml directory=run : "
+      "-np 1 $infini train tiny.yaml directory=run data.store=elsewhere : "
+      "-np 1 $infini train tiny.yaml directory=run");
+  expect_exit(outcome, kExitConfig);
+  EXPECT_THAT(outcome.said, HasSubstr("infini: error: rank 2 of 4: "));
+  EXPECT_EQ(times(outcome.said, "infini: error: "), 1) << outcome.said;
+}
+
+}  // namespace
+}  // namespace infini
