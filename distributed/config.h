@@ -1,20 +1,33 @@
 // The `parallel` block of a run's configuration: how one model is trained on many ranks.
 #pragma once
 
+#include <array>
+#include <string_view>
+#include <utility>
+
 #include "tensor/error.h"
 
 namespace infini {
+
+enum class Shard { kNone, kOptimizer };
+constexpr std::array<std::pair<std::string_view, Shard>, 2> enum_names(Shard) {
+  return {{{"none", Shard::kNone}, {"optimizer", Shard::kOptimizer}}};
+}
 
 struct ParallelConfig {
   int data = 0;
   int tensor = 1;
   int segment = 1;
+  Shard shard = Shard::kNone;
   int row_leaves = 0;
   double bucket_mebibytes = 64;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("data", data, "groups of ranks that each take a part of a step's rows; 0: all there are");
+    field("shard", shard,
+          "what ranks that hold the same parameters divide among them instead of each keeping all: "
+          "optimizer: its state");
     field(
         "row_leaves", row_leaves,
         "gradients are added as a balanced tree over this many groups of rows, so that any number "

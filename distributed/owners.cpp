@@ -19,4 +19,18 @@ std::vector<int> owners_of(std::span<const std::int64_t> sizes, int owners) {
   return result;
 }
 
+std::vector<FlatPiece> pieces_of(std::span<const std::int64_t> sizes, std::span<const int> owners) {
+  std::vector<FlatPiece> pieces;
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    const std::int64_t end = begin + sizes[i];
+    if (!pieces.empty() && pieces.back().owner == owners[i])
+      pieces.back().end = end;
+    else
+      pieces.push_back({.begin = begin, .end = end, .owner = owners[i]});
+    begin = end;
+  }
+  return pieces;
+}
+
 }  // namespace infini

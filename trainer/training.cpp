@@ -4,7 +4,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "distributed/owners.h"
 #include "optim/clip.h"
 #include "optim/schedule.h"
 #include "tensor/ops/elementwise.h"
@@ -73,11 +72,14 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
       model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device)),
-      buckets_(layout_.replicas, model_.parameters().gradients(),
+      shards_(layout_.replicas, config_.parallel.shard, model_.parameters()),
+      buckets_(layout_.replicas, model_.parameters().gradients(), shards_.pieces(),
                config_.parallel.bucket_mebibytes) {
   allow_tf32(config_.train.compute == Compute::kTf32);
   model_.parameters().initialise(static_cast<std::uint64_t>(config_.seed));
-  optimizer_ = make_optimizer(config_.optim, model_.parameters());
+  optimizer_ =
+      make_optimizer(config_.optim, model_.parameters(),
+                     [this](const Parameter& parameter) { return shards_.updates(parameter); });
   if (source_->carries_memory())
     memories_ = zero_memories(config_.model, rank_rows(), model_.parameters().masters().dtype(),
                               model_.device());
@@ -115,8 +117,9 @@ StepReport Training::step() {
   // A memory that overflowed would spoil its lane for good.
   const Tensor conditions[] = {sums.loss(), sums.memory_squares()};
   const GradientScale clip =
-      gradient_scale(model_.parameters(), conditions, config_.optim.clip_norm);
+      gradient_scale(shards_.square_sum_of_gradients(), conditions, config_.optim.clip_norm);
   optimizer_->step(factor, clip.scale);
+  shards_.share_values();
 
   const std::vector<double> numbers = together({sums.loss(), sums.nll(), clip.norm, clip.scale});
   report.loss = numbers[0];
@@ -204,15 +207,9 @@ std::string Training::memory_account() const {
 
 TensorBuffers Training::buffers(bool to_write) {
   TensorBuffers buffers(to_write);
-  // What all replicas have, one of them saves.
-  std::vector<std::int64_t> sizes;
-  for (const Parameter& parameter : model_.parameters().all())
-    sizes.push_back(parameter.master.size());
-  const std::vector<int> savers = owners_of(sizes, layout_.replicas.size());
   std::vector<NamedTensor> states;
-  for (std::size_t i = 0; i < savers.size(); ++i) {
-    if (to_write && savers[i] != layout_.replicas.rank()) continue;
-    const Parameter& parameter = model_.parameters().all()[i];
+  for (const Parameter& parameter : model_.parameters().all()) {
+    if (to_write && !shards_.saves(parameter)) continue;
     buffers.add(parameter.name, parameter.master);
     std::ranges::move(optimizer_->state_of(parameter.name), std::back_inserter(states));
   }
@@ -253,7 +250,8 @@ void Training::resume(const Checkpoint& checkpoint) {
   const TensorBuffers tensors = buffers(false);
   std::vector<NamedBuffer> all = tensors.list();
   all.push_back(tokenizer_buffer(tokenizer_));
-  checkpoint.read_all(all);
+  const std::vector<std::string>& others = optimizer_->state_elsewhere();
+  checkpoint.read_all(all, {others.begin(), others.end()});
   tensors.put_back();
   model_.parameters().refresh_values();
   const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());

@@ -11,6 +11,7 @@
 #include "model/recurrence.h"
 #include "optim/optimizer.h"
 #include "trainer/checkpoint.h"
+#include "trainer/parameter_shards.h"
 #include "trainer/run_config.h"
 #include "trainer/tensor_buffers.h"
 
@@ -52,8 +53,8 @@ class Training {
   void resume(const Checkpoint& checkpoint);
 
  private:
-  // Everything that a checkpoint holds but the tokenizer: all that this rank has, or of what
-  // several ranks have the part that it saves.
+  // Everything that a checkpoint holds but the tokenizer: to read, all that this rank has; to
+  // write, what it saves for those that have the same.
   TensorBuffers buffers(bool to_write);
   // What the parts of a batch add up to over all ranks, on the device.
   struct Sums {
@@ -74,6 +75,7 @@ class Training {
   std::string tokenizer_;  // serialised; saved with every checkpoint
   InfiniTransformer model_;
   std::unique_ptr<Optimizer> optimizer_;
+  ParameterShards shards_;
   GradientBuckets buckets_;
   Memories memories_;  // of this rank's rows, where the source carries them
   std::optional<BatchLoader> loader_;

@@ -79,6 +79,45 @@ TEST_F(OnRanks, DataParallelWithoutTheTreeIsWithinRounding) {
           expect_close);
 }
 
+TEST_F(OnRanks, DividedOptimizerStateChangesNothing) {
+  for (const char* optimizer : {"adafactor", "adamw"})
+    for (const char* compute : {"fp32", "bf16"}) {
+      const std::vector<std::string> base{
+          text("optim.kind=", optimizer), text("train.compute=", compute),
+          "optim.learning_rate=0.01", "parallel.row_leaves=4", "parallel.shard=optimizer"};
+      // The norm of the gradients is added in another order, which a step sees when it clips.
+      compare(base, [](const Result& ranks, const Result& one) {
+        EXPECT_EQ(ranks.losses[0], one.losses[0]);
+        EXPECT_LE(relative_difference(ranks.losses, one.losses), 1e-6);
+        EXPECT_LE(relative_difference(ranks.norms, one.norms), 1e-6);
+      });
+      std::vector<std::string> unclipped = base;
+      unclipped.push_back("optim.clip_norm=0");
+      compare(unclipped,
+              [](const Result& ranks, const Result& one) { EXPECT_EQ(ranks.losses, one.losses); });
+    }
+}
+
+TEST_F(OnRanks, DividedStateIsHeldOnce) {
+  const Communicator all(test_world());
+  const auto state_bytes = [](Training& training) {
+    double bytes = 0;
+    for (const auto& [name, content] : bytes_of(training))
+      if (name.starts_with("optimizer/")) bytes += static_cast<double>(content.size());
+    return bytes;
+  };
+  Training one = training_on(Communicator(), {}, store_);
+  Training part = training_on(all, {"parallel.shard=optimizer"}, store_);
+  const double whole = state_bytes(one);
+  const std::vector<double> parts = all.gather(state_bytes(part));
+  double sum = 0;
+  for (const double bytes : parts) {
+    EXPECT_LT(bytes, 0.75 * whole);
+    sum += bytes;
+  }
+  EXPECT_EQ(sum, whole);
+}
+
 TEST_F(OnRanks, SizeOfBucketsChangesNoBit) {
   const Communicator all(test_world());
   const std::vector<std::string> base{"parallel.row_leaves=4"};

@@ -69,6 +69,18 @@ TEST_F(MpiTrain, SavedOnTwoRanksGoesOnOnAnyNumber) {
   }
 }
 
+TEST_F(MpiTrain, DividedStateGoesOnUndividedAndBack) {
+  const std::string same = "parallel.row_leaves=4 optim.clip_norm=0 train.compute=bf16 directory=";
+  expect_exit(train_on(1, same + "unbroken"), 0);
+  for (const auto& [before, after] : {std::pair("none", "optimizer"), {"optimizer", "none"}}) {
+    const std::string run = text("from_", before);
+    expect_exit(train_on(4, text(same, run, " --stop-after 3 parallel.shard=", before)),
+                kExitStopped);
+    expect_exit(train_on(2, text(same, run, " --resume parallel.shard=", after)), 0);
+    EXPECT_TRUE(held(run) == held("unbroken")) << run;
+  }
+}
+
 TEST_F(MpiTrain, OneRankSpeaksForAll) {
   const Outcome outcome = train_on(4, "directory=run");
   expect_exit(outcome, 0);
