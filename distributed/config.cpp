@@ -17,6 +17,7 @@ void ParallelConfig::validate() const {
   check<ConfigError>(tensor >= 1, "parallel.tensor must be at least 1, got ", tensor);
   check<ConfigError>(segment >= 1, "parallel.segment must be at least 1, got ", segment);
   check_leaves("parallel.row_leaves", row_leaves);
+  check_leaves("parallel.segment_leaves", segment_leaves);
   check<ConfigError>(bucket_mebibytes > 0, "parallel.bucket_mebibytes must be positive, got ",
                      bucket_mebibytes);
 }

@@ -20,11 +20,13 @@ struct ParallelConfig {
   int segment = 1;
   Shard shard = Shard::kNone;
   int row_leaves = 0;
+  int segment_leaves = 0;
   double bucket_mebibytes = 64;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("data", data, "groups of ranks that each take a part of a step's rows; 0: all there are");
+    field("segment", segment, "ranks that share each row, consecutive segments each");
     field("shard", shard,
           "what ranks that hold the same parameters divide among them instead of each keeping all: "
           "optimizer: its state");
@@ -32,6 +34,9 @@ struct ParallelConfig {
         "row_leaves", row_leaves,
         "gradients are added as a balanced tree over this many groups of rows, so that any number "
         "of ranks gives the same bits; a power of two; 0: in the fastest order");
+    field("segment_leaves", segment_leaves,
+          "the same over groups of segments within each group of rows, the linear memory included; "
+          "parallel.segment is then 1 or this many");
     field("bucket_mebibytes", bucket_mebibytes,
           "gradients are exchanged in pieces of about this size, while the backward pass goes on");
   }

@@ -78,6 +78,7 @@ InfiniAttention::History InfiniAttention::remember(const Tensor& qkv, const Span
                                                    const MemoryState& memory) const {
   if (rule_ == MemoryRule::kNone) return {};
   const MemorySums sums = memory_sums(qkv, span.keep, span.layout);
+  if (span.groups) return remember_in_groups(qkv, span, sums, memory);
   const Scan normalizer = scan(sums.normalizer, memory.normalizer, span.borders);
   const Scan matrix =
       rule_ == MemoryRule::kLinear
@@ -86,6 +87,22 @@ InfiniAttention::History InfiniAttention::remember(const Tensor& qkv, const Span
                         sums.matrix, memory.matrix, span.borders);
   return {.before = {.matrix = matrix.before, .normalizer = normalizer.before},
           .after = {.matrix = matrix.after, .normalizer = normalizer.after}};
+}
+
+InfiniAttention::History InfiniAttention::remember_in_groups(const Tensor& qkv, const Span& span,
+                                                             const MemorySums& sums,
+                                                             const MemoryState& memory) const {
+  const auto overlap = [&](const Tensor& normalizer) {
+    return memory_overlap(qkv, span.keep, normalizer, span.layout, eps_);
+  };
+  const MemoryScans scans =
+      rule_ == MemoryRule::kLinear
+          ? accumulate_in_groups(*span.groups, span.borders, sums.matrix, sums.normalizer,
+                                 memory.matrix, memory.normalizer)
+          : affine_in_groups(*span.groups, span.borders, sums.matrix, sums.normalizer,
+                             memory.matrix, memory.normalizer, overlap);
+  return {.before = {.matrix = scans.matrix.before, .normalizer = scans.normalizer.before},
+          .after = {.matrix = scans.matrix.after, .normalizer = scans.normalizer.after}};
 }
 
 Tensor InfiniAttention::mix(const Pass& pass, const Tensor& qkv, const MemoryState& before,

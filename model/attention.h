@@ -48,6 +48,9 @@ class InfiniAttention {
   const Parameter& gate() const { return gate_; }
 
  private:
+  History remember_in_groups(const Tensor& qkv, const Span& span, const MemorySums& sums,
+                             const MemoryState& memory) const;
+
   MemoryRule rule_;
   double scale_, eps_;
   RecallOptions recall_;

@@ -12,16 +12,16 @@ namespace infini {
 // held beside them is one copy for each level of the tree.
 class GradientTree {
  public:
-  explicit GradientTree(std::vector<Tensor> sums) : sums_(std::move(sums)) {}
+  GradientTree(std::vector<Tensor> sums, int leaves) : sums_(std::move(sums)), leaves_(leaves) {}
 
   // The tensors hold the next leaf: adds the leaves that are complete with it. Unless it is the
   // last, the tensors are zeros afterwards, ready for the one after it.
-  void add_leaf(bool last);
+  void add_leaf();
 
  private:
   std::vector<Tensor> sums_;
   std::vector<std::vector<Tensor>> waiting_;  // left siblings, those of the highest level first
-  int leaves_ = 0;
+  int leaves_, added_ = 0;
 };
 
 }  // namespace infini

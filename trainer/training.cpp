@@ -69,6 +69,7 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
                    std::string tokenizer, const Layout& layout)
     : config_(checked(config, *source, layout)),
       layout_(layout),
+      exchange_(layout_.segment_group),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
       model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device)),
@@ -144,39 +145,53 @@ StepReport Training::step() {
 
 Training::Sums Training::train_batch(const SequenceBatch& batch, double total_weight) {
   model_.parameters().zero_gradients();
-  const Recurrence recurrence(model_, config_.train.recurrence());
-  const int leaves = config_.parallel.row_leaves / layout_.data;  // of this rank
-  const int parts = leaves > 0 ? leaves : config_.train.accumulate;
+  const int row_leaves = config_.parallel.row_leaves / layout_.data;  // of this rank
+  const int parts = row_leaves > 0 ? row_leaves : config_.train.accumulate;
+  const int segment_leaves = layout_.segments == 1 ? config_.parallel.segment_leaves : 0;
+  RecurrenceOptions options = config_.train.recurrence();
+  if (segment_leaves > 0) options.group_segments = batch.segments / segment_leaves;
+  const Recurrence recurrence(model_, options);
   const std::int64_t part = batch.rows / parts;
   const double scale = total_weight > 0 ? 1 / total_weight : 0;
   Sums sums{.totals = Tensor::zeros({3}, DType::kFloat64, device()), .memory = {}};
   if (!memories_.empty())
     sums.memory = zero_memories(config_.model, batch.rows, model_.parameters().masters().dtype(),
                                 model_.device());
-  GradientTree tree({model_.parameters().gradients(), sums.totals});
+
+  const int leaves = row_leaves * std::max(1, segment_leaves);
+  GradientTree tree({model_.parameters().gradients(), sums.totals}, std::max(1, leaves));
+  const auto add_losses = [&](const Tensor& loss, const Tensor& nll) {
+    add_into({.tensor = sums.loss(), .accumulate = true}, loss);
+    add_into({.tensor = sums.nll(), .accumulate = true}, sum(nll));
+  };
+  const auto add_segment_leaf = [&](const CrossEntropy& losses) {
+    add_losses(losses.loss, losses.nll);
+    tree.add_leaf();
+  };
   // While the last part is on its way back, gradients leave as they become final; those of a tree
   // do when all its leaves are added.
   const GradientsFinal final = [this](std::int64_t first) { buckets_.final_from(first); };
   for (int i = 0; i < parts; ++i) {
-    const bool last = i + 1 == parts;
     const std::int64_t first = i * part;
     const Memories before =
         memories_.empty() ? empty_memories(config_.model) : rows_of(memories_, first, part);
     const RandomKey key{.seed = static_cast<std::uint64_t>(config_.seed),
                         .step = static_cast<std::uint64_t>(steps_done_),
                         .site = 0};
-    const RowsResult result = recurrence.train(rows_of(batch, first, part), before, scale, key,
-                                               nullptr, last && leaves <= 1 ? &final : nullptr);
-    add_into({.tensor = sums.loss(), .accumulate = true}, result.loss);
-    add_into({.tensor = sums.nll(), .accumulate = true}, sum(result.nll));
+    const Rows rows = layout_.segments == 1 ? rows_of(batch, first, part)
+                                            : shared_rows_of(batch, first, part, exchange_);
+    const bool leave = i + 1 == parts && leaves <= 1;
+    const RowsResult result = recurrence.train(
+        rows, before, scale, key, nullptr, leave ? &final : nullptr,
+        segment_leaves > 0 ? Recurrence::TapeDone(add_segment_leaf) : Recurrence::TapeDone());
+    if (segment_leaves == 0) add_losses(result.loss, result.nll);
+    if (segment_leaves == 0 && row_leaves > 0) tree.add_leaf();
+    if (memories_.empty()) continue;
     for (const MemoryState& state : result.memory)
-      if (!memories_.empty() && state.matrix) {
-        add_into({.tensor = sums.memory_squares(), .accumulate = true}, square_sum(state.matrix));
-        add_into({.tensor = sums.memory_squares(), .accumulate = true},
-                 square_sum(state.normalizer));
-      }
-    if (!memories_.empty()) copy_memories(rows_of(sums.memory, first, part), result.memory);
-    if (leaves > 0) tree.add_leaf(last);
+      for (const Tensor& tensor : {state.matrix, state.normalizer})
+        if (tensor)
+          add_into({.tensor = sums.memory_squares(), .accumulate = true}, square_sum(tensor));
+    copy_memories(rows_of(sums.memory, first, part), result.memory);
   }
   buckets_.finish();
   layout_.replicas.all_reduce(sums.totals);
@@ -215,7 +230,7 @@ TensorBuffers Training::buffers(bool to_write) {
   }
   for (const NamedTensor& state : states) buffers.add(state.name, state.tensor);
   for (std::size_t layer = 0; layer < memories_.size(); ++layer) {
-    if (!memories_[layer].matrix) continue;
+    if (!memories_[layer].matrix || (to_write && layout_.segment_index > 0)) continue;
     const auto add = [&](const char* part, const Tensor& state) {
       std::vector<std::int64_t> whole(state.shape().begin(), state.shape().end());
       std::vector<std::int64_t> begin(whole.size(), 0);

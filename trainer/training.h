@@ -12,6 +12,7 @@
 #include "optim/optimizer.h"
 #include "trainer/checkpoint.h"
 #include "trainer/parameter_shards.h"
+#include "trainer/rank_exchange.h"
 #include "trainer/run_config.h"
 #include "trainer/tensor_buffers.h"
 
@@ -71,6 +72,7 @@ class Training {
 
   RunConfig config_;
   Layout layout_;
+  RankExchange exchange_;  // with the ranks that share this one's rows
   std::unique_ptr<BatchSource> source_;
   std::string tokenizer_;  // serialised; saved with every checkpoint
   InfiniTransformer model_;

@@ -68,6 +68,20 @@ TEST_P(Schedules, AgreeOnATruncatedGradient) {
   }
 }
 
+TEST_P(Schedules, AgreeInGroupsOfSegments) {
+  const Rows rows = part_of(rich_rows(), 0, 20);
+  for (const std::int64_t horizon : {0, 1, 2, 3}) {
+    RecurrenceOptions options = kWhole;
+    options.gradient_horizon = horizon;
+    const Trained whole = train(GetParam(), rows, options);
+    for (const std::int64_t segments : {1, 2, 4}) {
+      SCOPED_TRACE(text("horizon ", horizon, ", groups of ", segments));
+      options.group_segments = segments;
+      expect_near(train(GetParam(), rows, options), whole, 1e-12);
+    }
+  }
+}
+
 TEST_P(Schedules, TruncateOnlyTheGradientAndOnlyWithinTheRow) {
   const Rows rows = rows_of(28);
   const Trained full = train(GetParam(), rows, kWhole);

@@ -79,6 +79,61 @@ TEST_F(OnRanks, DataParallelWithoutTheTreeIsWithinRounding) {
           expect_close);
 }
 
+TEST_F(OnRanks, SegmentParallelGivesTheBitsOfOneRankForTheLinearMemory) {
+  for (const char* sampler : {"crops", "lanes"})
+    for (const char* compute : {"fp32", "bf16"})
+      for (const int ranks : {2, 4}) {
+        if (ranks > test_world().size()) continue;
+        const std::vector<std::string> base{
+            text("data.sampler=", sampler), text("train.compute=", compute), "data.row_tokens=64",
+            "parallel.row_leaves=1", text("parallel.segment_leaves=", ranks)};
+        std::vector<std::string> shared = base;
+        shared.push_back(text("parallel.segment=", ranks));
+        SCOPED_TRACE(::testing::PrintToString(shared));
+        Communicator group;
+        if (!first_ranks(ranks, group)) continue;
+        EXPECT_TRUE(run(group, shared, 6) == run(Communicator(), base, 6));
+      }
+}
+
+TEST_F(OnRanks, SegmentParallelIsWithinRounding) {
+  const Communicator all(test_world());
+  for (const char* memory : {"linear", "delta", "none"})
+    for (const char* sampler : {"crops", "lanes"})
+      for (const char* horizon : {"0", "3"}) {
+        const std::vector<std::string> base{
+            text("data.sampler=", sampler), text("model.memory=", memory),
+            "data.row_tokens=64",           text("train.gradient_horizon=", horizon),
+            "train.recompute_blocks=true",  "train.compute=fp64"};
+        std::vector<std::string> shared = base;
+        shared.push_back(text("parallel.segment=", all.size()));
+        SCOPED_TRACE(::testing::PrintToString(shared));
+        expect_close(run(all, shared, 4), run(Communicator(), base, 4));
+      }
+}
+
+// Four ranks as two by two; on two ranks the combinations with one axis.
+TEST_F(OnRanks, RowsAndSegmentsTogetherGiveTheBitsOfOneRank) {
+  const Communicator all(test_world());
+  const int segments = 2, rows = all.size() / 2;
+  for (const char* shard : {"none", "optimizer"}) {
+    const std::vector<std::string> base{"data.sampler=lanes",
+                                        "data.row_tokens=32",
+                                        text("parallel.row_leaves=", rows),
+                                        text("parallel.segment_leaves=", segments),
+                                        text("parallel.shard=", shard),
+                                        "optim.clip_norm=0"};
+    std::vector<std::string> shared = base;
+    shared.push_back(text("parallel.segment=", segments));
+    const Result ranks = run(all, shared, 6), one = run(Communicator(), base, 6);
+    EXPECT_EQ(ranks.losses, one.losses);
+    EXPECT_EQ(ranks.masters, one.masters);
+    Communicator group;
+    if (rows == 1 || !first_ranks(2, group)) continue;
+    EXPECT_EQ(run(group, base, 6).losses, one.losses);
+  }
+}
+
 TEST_F(OnRanks, DividedOptimizerStateChangesNothing) {
   for (const char* optimizer : {"adafactor", "adamw"})
     for (const char* compute : {"fp32", "bf16"}) {
@@ -159,6 +214,16 @@ TEST_F(OnRanks, RefusesWhatRanksCannotShare) {
                                         all.size(), " times train.accumulate = 1")));
   EXPECT_THAT(refusal({"parallel.row_leaves=1"}),
               ::testing::HasSubstr("parallel.row_leaves = 1 is not divisible by parallel.data"));
+  const std::string segments = text("parallel.segment=", all.size());
+  EXPECT_THAT(refusal({segments, "data.row_tokens=24"}),
+              ::testing::HasSubstr(text("data.row_tokens is a row of 24 tokens, which does not "
+                                        "divide into parallel.segment = ",
+                                        all.size())));
+  EXPECT_THAT(refusal({segments, "data.row_tokens=64", "train.schedule=streaming"}),
+              ::testing::HasSubstr("train.recompute_blocks=true needs less memory"));
+  EXPECT_THAT(refusal({segments, "data.row_tokens=64", "parallel.segment_leaves=8",
+                       "parallel.row_leaves=1"}),
+              ::testing::HasSubstr("parallel.segment_leaves = 8 and parallel.segment = "));
   EXPECT_THAT(refusal({"parallel.data=3"}),
               ::testing::HasSubstr(text("but this run has ", all.size(), " ranks")));
 }
