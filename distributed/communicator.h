@@ -59,4 +59,7 @@ class Communicator {
   std::shared_ptr<Group> group_;  // null: this process alone
 };
 
+// How many exchanges this process has entered, over all groups.
+std::int64_t exchanges_entered();
+
 }  // namespace infini

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "data/passkey_source.h"
+#include "distributed/watchdog.h"
 #include "distributed/world.h"
 #include "tensor/system_memory.h"
 #include "trainer/commands.h"
@@ -181,6 +182,9 @@ void choose_gpu(const World& world) {
 int train_on(const World& world, const TrainOptions& options) {
   RunConfig config = read_config_file<RunConfig>(options.config, options.overrides);
   const Layout layout = make_layout(Communicator(world), config.parallel);
+  const Watchdog watchdog(world, layout.all,
+                          {.silence_seconds = config.parallel.silence_seconds,
+                           .progress_seconds = config.parallel.progress_seconds});
   const fs::path directory = run_directory(options, config, layout);
   config.directory = directory.string();
   if (device_of(config.device) == Device::kCuda) choose_gpu(world);
