@@ -42,6 +42,17 @@ TEST(Tape, RunsEntriesNewestFirst) {
   EXPECT_EQ(tape.entries(), 0u);
 }
 
+TEST(Tape, ActsWhenWhatCameAfterIsDone) {
+  Tape tape;
+  std::vector<std::string> log;
+  const Tensor a = logged(tape.watch(row({1})), "a", log);
+  tape.on_backward([&] { log.push_back("then"); });
+  const Tensor b = logged(a, "b", log);
+  tape.seed(b, row({5}));
+  tape.backward();
+  EXPECT_THAT(log, ElementsAre("b", "then", "a"));
+}
+
 TEST(Tape, SkipsEntriesThatNothingReaches) {
   Tape tape;
   std::vector<std::string> log;
