@@ -14,6 +14,7 @@ std::atomic<std::int64_t> entered = 0;
 }  // namespace
 
 std::int64_t exchanges_entered() { return entered; }
+void note_progress() { ++entered; }
 
 struct Communicator::Group {
   MPI_Comm ranks = MPI_COMM_NULL;

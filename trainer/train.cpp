@@ -84,14 +84,18 @@ bool save(Training& training, const fs::path& directory) {
   }
 }
 
-// Every rank measures, the first reports.
+// Ranks divide the documents; the first reports.
 void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
+  const Communicator& all = training.layout().all;
   const PerplexityReport report =
-      measure_perplexity(training.model(), store,
-                         {.segments_at_once = config.evaluate.segments_at_once,
-                          .document_tokens = config.evaluate.document_tokens});
+      over_ranks(measure_perplexity(training.model(), store,
+                                    {.segments_at_once = config.evaluate.segments_at_once,
+                                     .document_tokens = config.evaluate.document_tokens,
+                                     .share = all.rank(),
+                                     .shares = all.size()}),
+                 all);
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
                report.token_perplexity());
   if (reporter)
