@@ -19,8 +19,7 @@ namespace infini {
 //
 //   - A rank whose connection breaks is gone; one that is silent for silence_seconds is stopped.
 //   - Where no rank has entered an exchange for progress_seconds, the one that entered fewest
-//   hangs:
-//     the others wait for it. 0: never.
+//     hangs: the others wait for it. 0: never.
 //
 // The first rank, or the second where the first is missed, then says so in one line, and all end
 // with exit code 4.
