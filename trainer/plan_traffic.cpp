@@ -64,30 +64,31 @@ std::vector<Exchange> planned_traffic(const PlannedRank& rank, const PlannedStep
   const double gradients = parameters * static_cast<double>(bytes_of(accumulator_of(compute)));
   const double values = parameters * static_cast<double>(bytes_of(compute));
   const double bucket = rank.config.parallel.bucket_mebibytes * (1 << 20);
-  // What has an owner leaves apart from what others own.
+  // Gradients leave in buckets; what has an owner leaves apart from what others own.
   const std::int64_t owned = rank.divides(Shard::kOptimizer) ? rank.owner_pieces : 0;
-  const auto calls = [&](double bytes) { return std::llround(std::ceil(bytes / bucket)) + owned; };
+  const std::int64_t buckets = std::llround(std::ceil(gradients / bucket));
 
   Traffic traffic(gpus_per_node, figures);
-  const auto replicas = [&](const char* what, Collective how, double bytes, std::int64_t passes,
-                            Hides hides) {
+  const auto replicas = [&](const char* what, Collective how, double bytes, std::int64_t calls,
+                            std::int64_t passes, Hides hides) {
     traffic.add(axes.segments > 1 ? "data x segment" : "data", what, axes.copies(), axes.tensors,
-                how, bytes * static_cast<double>(passes), calls(bytes) * passes, hides);
+                how, bytes * static_cast<double>(passes), calls * passes, hides);
   };
   if (!rank.divides(Shard::kOptimizer)) {
-    replicas("gradients, summed", Collective::kAllReduce, gradients, 1, Hides::kBehindLastBackward);
-  } else if (!rank.divides(Shard::kGradients)) {
-    replicas("gradients, summed by owner", Collective::kReduce, gradients, 1,
+    replicas("gradients, summed", Collective::kAllReduce, gradients, buckets, 1,
              Hides::kBehindLastBackward);
-    replicas("values, from owners", Collective::kBroadcast, values, 1, Hides::kNot);
+  } else if (!rank.divides(Shard::kGradients)) {
+    replicas("gradients, summed by owner", Collective::kReduce, gradients, buckets + owned, 1,
+             Hides::kBehindLastBackward);
+    replicas("values, from owners", Collective::kBroadcast, values, owned, 1, Hides::kNot);
   } else {
-    replicas("gradients, summed by owner", Collective::kReduceScatter, gradients,
+    replicas("gradients, summed by owner", Collective::kReduceScatter, gradients, buckets + owned,
              work.gradient_passes, Hides::kBehindStep);
     if (rank.divides(Shard::kParameters))
-      replicas("values, as blocks need them", Collective::kAllGather, values, work.value_passes,
-               Hides::kBehindStep);
+      replicas("values, as blocks need them", Collective::kAllGather, values, owned,
+               work.value_passes, Hides::kBehindStep);
     else
-      replicas("values, from owners", Collective::kAllGather, values, 1, Hides::kNot);
+      replicas("values, from owners", Collective::kAllGather, values, owned, 1, Hides::kNot);
   }
   traffic.add("segment", "memory of segments", axes.segments, axes.tensors, Collective::kAllGather,
               work.segment_gather_bytes * axes.segments, work.segment_gathers, Hides::kNot);
