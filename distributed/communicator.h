@@ -59,4 +59,9 @@ class Communicator {
   std::shared_ptr<Group> group_;  // null: this process alone
 };
 
+// How many exchanges this process has entered, over all groups; in long work without any,
+// note_progress() counts as one.
+std::int64_t exchanges_entered();
+void note_progress();
+
 }  // namespace infini

@@ -25,6 +25,8 @@ struct ParallelConfig {
   int row_leaves = 0;
   int segment_leaves = 0;
   double bucket_mebibytes = 64;
+  double silence_seconds = 5;
+  double progress_seconds = 600;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -43,6 +45,12 @@ struct ParallelConfig {
           "parallel.segment is then 1 or this many");
     field("bucket_mebibytes", bucket_mebibytes,
           "gradients are exchanged in pieces of about this size, while the backward pass goes on");
+    field("silence_seconds", silence_seconds,
+          "a rank from which nothing is heard for so long ends the run on all ranks");
+    field(
+        "progress_seconds", progress_seconds,
+        "where no rank gets from one exchange to the next for so long, the run ends on all ranks; "
+        "0: they may take any time");
   }
   void validate() const;
 

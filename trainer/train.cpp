@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "data/passkey_source.h"
+#include "distributed/watchdog.h"
 #include "distributed/world.h"
 #include "tensor/system_memory.h"
 #include "trainer/commands.h"
@@ -83,14 +84,18 @@ bool save(Training& training, const fs::path& directory) {
   }
 }
 
-// Every rank measures, the first reports.
+// Ranks divide the documents; the first reports.
 void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
+  const Communicator& all = training.layout().all;
   const PerplexityReport report =
-      measure_perplexity(training.model(), store,
-                         {.segments_at_once = config.evaluate.segments_at_once,
-                          .document_tokens = config.evaluate.document_tokens});
+      over_ranks(measure_perplexity(training.model(), store,
+                                    {.segments_at_once = config.evaluate.segments_at_once,
+                                     .document_tokens = config.evaluate.document_tokens,
+                                     .share = all.rank(),
+                                     .shares = all.size()}),
+                 all);
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
                report.token_perplexity());
   if (reporter)
@@ -181,6 +186,9 @@ void choose_gpu(const World& world) {
 int train_on(const World& world, const TrainOptions& options) {
   RunConfig config = read_config_file<RunConfig>(options.config, options.overrides);
   const Layout layout = make_layout(Communicator(world), config.parallel);
+  const Watchdog watchdog(world, layout.all,
+                          {.silence_seconds = config.parallel.silence_seconds,
+                           .progress_seconds = config.parallel.progress_seconds});
   const fs::path directory = run_directory(options, config, layout);
   config.directory = directory.string();
   if (device_of(config.device) == Device::kCuda) choose_gpu(world);

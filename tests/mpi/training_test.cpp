@@ -2,6 +2,7 @@
 #include "distributed/layout.h"
 #include "tests/mpi/ranks.h"
 #include "tests/trainer/tiny_run.h"
+#include "trainer/perplexity.h"
 
 namespace infini {
 namespace {
@@ -202,6 +203,21 @@ TEST_F(OnRanks, WhatAStepReportsIsOfAllRanks) {
   const StepReport report = training.step();
   EXPECT_EQ(report.tokens, 64);
   for (const double loss : all.gather(report.token_loss)) EXPECT_EQ(loss, report.token_loss);
+}
+
+TEST_F(OnRanks, RanksDivideTheDocumentsThatTheyAreMeasuredOn) {
+  const Communicator all(test_world());
+  Training training = training_on(all, {}, store_);
+  training.step();
+  const PerplexityReport one = measure_perplexity(training.model(), *store_, {});
+  const PerplexityReport mine =
+      measure_perplexity(training.model(), *store_, {.share = all.rank(), .shares = all.size()});
+  const PerplexityReport sum = over_ranks(mine, all);
+  EXPECT_LT(mine.tokens, one.tokens);
+  EXPECT_EQ(sum.tokens, one.tokens);
+  EXPECT_EQ(sum.documents, one.documents);
+  EXPECT_EQ(sum.parts.size(), one.parts.size());
+  EXPECT_NEAR(sum.token_perplexity() / one.token_perplexity(), 1, 1e-12);
 }
 
 TEST_F(OnRanks, RefusesWhatRanksCannotShare) {
