@@ -22,6 +22,9 @@ void check_rows(const RunConfig& config, const Axes& axes) {
   check<ConfigError>(accumulate == 1, "train.accumulate = ", accumulate,
                      ", but parallel.row_leaves = ", leaves,
                      " cuts the rows of a step already; leave one of them out");
+  check<ConfigError>(config.parallel.shard <= Shard::kOptimizer, "parallel.row_leaves = ", leaves,
+                     " adds whole gradients, which parallel.shard = gradients and parameters "
+                     "divide; leave one of them out");
   check<ConfigError>(axes.segments == 1 || leaves == axes.data, "parallel.row_leaves = ", leaves,
                      ", but with parallel.segment = ", axes.segments,
                      " a rank adds one group of rows: it must be parallel.data = ", axes.data);
@@ -81,9 +84,10 @@ void check_parallel(const RunConfig& config, const Axes& axes) {
 void check_trained(const ParallelConfig& config) {
   check<ConfigError>(config.tensor == 1, "parallel.tensor = ", config.tensor,
                      ": only infini plan knows this axis so far; a run takes 1");
-  check<ConfigError>(config.shard <= Shard::kOptimizer,
-                     "parallel.shard: only infini plan knows gradients and parameters so far; a run "
-                     "takes none or optimizer");
+  check<ConfigError>(
+      config.shard <= Shard::kOptimizer,
+      "parallel.shard: only infini plan knows gradients and parameters so far; a run "
+      "takes none or optimizer");
 }
 
 }  // namespace infini

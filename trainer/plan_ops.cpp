@@ -14,6 +14,8 @@ constexpr std::int64_t kGpuNormPieces = 528, kCpuNormRows = 64;
 constexpr std::int64_t kEmbeddingWindow = 32;
 constexpr std::int64_t kAttentionTile = 64;
 
+// Closures below keep what their namesakes capture: by `kept = ...`, or by naming it in (void).
+
 double as_double(std::int64_t value) { return static_cast<double>(value); }
 
 }  // namespace
@@ -31,7 +33,7 @@ Sized PlannedOps::embedding(SizeTape* tape, std::int64_t rows, std::int64_t widt
   sum_over_tensors(rows * width);
   if (tape)
     tape->push({&y}, {}, [=, this](const auto&, const SizeTape::Gradients&) {
-      (void)tokens;  // kept
+      (void)tokens;
       if (on_gpu()) {
         const std::int64_t windows = (rows + kEmbeddingWindow - 1) / kEmbeddingWindow;
         // Ids and places before and after sorting, the sort's own copies, partial sums.

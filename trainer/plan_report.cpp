@@ -89,7 +89,7 @@ std::string time_text(const Plan& plan) {
 std::string plan_text(const Plan& plan) {
   const PlannedRank& rank = plan.rank;
   const int nodes = (plan.ranks() + plan.gpus_per_node - 1) / plan.gpus_per_node;
-  std::string out = fmt::format("{} GPU{} on {} node{}, by the figures of {} of {}\n", plan.ranks(),
+  std::string out = fmt::format("{} GPU{} on {} node{}, by the figures of {} ({})\n", plan.ranks(),
                                 plan.ranks() == 1 ? "" : "s", nodes, nodes == 1 ? "" : "s",
                                 plan.figures.card, plan.figures.date);
   out +=
@@ -126,6 +126,7 @@ std::string plan_json(const Plan& plan) {
                        {"seconds", each.seconds},
                        {"hides_behind", hides_text(each.hides)}});
   nlohmann::json all{{"card", plan.figures.card},
+                     {"figures_of", plan.figures.date},
                      {"ranks", plan.ranks()},
                      {"gpus_per_node", plan.gpus_per_node},
                      {"data", rank.axes.data},

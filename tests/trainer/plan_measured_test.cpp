@@ -45,7 +45,7 @@ TEST(Plan, IsNearWhatOneCardMeasured) {
     EXPECT_NEAR(row.tokens_per_second / plan.tokens_per_second(), 1, 0.15) << name;
     if (row.peak_gibibytes > 0) {
       const double planned = static_cast<double>(plan.step.peak_bytes) / (1 << 30);
-      EXPECT_NEAR(planned / row.peak_gibibytes, 1, 0.05) << name;
+      EXPECT_NEAR(planned / row.peak_gibibytes, 1, 0.02) << name;
     }
     EXPECT_TRUE(plan.fits()) << name;
   }

@@ -113,6 +113,8 @@ TEST(Plan, RefusesWhatTrainingRefuses) {
                  "train.schedule = streaming would take one after the other");
   expect_refused({"parallel.segment=32"}, 32, "does not divide into parallel.segment = 32 parts");
   expect_refused({"data.batch_rows=12"}, 12, "12 ranks do not fill nodes of --gpus-per-node 8");
+  expect_refused({"parallel.row_leaves=4", "parallel.shard=gradients"}, 4,
+                 "parallel.row_leaves = 4 adds whole gradients");
   expect_refused({"model.vocabulary=0"}, 1, "data.store = random holds no train.h5");
 }
 
