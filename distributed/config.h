@@ -9,9 +9,12 @@
 
 namespace infini {
 
-enum class Shard { kNone, kOptimizer };
-constexpr std::array<std::pair<std::string_view, Shard>, 2> enum_names(Shard) {
-  return {{{"none", Shard::kNone}, {"optimizer", Shard::kOptimizer}}};
+enum class Shard { kNone, kOptimizer, kGradients, kParameters };
+constexpr std::array<std::pair<std::string_view, Shard>, 4> enum_names(Shard) {
+  return {{{"none", Shard::kNone},
+           {"optimizer", Shard::kOptimizer},
+           {"gradients", Shard::kGradients},
+           {"parameters", Shard::kParameters}}};
 }
 
 struct ParallelConfig {
@@ -28,10 +31,11 @@ struct ParallelConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("data", data, "groups of ranks that each take a part of a step's rows; 0: all there are");
+    field("tensor", tensor, "ranks that share each block: heads, feed-forward columns, vocabulary");
     field("segment", segment, "ranks that share each row, consecutive segments each");
     field("shard", shard,
           "what ranks that hold the same parameters divide among them instead of each keeping all: "
-          "optimizer: its state");
+          "optimizer: its state; gradients: gradients and masters too; parameters: values too");
     field(
         "row_leaves", row_leaves,
         "gradients are added as a balanced tree over this many groups of rows, so that any number "

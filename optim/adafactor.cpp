@@ -201,14 +201,14 @@ bool is_factored(const Shape& shape, std::int64_t from) {
 }  // namespace
 
 Adafactor::Adafactor(const OptimConfig& config, const Parameters& parameters, const Owns& owns)
-    : Optimizer(config, parameters, owns), config_(config.adafactor) {
-  add_parts([&](const Shape& shape) {
-    std::vector<Part> parts{{"square", shape}};
-    if (is_factored(shape, config_.factored_from))
-      parts = {{"row_mean", {shape[0]}}, {"column_mean", {shape[1]}}};
-    if (config_.momentum > 0) parts.push_back({"momentum", shape});
-    return parts;
-  });
+    : Optimizer(config, parameters, owns), config_(config.adafactor) {}
+
+std::vector<StatePart> Adafactor::parts_of(const AdafactorConfig& config, const Shape& parameter) {
+  std::vector<StatePart> parts{{"square", parameter}};
+  if (is_factored(parameter, config.factored_from))
+    parts = {{"row_mean", {parameter[0]}}, {"column_mean", {parameter[1]}}};
+  if (config.momentum > 0) parts.push_back({"momentum", parameter});
+  return parts;
 }
 
 void Adafactor::update(double rate_factor, const Tensor& gradient_scale) const {

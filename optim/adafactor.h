@@ -20,6 +20,7 @@ namespace infini {
 class Adafactor final : public Optimizer {
  public:
   Adafactor(const OptimConfig& config, const Parameters& parameters, const Owns& owns);
+  static std::vector<StatePart> parts_of(const AdafactorConfig& config, const Shape& parameter);
 
  private:
   void update(double rate_factor, const Tensor& gradient_scale) const override;

@@ -52,10 +52,10 @@ const CpuAdamW cpu_adamw;
 }  // namespace
 
 AdamW::AdamW(const OptimConfig& config, const Parameters& parameters, const Owns& owns)
-    : Optimizer(config, parameters, owns), config_(config.adamw) {
-  add_parts([](const Shape& shape) {
-    return std::vector<Part>{{"mean", shape}, {"square", shape}};
-  });
+    : Optimizer(config, parameters, owns), config_(config.adamw) {}
+
+std::vector<StatePart> AdamW::parts_of(const Shape& parameter) {
+  return {{"mean", parameter}, {"square", parameter}};
 }
 
 void AdamW::update(double rate_factor, const Tensor& gradient_scale) const {

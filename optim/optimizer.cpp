@@ -30,23 +30,21 @@ void Optimizer::Slot::add_state(std::vector<NamedTensor>& all) const {
 Optimizer::Optimizer(const OptimConfig& config, const Parameters& parameters, const Owns& owns)
     : device_(parameters.masters().device()) {
   config.validate();
-  for (const Parameter& parameter : parameters.all())
-    if (!parameter.frozen)
-      (!owns || owns(parameter) ? slots_ : others_)
-          .push_back(
-              {.parameter = parameter, .settings = settings_of(config, parameter), .parts = {}});
-}
-
-void Optimizer::add_parts(const std::function<std::vector<Part>(const Shape&)>& parts_of) {
-  for (Slot& slot : slots_) {
-    const Tensor& master = slot.parameter.master;
-    for (const Part& part : parts_of(master.shape()))
-      slot.parts.push_back({part.name, Tensor::zeros(part.shape, master.dtype(), master.device())});
+  for (const Parameter& parameter : parameters.all()) {
+    if (parameter.frozen) continue;
+    const std::vector<StatePart> parts = state_parts(config, parameter.master.shape());
+    if (owns && !owns(parameter)) {
+      for (const StatePart& part : parts)
+        state_elsewhere_.push_back(state_name(parameter.name, part.name));
+      continue;
+    }
+    Slot& slot = slots_.emplace_back();
+    slot.parameter = parameter;
+    slot.settings = settings_of(config, parameter);
+    for (const StatePart& part : parts)
+      slot.parts.push_back(
+          {part.name, Tensor::zeros(part.shape, parameter.master.dtype(), device_)});
   }
-  for (const Slot& slot : others_)
-    for (const Part& part : parts_of(slot.parameter.master.shape()))
-      state_elsewhere_.push_back(state_name(slot.parameter.name, part.name));
-  others_.clear();
 }
 
 void Optimizer::step(double rate_factor, const Tensor& gradient_scale) {
@@ -77,6 +75,11 @@ std::vector<NamedTensor> Optimizer::state_of(const std::string& parameter) const
   for (const Slot& slot : slots_)
     if (slot.parameter.name == parameter) slot.add_state(found);
   return found;
+}
+
+std::vector<StatePart> state_parts(const OptimConfig& config, const Shape& parameter) {
+  return config.kind == OptimizerKind::kAdamW ? AdamW::parts_of(parameter)
+                                              : Adafactor::parts_of(config.adafactor, parameter);
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters,

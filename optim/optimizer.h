@@ -18,6 +18,13 @@ struct NamedTensor {
 // Whether this process updates a parameter; an empty function says so of all.
 using Owns = std::function<bool(const Parameter&)>;
 
+// What an optimizer keeps for one parameter, in the type of its master.
+struct StatePart {
+  std::string name;
+  Shape shape;
+};
+std::vector<StatePart> state_parts(const OptimConfig& config, const Shape& parameter);
+
 // Updates the masters and values of parameters that are its own and not frozen when it is made. The
 // result does not depend on the number of threads.
 class Optimizer {
@@ -58,21 +65,11 @@ class Optimizer {
     void add_state(std::vector<NamedTensor>& all) const;
   };
 
-  struct Part {
-    std::string name;
-    Shape shape;
-  };
-
   Optimizer(const OptimConfig& config, const Parameters& parameters, const Owns& owns);
-  // Gives the slots their parts, zeros in the type of the master: called once, by the constructor
-  // of a rule, with what it keeps for a parameter of some shape.
-  void add_parts(const std::function<std::vector<Part>(const Shape&)>& parts_of);
-
   std::vector<Slot> slots_;
   Device device_;  // of all parameters
 
  private:
-  std::vector<Slot> others_;  // owned elsewhere; known by name until add_parts()
   std::vector<std::string> state_elsewhere_;
 
   // Updates every slot; steps() does not count this step yet.

@@ -12,16 +12,6 @@ namespace {
 
 constexpr std::int64_t kSmallestBytes = 256;
 
-// Blocks come in sizes of eight steps to the octave: at most an eighth is wasted, and a size that
-// returns finds its block again.
-std::int64_t rounded(std::int64_t bytes) {
-  if (bytes <= kSmallestBytes) return kSmallestBytes;
-  const auto octave =
-      static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(bytes - 1)));
-  const std::int64_t step = std::max(octave / 8, std::int64_t{64});
-  return (bytes + step - 1) / step * step;
-}
-
 class Cache {
  public:
   explicit Cache(const SystemMemory& system) : system_(system) {}
@@ -96,12 +86,22 @@ Cache& cache(Device device) {
 
 }  // namespace
 
+// Blocks come in sizes of eight steps to the octave: at most an eighth is wasted, and a size that
+// returns finds its block again.
+std::int64_t block_bytes(std::int64_t bytes) {
+  if (bytes <= kSmallestBytes) return kSmallestBytes;
+  const auto octave =
+      static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(bytes - 1)));
+  const std::int64_t step = std::max(octave / 8, std::int64_t{64});
+  return (bytes + step - 1) / step * step;
+}
+
 MemoryStatistics memory_statistics(Device device) { return cache(device).statistics(); }
 void reset_peak(Device device) { cache(device).reset_peak(); }
 void release_cached(Device device) { cache(device).release(); }
 
 std::shared_ptr<std::byte> allocate(std::int64_t bytes, Device device) {
-  const std::int64_t size = rounded(bytes);
+  const std::int64_t size = block_bytes(bytes);
   Cache& owner = cache(device);
   return {owner.take(size), [&owner, size](std::byte* block) { owner.give_back(block, size); }};
 }

@@ -21,6 +21,9 @@ void reset_peak(Device device);
 // Returns every cached block that is not in use to the system.
 void release_cached(Device device);
 
+// What a block of this size takes: sizes come in eight steps to the octave, at least 256 bytes.
+std::int64_t block_bytes(std::int64_t bytes);
+
 // One block, aligned to 64 bytes or more, with undefined contents. It goes back to the cache when
 // the last owner lets go. Throws OutOfMemory when the system has no more memory.
 std::shared_ptr<std::byte> allocate(std::int64_t bytes, Device device);

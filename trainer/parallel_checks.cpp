@@ -6,26 +6,28 @@ namespace infini {
 
 namespace {
 
-void check_rows(const RunConfig& config, const Layout& layout) {
+void check_rows(const RunConfig& config, const Axes& axes) {
   const int accumulate = config.train.accumulate;
-  check<ConfigError>(config.data.batch_rows % (layout.data * accumulate) == 0,
+  check<ConfigError>(config.data.batch_rows % (axes.data * accumulate) == 0,
                      "data.batch_rows = ", config.data.batch_rows,
-                     " is not divisible by parallel.data = ", layout.data,
+                     " is not divisible by parallel.data = ", axes.data,
                      " times train.accumulate = ", accumulate);
   const int leaves = config.parallel.row_leaves;
   if (leaves == 0) return;
-  check<ConfigError>(leaves % layout.data == 0, "parallel.row_leaves = ", leaves,
-                     " is not divisible by parallel.data = ", layout.data);
+  check<ConfigError>(leaves % axes.data == 0, "parallel.row_leaves = ", leaves,
+                     " is not divisible by parallel.data = ", axes.data);
   check<ConfigError>(config.data.batch_rows % leaves == 0,
                      "data.batch_rows = ", config.data.batch_rows,
                      " is not divisible by parallel.row_leaves = ", leaves);
   check<ConfigError>(accumulate == 1, "train.accumulate = ", accumulate,
                      ", but parallel.row_leaves = ", leaves,
                      " cuts the rows of a step already; leave one of them out");
-  check<ConfigError>(layout.segments == 1 || leaves == layout.data,
-                     "parallel.row_leaves = ", leaves,
-                     ", but with parallel.segment = ", layout.segments,
-                     " a rank adds one group of rows: it must be parallel.data = ", layout.data);
+  check<ConfigError>(config.parallel.shard <= Shard::kOptimizer, "parallel.row_leaves = ", leaves,
+                     " adds whole gradients, which parallel.shard = gradients and parameters "
+                     "divide; leave one of them out");
+  check<ConfigError>(axes.segments == 1 || leaves == axes.data, "parallel.row_leaves = ", leaves,
+                     ", but with parallel.segment = ", axes.segments,
+                     " a rank adds one group of rows: it must be parallel.data = ", axes.data);
 }
 
 void check_row_length(const RunConfig& config, const char* key, std::int64_t tokens, int groups,
@@ -36,16 +38,16 @@ void check_row_length(const RunConfig& config, const char* key, std::int64_t tok
                      " parts of whole segments of model.segment_tokens = ", segment);
 }
 
-void check_segments(const RunConfig& config, const Layout& layout) {
+void check_segments(const RunConfig& config, const Axes& axes) {
   const int leaves = config.parallel.segment_leaves;
-  check<ConfigError>(leaves == 0 || layout.segments == 1 || layout.segments == leaves,
+  check<ConfigError>(leaves == 0 || axes.segments == 1 || axes.segments == leaves,
                      "parallel.segment_leaves = ", leaves,
-                     " and parallel.segment = ", layout.segments,
+                     " and parallel.segment = ", axes.segments,
                      ": the latter must be 1 or the same");
   check<ConfigError>(leaves == 0 || config.parallel.row_leaves > 0,
                      "parallel.segment_leaves = ", leaves,
                      " needs parallel.row_leaves, 1 for all rows together");
-  const int groups = std::max(leaves, layout.segments);
+  const int groups = std::max(leaves, axes.segments);
   if (groups <= 1) return;
   const char* const by = leaves > 0 ? "parallel.segment_leaves" : "parallel.segment";
   check<ConfigError>(config.train.schedule == RowSchedule::kParallel, by, " = ", groups,
@@ -59,11 +61,33 @@ void check_segments(const RunConfig& config, const Layout& layout) {
                        groups, by);
 }
 
+void check_tensors(const RunConfig& config, const Axes& axes) {
+  const ModelConfig& model = config.model;
+  const auto divides = [&](const char* key, int count) {
+    check<ConfigError>(count % axes.tensors == 0, key, " = ", count,
+                       " is not divisible by parallel.tensor = ", axes.tensors);
+  };
+  divides("model.heads", model.heads);
+  divides("model.kv_heads", model.key_value_heads());
+  divides("model.feed_forward", model.inner_width());
+  divides("model.vocabulary", model.vocabulary);
+}
+
 }  // namespace
 
-void check_parallel(const RunConfig& config, const Layout& layout) {
-  check_rows(config, layout);
-  check_segments(config, layout);
+void check_parallel(const RunConfig& config, const Axes& axes) {
+  check_rows(config, axes);
+  check_segments(config, axes);
+  check_tensors(config, axes);
+}
+
+void check_trained(const ParallelConfig& config) {
+  check<ConfigError>(config.tensor == 1, "parallel.tensor = ", config.tensor,
+                     ": only infini plan knows this axis so far; a run takes 1");
+  check<ConfigError>(
+      config.shard <= Shard::kOptimizer,
+      "parallel.shard: only infini plan knows gradients and parameters so far; a run "
+      "takes none or optimizer");
 }
 
 }  // namespace infini

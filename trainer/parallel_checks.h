@@ -6,7 +6,11 @@
 
 namespace infini {
 
-// Throws ConfigError, naming the numbers, for what the axes of the layout do not divide.
-void check_parallel(const RunConfig& config, const Layout& layout);
+// Throws ConfigError, naming the numbers, for what the axes do not divide. A vocabulary of 0 is not
+// known yet and passes.
+void check_parallel(const RunConfig& config, const Axes& axes);
+
+// Throws ConfigError for what `infini plan` can plan but no run can do yet.
+void check_trained(const ParallelConfig& config);
 
 }  // namespace infini

@@ -33,6 +33,7 @@ RunConfig checked(RunConfig config, const BatchSource& source, const Layout& lay
                      config.model.vocabulary, ", but the data has token ids up to ",
                      source.vocabulary() - 1);
   check_parallel(config, layout);
+  check_trained(config.parallel);
   return config;
 }
 

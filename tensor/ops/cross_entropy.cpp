@@ -11,18 +11,6 @@
 namespace infini {
 namespace {
 
-// Rows whose logits are alive at a time: on the CPU what its caches hold; on a GPU as many as keep
-// the products large, cut evenly into tiles' multiples.
-std::int64_t chunk_rows(std::int64_t rows, std::int64_t vocabulary, Device device) {
-  constexpr std::int64_t kCpuLogits = 2 << 20, kGpuLogits = 512 << 20, kTile = 256;
-  if (device == Device::kCpu)
-    return std::clamp(kCpuLogits / vocabulary, std::int64_t{16}, std::max(rows, std::int64_t{16}));
-  const std::int64_t chunks = (rows * vocabulary + kGpuLogits - 1) / kGpuLogits;
-  const std::int64_t even =
-      (rows + std::max<std::int64_t>(chunks, 1) - 1) / std::max<std::int64_t>(chunks, 1);
-  return std::max((even + kTile - 1) / kTile * kTile, kTile);
-}
-
 // One row: logits [N] -> its negative log-likelihood; where wanted, dlogits = factor (softmax - one
 // hot).
 template <class T, class A>
@@ -95,6 +83,16 @@ void check_targets(const Tensor& targets, std::int64_t vocabulary) {
 
 }  // namespace
 
+std::int64_t logit_rows(std::int64_t rows, std::int64_t vocabulary, Device device) {
+  constexpr std::int64_t kCpuLogits = 2 << 20, kGpuLogits = 512 << 20, kTile = 256;
+  if (device == Device::kCpu)
+    return std::clamp(kCpuLogits / vocabulary, std::int64_t{16}, std::max(rows, std::int64_t{16}));
+  const std::int64_t chunks = (rows * vocabulary + kGpuLogits - 1) / kGpuLogits;
+  const std::int64_t even =
+      (rows + std::max<std::int64_t>(chunks, 1) - 1) / std::max<std::int64_t>(chunks, 1);
+  return std::max((even + kTile - 1) / kTile * kTile, kTile);
+}
+
 CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                            const Tensor& weights, double scale) {
   const auto [rows, width] = x.dims<2>();
@@ -119,7 +117,7 @@ CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& 
   const DType type = wanted && x.device() == Device::kCuda ? x.dtype() : full;
 
   const Tensor plain_x = x.unwatched(), plain_weight = weight.unwatched();
-  const std::int64_t chunk = chunk_rows(rows, vocabulary, x.device());
+  const std::int64_t chunk = logit_rows(rows, vocabulary, x.device());
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t count = std::min(chunk, rows - begin);
     const Tensor part = plain_x.slice(begin, count);

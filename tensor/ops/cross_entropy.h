@@ -21,6 +21,10 @@ struct CrossEntropy {
 CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
                            const Tensor& weights, double scale);
 
+// Of [R, N] logits, the rows that are alive at a time: on the CPU what its caches hold; on a GPU as
+// many as keep the products large, cut evenly into tiles' multiples.
+std::int64_t logit_rows(std::int64_t rows, std::int64_t vocabulary, Device device);
+
 // What a device provides: cross_entropy.cpp for the CPU, cross_entropy.cu for CUDA.
 class CrossEntropyKernels {
  public:

@@ -1,0 +1,55 @@
+// Plans of one H200 against what `infini bench` measured on one (experiments/performance).
+#include <gtest/gtest.h>
+
+#include "trainer/config_reader.h"
+#include "trainer/plan.h"
+
+namespace infini {
+namespace {
+
+struct Measured {
+  const char* file;
+  std::vector<std::string> overrides;
+  double tokens_per_second;
+  double peak_gibibytes;  // 0: not recorded
+};
+
+std::vector<std::string> streamed(const char* row_tokens) {
+  return {"train.schedule=streaming", "train.segments_per_tape=4", "data.batch_rows=1",
+          text("data.row_tokens=", row_tokens)};
+}
+
+const Measured kMeasured[] = {
+    {"paper.yaml", {}, 397000, 62.9},
+    {"paper.yaml", {"data.batch_rows=1"}, 395000, 19.3},
+    {"paper.yaml", {"model.memory=none"}, 431158, 0},
+    {"paper.yaml", {"model.memory=delta"}, 383000, 0},
+    {"paper.yaml", {"train.schedule=streaming"}, 294000, 8.3},
+    {"paper.yaml", streamed("32768"), 303000, 7.89},
+    {"paper.yaml", streamed("131072"), 293400, 7.96},
+    {"paper.yaml", streamed("524288"), 291100, 8.25},
+    {"paper.yaml", streamed("1048576"), 290400, 8.63},
+    {"1.2b.yaml", {}, 61046, 0},
+    {"8b.yaml", {}, 10886, 89.8},
+    {"8b.yaml", {"data.row_tokens=65536"}, 10063, 90.0},
+    {"8b.yaml", {"data.row_tokens=262144"}, 8738, 91.2},
+};
+
+TEST(Plan, IsNearWhatOneCardMeasured) {
+  for (const Measured& row : kMeasured) {
+    const Plan plan = make_plan(
+        read_config_file<RunConfig>(
+            std::string(INFINI_SOURCE_DIR "/experiments/performance/") + row.file, row.overrides),
+        1, 8);
+    const std::string name = text(row.file, " ", row.tokens_per_second);
+    EXPECT_NEAR(row.tokens_per_second / plan.tokens_per_second(), 1, 0.15) << name;
+    if (row.peak_gibibytes > 0) {
+      const double planned = static_cast<double>(plan.step.peak_bytes) / (1 << 30);
+      EXPECT_NEAR(planned / row.peak_gibibytes, 1, 0.02) << name;
+    }
+    EXPECT_TRUE(plan.fits()) << name;
+  }
+}
+
+}  // namespace
+}  // namespace infini

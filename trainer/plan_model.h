@@ -1,0 +1,51 @@
+// An Infini-Transformer in sizes: model/transformer.h, op by op.
+#pragma once
+
+#include "trainer/plan_scans.h"
+
+namespace infini {
+
+using SizedMemories = std::vector<SizedState>;  // one per layer
+
+class PlannedModel {
+ public:
+  // `model` is what one rank has of it: its heads, feed-forward columns and vocabulary. `groups` as
+  // PlannedMemory takes it.
+  PlannedModel(const PlannedOps& ops, const ModelConfig& model, int groups)
+      : ops_(ops), model_(model), memory_(ops, model.memory, groups) {}
+
+  struct Output {
+    Sized hidden;
+    SizedMemories memory;
+  };
+  Output forward(SizeTape* tape, const HeadLayout& layout, const Sized& tokens,
+                 const SizedMemories& memory, bool recompute_blocks) const;
+  SizedMemories remember(const HeadLayout& layout, const Sized& tokens,
+                         const SizedMemories& memory) const;
+  PlannedOps::Loss loss(SizeTape* tape, const Sized& hidden, std::int64_t rows) const;
+
+  const PlannedOps& ops() const { return ops_; }
+  const ModelConfig& config() const { return model_; }
+
+ private:
+  struct Stream {
+    Sized sum, branch;
+  };
+  struct BlockOutput {
+    Stream stream;
+    SizedState memory;
+  };
+  Stream add_norm(SizeTape* tape, const Stream& stream, std::int64_t rows) const;
+  BlockOutput block(SizeTape* tape, const Stream& stream, const HeadLayout& layout,
+                    const SizedState& memory) const;
+  BlockOutput recomputed_block(SizeTape* tape, const Stream& stream, const HeadLayout& layout,
+                               const SizedState& memory) const;
+  Sized project(SizeTape* tape, const Sized& x, const HeadLayout& layout) const;
+  Sized feed_forward(SizeTape* tape, const Sized& x, std::int64_t rows) const;
+
+  const PlannedOps& ops_;
+  const ModelConfig& model_;
+  PlannedMemory memory_;
+};
+
+}  // namespace infini

@@ -1,0 +1,79 @@
+// The ops of a step in sizes: each allocates, keeps and does what its namesake in tensor/ops does.
+#pragma once
+
+#include "tensor/device.h"
+#include "tensor/ops/heads.h"
+#include "trainer/plan_tape.h"
+
+namespace infini {
+
+// Which sides of a product other ranks of a tensor group have the rest of.
+enum class Split { kNone, kColumns, kRows };  // the outputs: dx is summed; the sum: y is
+
+class PlannedOps {
+ public:
+  struct Options {
+    Device device = Device::kCuda;
+    std::int64_t element_bytes = 2;  // of the compute type
+    std::int64_t full_bytes = 4;     // of its accumulator
+    int tensors = 1;                 // ranks that share each block
+  };
+  PlannedOps(Trace& trace, const Options& options) : trace_(trace), options_(options) {}
+
+  // R rows; `tape` null records nothing. Results are in the compute type unless said otherwise.
+  Sized embedding(SizeTape* tape, std::int64_t rows, std::int64_t width, const Sized& tokens) const;
+  Sized linear(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
+               std::int64_t outputs, Split split) const;
+  Sized rms_norm(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
+  struct ResidualNorm {
+    Sized sum, y;
+  };
+  ResidualNorm add_rms_norm(SizeTape* tape, const Sized& x, const Sized& branch, std::int64_t rows,
+                            std::int64_t width) const;
+  Sized gelu_feed_forward(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
+                          std::int64_t inner) const;
+  Sized relu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
+  Sized swiglu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t inner) const;
+  Sized rotary_attention(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
+  struct Loss {
+    Sized loss, nll;
+  };
+  Loss cross_entropy(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
+                     std::int64_t vocabulary) const;
+
+  Trace& trace() const { return trace_; }
+  const Options& options() const { return options_; }
+  Sized make(std::int64_t elements, MemoryKind kind = MemoryKind::kActivations) const {
+    return {.block = trace_.take(elements * options_.element_bytes, kind)};
+  }
+  Sized make_full(std::int64_t elements, MemoryKind kind = MemoryKind::kActivations) const {
+    return {.block = trace_.take(elements * options_.full_bytes, kind)};
+  }
+  Trace::Block workspace(std::int64_t bytes) const {
+    return trace_.take(bytes, MemoryKind::kWorkspace);
+  }
+  bool on_gpu() const { return options_.device == Device::kCuda; }
+  // Whether the kernels for bf16 and heads of 64 or 128 take this.
+  bool has_fast_kernels(const HeadLayout& layout) const {
+    return on_gpu() && options_.element_bytes == 2 &&
+           (layout.head_width == 64 || layout.head_width == 128);
+  }
+
+ private:
+  void product(std::int64_t m, std::int64_t n, std::int64_t k, bool added = false) const {
+    ++trace_.work.products[{m, n, k, added}];
+    ++trace_.work.kernels;
+  }
+  // A kernel that reads and writes so many numbers of the compute type.
+  void pass(double elements) const {
+    trace_.work.elementwise_bytes += elements * static_cast<double>(options_.element_bytes);
+    ++trace_.work.kernels;
+  }
+  void sum_over_tensors(std::int64_t elements) const;
+  Trace::Block norm_workspace(std::int64_t rows, std::int64_t width) const;
+
+  Trace& trace_;
+  Options options_;
+};
+
+}  // namespace infini

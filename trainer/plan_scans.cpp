@@ -1,0 +1,242 @@
+#include "trainer/plan_scans.h"
+
+namespace infini {
+namespace {
+
+// Numbers of one row's state.
+std::int64_t matrix_size(const HeadLayout& layout) {
+  return std::int64_t{layout.kv_heads} * layout.head_width * layout.head_width;
+}
+std::int64_t normalizer_size(const HeadLayout& layout) {
+  return std::int64_t{layout.kv_heads} * layout.head_width;
+}
+double key_numbers(const HeadLayout& layout) {
+  return static_cast<double>(layout.rows() * normalizer_size(layout));
+}
+
+}  // namespace
+
+SizedState PlannedMemory::sums(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const {
+  const std::int64_t segments = layout.batch * layout.segments;
+  SizedState made{.matrix = ops_.make_full(segments * matrix_size(layout)),
+                  .normalizer = ops_.make_full(segments * normalizer_size(layout))};
+  const double bytes = key_numbers(layout) * static_cast<double>(ops_.options().element_bytes);
+  ops_.trace().work.memory_bytes += 2 * bytes;
+  ++ops_.trace().work.kernels;
+  if (tape)
+    tape->push({&made.matrix, &made.normalizer}, {qkv},
+               [=, this, kept = qkv.block](const auto&, const auto& gradients) {
+                 const auto dqkv = gradients.of(0);
+                 ops_.trace().work.memory_bytes += 4 * bytes;
+                 ++ops_.trace().work.kernels;
+               });
+  return made;
+}
+
+Sized PlannedMemory::overlap(SizeTape* tape, const Sized& qkv, const Sized& normalizer,
+                             const HeadLayout& layout) const {
+  Sized made = ops_.make_full(layout.batch * layout.segments * matrix_size(layout));
+  const double bytes = key_numbers(layout) * static_cast<double>(ops_.options().element_bytes);
+  ops_.trace().work.overlap_bytes += bytes;
+  ++ops_.trace().work.kernels;
+  if (tape)
+    tape->push(
+        {&made}, {qkv, normalizer},
+        [=, this, kept = qkv.block, z = normalizer.block](const auto&, const auto& gradients) {
+          const auto dqkv = gradients.of(0), dnormalizer = gradients.of(1);
+          Trace::Block scratch;
+          if (ops_.on_gpu() && !ops_.has_fast_kernels(layout))
+            scratch =
+                ops_.workspace(layout.rows() * (normalizer_size(layout) + 2 * layout.kv_heads) *
+                               ops_.options().full_bytes);
+          ops_.trace().work.overlap_bytes += 3 * bytes;
+          ++ops_.trace().work.kernels;
+        });
+  return made;
+}
+
+PlannedMemory::Scan PlannedMemory::scan(SizeTape* tape, const Sized& overlap, const Sized& sums,
+                                        const Sized& initial, std::int64_t rows,
+                                        std::int64_t entries, std::int64_t state) const {
+  Scan made{.before = ops_.make_full(rows * entries * state),
+            .after = ops_.make_full(rows * state)};
+  const double bytes = static_cast<double>(rows * entries * state * ops_.options().full_bytes);
+  const bool affine = static_cast<bool>(overlap);
+  const auto work = [this, affine, bytes](double linear, double moved) {
+    Work& done = ops_.trace().work;
+    (affine ? done.affine_scan_bytes : done.scan_bytes) += (affine ? moved : linear) * bytes;
+    ++done.kernels;
+  };
+  work(2, 3);
+  // Accumulating reads nothing back.
+  const Trace::Block kept = affine ? made.before.block : nullptr;
+  if (tape && (overlap.tape || sums.tape || initial.tape))
+    tape->push({&made.before, &made.after}, {overlap, sums, initial},
+               [=, this, map = overlap.block](const auto&, const auto& gradients) {
+                 const auto doverlap = gradients.of(0), dsums = gradients.of(1);
+                 const auto dinitial = gradients.of(2);
+                 work(2, 5);
+                 (void)kept;
+               });
+  return made;
+}
+
+PlannedMemory::History PlannedMemory::remember(SizeTape* tape, const Sized& qkv,
+                                               const HeadLayout& layout,
+                                               const SizedState& memory) const {
+  if (rule_ == MemoryRule::kNone) return {};
+  const SizedState added = sums(tape, qkv, layout);
+  if (groups_ > 0) return remember_in_groups(tape, qkv, added, layout, memory);
+  const auto over_segments = [&](const Sized& map, const Sized& part, const Sized& initial,
+                                 std::int64_t state) {
+    return scan(tape, map, part, initial, layout.batch, layout.segments, state);
+  };
+  const Scan normalizer =
+      over_segments({}, added.normalizer, memory.normalizer, normalizer_size(layout));
+  const Scan matrix = rule_ == MemoryRule::kLinear
+                          ? over_segments({}, added.matrix, memory.matrix, matrix_size(layout))
+                          : over_segments(overlap(tape, qkv, normalizer.before, layout),
+                                          added.matrix, memory.matrix, matrix_size(layout));
+  return {.before = {.matrix = matrix.before, .normalizer = normalizer.before},
+          .after = {.matrix = matrix.after, .normalizer = normalizer.after}};
+}
+
+std::vector<Sized> PlannedMemory::gather(const std::vector<std::int64_t>& sizes,
+                                         std::int64_t rows) const {
+  std::int64_t elements = 0;
+  for (const std::int64_t size : sizes) elements += rows * size;
+  const Sized packed = ops_.make_full(elements, MemoryKind::kExchange);
+  Sized all = packed;
+  if (groups_ > 1) {
+    all = ops_.make_full(groups_ * elements, MemoryKind::kExchange);
+    ++ops_.trace().work.segment_gathers;
+    ops_.trace().work.segment_gather_bytes +=
+        static_cast<double>(elements * ops_.options().full_bytes);
+  }
+  std::vector<Sized> tables;
+  for (const std::int64_t size : sizes)
+    tables.push_back(ops_.make_full(rows * 2 * groups_ * size, MemoryKind::kExchange));
+  return tables;
+}
+
+PlannedMemory::GroupStates PlannedMemory::over_groups(SizeTape* tape,
+                                                      const std::vector<Sized>& mine,
+                                                      const std::vector<std::int64_t>& sizes,
+                                                      const std::vector<Sized>& initial,
+                                                      bool affine, std::int64_t rows) const {
+  const std::int64_t entries = 2 * groups_;
+  const auto scans = [this, affine, rows, entries, sizes](SizeTape* on,
+                                                          const std::vector<Sized>& maps,
+                                                          const std::vector<Sized>& starts) {
+    std::vector<Scan> result;
+    if (affine) {
+      result.push_back(scan(on, maps[0], maps[1], starts[0], rows, entries, sizes[1]));
+    } else {
+      for (std::size_t i = 0; i < maps.size(); ++i)
+        result.push_back(scan(on, {}, maps[i], starts[i], rows, entries, sizes[i]));
+    }
+    return result;
+  };
+  std::vector<Sized> inputs = mine, starts;
+  for (const Sized& start : initial) {
+    starts.push_back(start.unwatched());
+    inputs.push_back(start);
+  }
+  const std::size_t input_count = inputs.size();
+  const std::vector<Sized> maps = gather(sizes, rows);
+  std::vector<std::int64_t> states = sizes;
+  if (affine) states.erase(states.begin());
+  GroupStates result;
+  {
+    const std::vector<Scan> made = scans(nullptr, maps, starts);
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      result.before.push_back(ops_.make_full(rows * states[i]));
+      result.after.push_back(made[i].after);
+    }
+  }
+  if (!tape) return result;
+  std::vector<Sized*> outputs;
+  for (Sized& state : result.before) outputs.push_back(&state);
+  for (Sized& state : result.after) outputs.push_back(&state);
+  tape->push(outputs, inputs, [=, this](const auto& doutputs, const auto& gradients) {
+    const std::vector<Sized> dtables = gather(states, rows);
+    SizeTape again(ops_.trace());
+    std::vector<Sized> watched_maps, watched_starts;
+    for (const Sized& map : maps) watched_maps.push_back(again.watch(map));
+    for (const Sized& start : starts) watched_starts.push_back(start ? again.watch(start) : start);
+    const std::vector<Scan> made = scans(&again, watched_maps, watched_starts);
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      again.seed(made[i].before);
+      if (doutputs[states.size() + i]) again.seed(made[i].after);
+    }
+    again.backward();
+    for (std::size_t i = 0; i < input_count; ++i) gradients.of(i);
+  });
+  return result;
+}
+
+PlannedMemory::History PlannedMemory::remember_in_groups(SizeTape* tape, const Sized& qkv,
+                                                         const SizedState& added,
+                                                         const HeadLayout& layout,
+                                                         const SizedState& memory) const {
+  const std::int64_t matrix = matrix_size(layout), normalizer = normalizer_size(layout);
+  const std::int64_t rows = layout.batch;
+  const auto over_segments = [&](const Sized& map, const Sized& part, const Sized& initial,
+                                 std::int64_t state) {
+    return scan(tape, map, part, initial, rows, layout.segments, state);
+  };
+  if (rule_ == MemoryRule::kLinear) {
+    const GroupStates around =
+        over_groups(tape,
+                    {over_segments({}, added.matrix, {}, matrix).after,
+                     over_segments({}, added.normalizer, {}, normalizer).after},
+                    {matrix, normalizer}, {memory.matrix, memory.normalizer}, false, rows);
+    return {
+        .before = {.matrix = over_segments({}, added.matrix, around.before[0], matrix).before,
+                   .normalizer =
+                       over_segments({}, added.normalizer, around.before[1], normalizer).before},
+        .after = {.matrix = around.after[0], .normalizer = around.after[1]}};
+  }
+  const GroupStates sums_of =
+      over_groups(tape, {over_segments({}, added.normalizer, {}, normalizer).after}, {normalizer},
+                  {memory.normalizer}, false, rows);
+  const Sized before = over_segments({}, added.normalizer, sums_of.before[0], normalizer).before;
+  const Sized taken = overlap(tape, qkv, before, layout);
+  Sized copy = ops_.make_full(rows * layout.segments * matrix);
+  if (tape)
+    tape->push({&copy}, {taken}, [](const auto&, const auto& gradients) { gradients.of(0); });
+  const GroupStates around = over_groups(tape,
+                                         {over_segments(taken, copy, {}, matrix).after,
+                                          over_segments(taken, added.matrix, {}, matrix).after},
+                                         {matrix, matrix}, {memory.matrix}, true, rows);
+  return {.before = {.matrix = over_segments(taken, added.matrix, around.before[0], matrix).before,
+                     .normalizer = before},
+          .after = {.matrix = around.after[0], .normalizer = sums_of.after[0]}};
+}
+
+Sized PlannedMemory::recall(SizeTape* tape, const Sized& qkv, const SizedState& before,
+                            const Sized& local, const HeadLayout& layout) const {
+  if (rule_ == MemoryRule::kNone) return local;
+  Sized y = ops_.make(layout.rows() * layout.query_width());
+  const double bytes =
+      static_cast<double>(layout.rows() * layout.query_width() * ops_.options().element_bytes);
+  ops_.trace().work.memory_bytes += 3 * bytes;
+  ++ops_.trace().work.kernels;
+  if (tape)
+    tape->push({&y}, {qkv, before.matrix, before.normalizer, local},
+               [=, this, q = qkv.block, m = before.matrix.block, z = before.normalizer.block,
+                l = local.block](const auto&, const auto& gradients) {
+                 const auto dqkv = gradients.of(0), dmatrix = gradients.of(1);
+                 const auto dnormalizer = gradients.of(2), dlocal = gradients.of(3);
+                 Trace::Block scratch;
+                 if (ops_.on_gpu() && !ops_.has_fast_kernels(layout))
+                   scratch =
+                       ops_.workspace(layout.rows() * (layout.query_width() + 4 * layout.heads) *
+                                      ops_.options().full_bytes);
+                 ops_.trace().work.memory_bytes += 5 * bytes;
+                 ++ops_.trace().work.kernels;
+               });
+  return y;
+}
+
+}  // namespace infini

@@ -1,0 +1,57 @@
+// The compressive memory of one layer in sizes: sums, scans over segments, and the exchange of
+// groups of segments (tensor/ops/{memory,scan,recall}.h, model/segment_groups.h).
+#pragma once
+
+#include "model/config.h"
+#include "trainer/plan_ops.h"
+
+namespace infini {
+
+struct SizedState {
+  Sized matrix, normalizer;
+};
+
+class PlannedMemory {
+ public:
+  // `groups` ranks share the segments of each row; 0: the segments are not in groups.
+  PlannedMemory(const PlannedOps& ops, MemoryRule rule, int groups)
+      : ops_(ops), rule_(rule), groups_(groups) {}
+
+  struct History {
+    SizedState before, after;
+  };
+  History remember(SizeTape* tape, const Sized& qkv, const HeadLayout& layout,
+                   const SizedState& memory) const;
+  Sized recall(SizeTape* tape, const Sized& qkv, const SizedState& before, const Sized& local,
+               const HeadLayout& layout) const;
+
+ private:
+  struct Scan {
+    Sized before, after;
+  };
+  // entries [B, S, state] after initial [B, state]; an affine scan where `overlap` is given.
+  Scan scan(SizeTape* tape, const Sized& overlap, const Sized& sums, const Sized& initial,
+            std::int64_t rows, std::int64_t entries, std::int64_t state) const;
+  Sized overlap(SizeTape* tape, const Sized& qkv, const Sized& normalizer,
+                const HeadLayout& layout) const;
+  SizedState sums(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
+
+  struct GroupStates {
+    std::vector<Sized> before, after;
+  };
+  // What this rank's map consists of, of `sizes` numbers a row; the first of two is the overlap
+  // where `affine`.
+  GroupStates over_groups(SizeTape* tape, const std::vector<Sized>& mine,
+                          const std::vector<std::int64_t>& sizes, const std::vector<Sized>& initial,
+                          bool affine, std::int64_t rows) const;
+  // Tables of 2 P entries a row of everyone's tensors of these sizes.
+  std::vector<Sized> gather(const std::vector<std::int64_t>& sizes, std::int64_t rows) const;
+  History remember_in_groups(SizeTape* tape, const Sized& qkv, const SizedState& sums,
+                             const HeadLayout& layout, const SizedState& memory) const;
+
+  const PlannedOps& ops_;
+  MemoryRule rule_;
+  int groups_;
+};
+
+}  // namespace infini
