@@ -28,20 +28,18 @@ class PlannedModel {
   const ModelConfig& config() const { return model_; }
 
  private:
-  struct Stream {
-    Sized sum, branch;
-  };
   struct BlockOutput {
-    Stream stream;
+    Sized x;
     SizedState memory;
   };
-  Stream add_norm(SizeTape* tape, const Stream& stream, std::int64_t rows) const;
-  BlockOutput block(SizeTape* tape, const Stream& stream, const HeadLayout& layout,
+  BlockOutput block(SizeTape* tape, const Sized& x, const HeadLayout& layout,
                     const SizedState& memory) const;
-  BlockOutput recomputed_block(SizeTape* tape, const Stream& stream, const HeadLayout& layout,
+  BlockOutput recomputed_block(SizeTape* tape, const Sized& x, const HeadLayout& layout,
                                const SizedState& memory) const;
+  Sized norm(SizeTape* tape, const Sized& x, std::int64_t rows) const;
   Sized project(SizeTape* tape, const Sized& x, const HeadLayout& layout) const;
-  Sized feed_forward(SizeTape* tape, const Sized& x, std::int64_t rows) const;
+  Sized feed_forward(SizeTape* tape, const Sized& x, const Sized& residual,
+                     std::int64_t rows) const;
 
   const PlannedOps& ops_;
   const ModelConfig& model_;

@@ -12,11 +12,16 @@ namespace {
 constexpr std::int64_t kGpuNormPieces = 528, kCpuNormRows = 64;
 // Consecutive tokens, sorted by id, that one block adds up (tensor/ops/embedding.cu).
 constexpr std::int64_t kEmbeddingWindow = 32;
-constexpr std::int64_t kAttentionTile = 64;
+constexpr std::int64_t kAttentionTile = 64, kMostScoreBytes = std::int64_t{5} << 29;
 
 // Closures below keep what their namesakes capture: by `kept = ...`, or by naming it in (void).
 
 double as_double(std::int64_t value) { return static_cast<double>(value); }
+
+// Of two products over half of the square of each segment.
+double attention_flops(const HeadLayout& layout) {
+  return 2 * as_double(layout.rows() * layout.query_width()) * as_double(layout.tokens);
+}
 
 }  // namespace
 
@@ -46,18 +51,20 @@ Sized PlannedOps::embedding(SizeTape* tape, std::int64_t rows, std::int64_t widt
 }
 
 Sized PlannedOps::linear(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
-                         std::int64_t outputs, Split split) const {
+                         std::int64_t outputs, Split split, const Sized& residual) const {
   Sized y = make(rows * outputs);
   product(rows, outputs, width);
   if (split == Split::kRows) sum_over_tensors(rows * outputs);
   if (tape)
-    tape->push({&y}, {x}, [=, this, kept = x.block](const auto&, const auto& gradients) {
-      if (const auto dx = gradients.of(0)) {
-        product(rows, width, outputs);
-        if (split == Split::kColumns) sum_over_tensors(rows * width);
-      }
-      product(outputs, width, rows, true);
-    });
+    tape->push({&y}, {x, residual},
+               [=, this, kept = x.block](const auto& doutputs, const auto& gradients) {
+                 if (const auto dx = gradients.of(0)) {
+                   product(rows, width, outputs);
+                   if (split == Split::kColumns) sum_over_tensors(rows * width);
+                 }
+                 product(outputs, width, rows, true);
+                 gradients.hand_on(1, doutputs[0]);
+               });
   return y;
 }
 
@@ -74,37 +81,18 @@ Sized PlannedOps::rms_norm(SizeTape* tape, const Sized& x, std::int64_t rows,
   pass(2 * as_double(rows * width));
   if (tape)
     tape->push({&y}, {x}, [=, this, kept = x.block](const auto&, const auto& gradients) {
-      const auto dx = gradients.of(0);
+      const auto dx = gradients.renew(0);
       const auto partial = norm_workspace(rows, width);
-      pass(3 * as_double(rows * width));
+      pass((dx.stood ? 4 : 3) * as_double(rows * width));
       ++trace_.work.kernels;
       (void)inverse;
     });
   return y;
 }
 
-PlannedOps::ResidualNorm PlannedOps::add_rms_norm(SizeTape* tape, const Sized& x,
-                                                  const Sized& branch, std::int64_t rows,
-                                                  std::int64_t width) const {
-  Sized sum = make(rows * width), y = make(rows * width);
-  const Sized inverse = make_full(rows);
-  pass(4 * as_double(rows * width));
-  if (tape)
-    tape->push({&sum, &y}, {x, branch},
-               [=, this, kept = sum.block](const auto&, const auto& gradients) {
-                 const bool one = gradients.share(0, 1);
-                 const auto dx = gradients.of(0);
-                 const auto dbranch = one ? nullptr : gradients.of(1);
-                 const auto partial = norm_workspace(rows, width);
-                 pass((one ? 4 : 5) * as_double(rows * width));
-                 ++trace_.work.kernels;
-                 (void)inverse;
-               });
-  return {.sum = sum, .y = y};
-}
-
-Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const Sized& x, std::int64_t rows,
-                                    std::int64_t width, std::int64_t inner) const {
+Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const Sized& x, const Sized& residual,
+                                    std::int64_t rows, std::int64_t width,
+                                    std::int64_t inner) const {
   const Sized hidden = make(rows * inner);
   const Sized slopes = tape ? make(rows * inner) : Sized{};
   Sized y = make(rows * width);
@@ -112,16 +100,18 @@ Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const Sized& x, std::int64_t
   product(rows, width, inner);
   sum_over_tensors(rows * width);
   if (tape)
-    tape->push({&y}, {x}, [=, this, kept = x.block](const auto&, const auto& gradients) {
-      product(width, inner, rows, true);
-      const auto dx = gradients.of(0);
-      const Sized dinner = make(rows * inner);
-      product(rows, inner, width);
-      product(rows, width, inner);
-      sum_over_tensors(rows * width);
-      product(inner, width, rows, true);
-      (void)hidden, (void)slopes;
-    });
+    tape->push({&y}, {x, residual},
+               [=, this, kept = x.block](const auto& doutputs, const auto& gradients) {
+                 product(width, inner, rows, true);
+                 const auto dx = gradients.of(0);
+                 const Sized dinner = make(rows * inner);
+                 product(rows, inner, width);
+                 product(rows, width, inner);
+                 sum_over_tensors(rows * width);
+                 product(inner, width, rows, true);
+                 gradients.hand_on(1, doutputs[0]);
+                 (void)hidden, (void)slopes;
+               });
   return y;
 }
 
@@ -151,35 +141,77 @@ Sized PlannedOps::swiglu(SizeTape* tape, const Sized& x, std::int64_t rows,
   return y;
 }
 
+PlannedOps::Attended PlannedOps::attend(const HeadLayout& layout) const {
+  const std::int64_t rows = layout.rows();
+  const Sized rotated = make(rows * layout.rotated_width());
+  pass(2 * as_double(rows * layout.rotated_width()));
+  const Sized y = make(rows * layout.query_width());
+  const Sized log_sum = make_full(rows * layout.heads);
+  trace_.work.attention_flops += attention_flops(layout);
+  ++trace_.work.kernels;
+  return {.rotated = rotated, .y = y, .log_sum = log_sum};
+}
+
+void PlannedOps::attend_grad(const HeadLayout& layout) const {
+  const std::int64_t rows = layout.rows(), segments = layout.batch * layout.segments;
+  if (has_fast_kernels(layout)) {
+    const std::int64_t tiles = (layout.tokens + kAttentionTile - 1) / kAttentionTile;
+    const auto row_sums = workspace(segments * layout.heads * tiles * kAttentionTile * 2 * 4);
+    // Gradients of scores, of as many key heads at a time as have room (attention_hopper.cu).
+    const std::int64_t each =
+        layout.group() * tiles * (tiles + 1) / 2 * kAttentionTile * kAttentionTile * 2;
+    const auto scores = workspace(
+        each * std::clamp<std::int64_t>(kMostScoreBytes / each, 1, segments * layout.kv_heads));
+    trace_.work.attention_grad_flops += 2.5 * attention_flops(layout);
+  } else {
+    const auto turned = workspace(rows * layout.rotated_width() * options_.element_bytes);
+    pass(3 * as_double(rows * layout.rotated_width()));
+    trace_.work.attention_grad_flops += 2.5 * attention_flops(layout);
+  }
+  trace_.work.kernels += 3;
+}
+
 Sized PlannedOps::rotary_attention(SizeTape* tape, const Sized& qkv,
                                    const HeadLayout& layout) const {
-  const std::int64_t rows = layout.rows(), rotated_width = layout.rotated_width();
-  const Sized rotated = make(rows * rotated_width);
-  pass(2 * as_double(rows * rotated_width));
-  Sized y = make(rows * layout.query_width());
-  const Sized log_sum = make_full(rows * layout.heads);
-  // Two products over half of the square of a segment.
-  const double flops = 2 * as_double(rows * layout.query_width()) * as_double(layout.tokens);
-  trace_.work.attention_flops += flops;
+  const Attended made = attend(layout);
+  Sized y = made.y;
+  if (tape)
+    tape->push({&y}, {qkv}, [=, this, kept = qkv.block](const auto&, const auto& gradients) {
+      const auto dqkv = gradients.of(0);
+      attend_grad(layout);
+      (void)made;
+    });
+  return y;
+}
+
+PlannedOps::AttentionAndSums PlannedOps::rotary_attention_and_sums(SizeTape* tape, const Sized& qkv,
+                                                                   const HeadLayout& layout) const {
+  const Attended made = attend(layout);
+  const std::int64_t states = layout.batch * layout.segments * layout.kv_heads;
+  const std::int64_t matrix_size = states * layout.head_width * layout.head_width;
+  AttentionAndSums result{.y = made.y,
+                          .matrix = make_full(matrix_size),
+                          .normalizer = make_full(states * layout.head_width)};
+  const double bytes = as_double(layout.rows() * layout.kv_heads * layout.head_width *
+                                 options_.element_bytes);  // of keys, or of values
+  trace_.work.memory_bytes += 2 * bytes;
   ++trace_.work.kernels;
   if (tape)
-    tape->push({&y}, {qkv},
-               [=, this, kept = qkv.block, out = y.block](const auto&, const auto& gradients) {
+    tape->push({&result.y, &result.matrix, &result.normalizer}, {qkv},
+               [=, this, kept = qkv.block](const auto&, const auto& gradients) {
                  const auto dqkv = gradients.of(0);
-                 Trace::Block scratch;
-                 if (has_fast_kernels(layout)) {
-                   const std::int64_t tiles = (layout.tokens + kAttentionTile - 1) / kAttentionTile;
-                   scratch = workspace(layout.batch * layout.segments * layout.heads * tiles *
-                                       kAttentionTile * 2 * 4);
+                 Trace::Block rounded;
+                 if (has_fast_kernels(layout)) {  // added where attention's are
+                   rounded = workspace(matrix_size * options_.element_bytes);
+                   trace_.work.memory_bytes += bytes;
                  } else {
-                   scratch = workspace(rows * rotated_width * options_.element_bytes);
-                   pass(3 * as_double(rows * rotated_width));
+                   trace_.work.memory_bytes += 4 * bytes;
+                   ++trace_.work.kernels;
                  }
-                 trace_.work.attention_grad_flops += 2.5 * flops;
-                 trace_.work.kernels += 3;
-                 (void)rotated, (void)log_sum;
+                 attend_grad(layout);
+                 (void)made;
                });
-  return y;
+  return result;
 }
 
 PlannedOps::Loss PlannedOps::cross_entropy(SizeTape* tape, const Sized& x, std::int64_t rows,

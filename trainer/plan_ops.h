@@ -23,18 +23,18 @@ class PlannedOps {
   // R rows; `tape` null records nothing. Results are in the compute type unless said otherwise.
   Sized embedding(SizeTape* tape, std::int64_t rows, std::int64_t width, const Sized& tokens) const;
   Sized linear(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
-               std::int64_t outputs, Split split) const;
+               std::int64_t outputs, Split split, const Sized& residual = {}) const;
   Sized rms_norm(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
-  struct ResidualNorm {
-    Sized sum, y;
-  };
-  ResidualNorm add_rms_norm(SizeTape* tape, const Sized& x, const Sized& branch, std::int64_t rows,
-                            std::int64_t width) const;
-  Sized gelu_feed_forward(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
-                          std::int64_t inner) const;
+  Sized gelu_feed_forward(SizeTape* tape, const Sized& x, const Sized& residual, std::int64_t rows,
+                          std::int64_t width, std::int64_t inner) const;
   Sized relu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
   Sized swiglu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t inner) const;
   Sized rotary_attention(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
+  struct AttentionAndSums {
+    Sized y, matrix, normalizer;
+  };
+  AttentionAndSums rotary_attention_and_sums(SizeTape* tape, const Sized& qkv,
+                                             const HeadLayout& layout) const;
   struct Loss {
     Sized loss, nll;
   };
@@ -60,6 +60,11 @@ class PlannedOps {
   }
 
  private:
+  struct Attended {
+    Sized rotated, y, log_sum;
+  };
+  Attended attend(const HeadLayout& layout) const;
+  void attend_grad(const HeadLayout& layout) const;
   void product(std::int64_t m, std::int64_t n, std::int64_t k, bool added = false) const {
     ++trace_.work.products[{m, n, k, added}];
     ++trace_.work.kernels;

@@ -85,7 +85,12 @@ PlannedMemory::History PlannedMemory::remember(SizeTape* tape, const Sized& qkv,
                                                const HeadLayout& layout,
                                                const SizedState& memory) const {
   if (rule_ == MemoryRule::kNone) return {};
-  const SizedState added = sums(tape, qkv, layout);
+  return accumulate(tape, qkv, sums(tape, qkv, layout), layout, memory);
+}
+
+PlannedMemory::History PlannedMemory::accumulate(SizeTape* tape, const Sized& qkv,
+                                                 const SizedState& added, const HeadLayout& layout,
+                                                 const SizedState& memory) const {
   if (groups_ > 0) return remember_in_groups(tape, qkv, added, layout, memory);
   const auto over_segments = [&](const Sized& map, const Sized& part, const Sized& initial,
                                  std::int64_t state) {

@@ -22,6 +22,10 @@ class PlannedMemory {
   };
   History remember(SizeTape* tape, const Sized& qkv, const HeadLayout& layout,
                    const SizedState& memory) const;
+  // The same from the sums.
+  History accumulate(SizeTape* tape, const Sized& qkv, const SizedState& sums,
+                     const HeadLayout& layout, const SizedState& memory) const;
+  MemoryRule rule() const { return rule_; }
   Sized recall(SizeTape* tape, const Sized& qkv, const SizedState& before, const Sized& local,
                const HeadLayout& layout) const;
 

@@ -9,35 +9,42 @@ Trace::Block SizeTape::Gradients::of(std::size_t input) const {
   return tensor.tape ? tape_.target(tensor.slot) : nullptr;
 }
 
-bool SizeTape::Gradients::share(std::size_t input, std::size_t other) const {
-  const Sized &first = inputs_.at(input), &second = inputs_.at(other);
-  return first.tape && second.tape && tape_.share(first.slot, second.slot);
+void SizeTape::Gradients::hand_on(std::size_t input, const Trace::Block& dy) const {
+  const Sized& tensor = inputs_.at(input);
+  if (!tensor.tape) return;
+  Slot& slot = tape_.slots_[tensor.slot];
+  if (!slot.gradient) slot.gradient = dy;
+  slot.written = true;
+}
+
+SizeTape::Gradients::Renewal SizeTape::Gradients::renew(std::size_t input) const {
+  const Sized& tensor = inputs_.at(input);
+  return tensor.tape ? tape_.renew(tensor.slot) : Renewal{};
 }
 
 Trace::Block SizeTape::target(int index) {
   Slot& slot = slots_[index];
   if (!slot.gradient) slot.gradient = trace_.take(slot.bytes, MemoryKind::kActivations);
-  if (slot.shared && slot.written) {  // whoever adds gets a copy of its own
-    slot.gradient = trace_.take(slot.bytes, MemoryKind::kActivations);
-    slot.shared = false;
-  }
   slot.written = true;
   return slot.gradient;
 }
 
-bool SizeTape::share(int first_index, int second_index) {
-  Slot &first = slots_[first_index], &second = slots_[second_index];
-  if (first_index == second_index || first.written || second.written || first.bytes != second.bytes)
-    return false;
-  first.gradient = second.gradient = trace_.take(first.bytes, MemoryKind::kActivations);
-  first.shared = second.shared = second.written = true;
-  return true;
+SizeTape::Gradients::Renewal SizeTape::renew(int index) {
+  const bool stood = slots_[index].written;
+  const Trace::Block before = target(index);
+  Slot& slot = slots_[index];
+  if (!stood) return {.stood = nullptr, .sum = before};
+  if (!slot.external) slot.gradient = trace_.take(slot.bytes, MemoryKind::kActivations);
+  return {.stood = before, .sum = slot.gradient};
 }
 
 Sized SizeTape::watch(const Sized& value) { return watch(value, nullptr); }
 
 Sized SizeTape::watch(const Sized& value, const Trace::Block& gradient) {
-  slots_.push_back({.gradient = gradient, .bytes = value.bytes(), .written = gradient != nullptr});
+  slots_.push_back({.gradient = gradient,
+                    .bytes = value.bytes(),
+                    .written = gradient != nullptr,
+                    .external = gradient != nullptr});
   return {.block = value.block, .tape = this, .slot = static_cast<int>(slots_.size()) - 1};
 }
 
@@ -63,7 +70,7 @@ void SizeTape::backward() {
       Slot& slot = slots_[index];
       reached |= slot.written;
       doutputs.push_back(slot.written ? std::exchange(slot.gradient, nullptr) : nullptr);
-      slot.written = slot.shared = false;
+      slot.written = false;
     }
     if (reached) entry.backward(doutputs, Gradients(*this, entry.inputs));
   }

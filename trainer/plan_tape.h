@@ -28,7 +28,11 @@ class SizeTape {
    public:
     Gradients(SizeTape& tape, const std::vector<Sized>& inputs) : tape_(tape), inputs_(inputs) {}
     Trace::Block of(std::size_t input) const;
-    bool share(std::size_t input, std::size_t other) const;
+    void hand_on(std::size_t input, const Trace::Block& dy) const;
+    struct Renewal {
+      Trace::Block stood, sum;
+    };
+    Renewal renew(std::size_t input) const;
 
    private:
     SizeTape& tape_;
@@ -53,7 +57,7 @@ class SizeTape {
   struct Slot {
     Trace::Block gradient;
     std::int64_t bytes = 0;
-    bool written = false, shared = false;
+    bool written = false, external = false;
   };
   struct Entry {
     std::vector<int> outputs;
@@ -62,7 +66,7 @@ class SizeTape {
   };
 
   Trace::Block target(int slot);
-  bool share(int first, int second);
+  Gradients::Renewal renew(int slot);
 
   Trace& trace_;
   std::vector<Slot> slots_;
