@@ -85,30 +85,22 @@ InfiniAttention::History InfiniAttention::remember(const Tensor& qkv, const Span
 InfiniAttention::History InfiniAttention::accumulate(const Tensor& qkv, const MemorySums& sums,
                                                      const Span& span,
                                                      const MemoryState& memory) const {
-  if (span.groups) return accumulate_in_groups(qkv, sums, span, memory);
-  const Scan normalizer = scan(sums.normalizer, memory.normalizer, span.borders);
-  const Scan matrix =
-      rule_ == MemoryRule::kLinear
-          ? scan(sums.matrix, memory.matrix, span.borders)
-          : affine_scan(memory_overlap(qkv, span.keep, normalizer.before, span.layout, eps_),
-                        sums.matrix, memory.matrix, span.borders);
-  return {.before = {.matrix = matrix.before, .normalizer = normalizer.before},
-          .after = {.matrix = matrix.after, .normalizer = normalizer.after}};
-}
-
-InfiniAttention::History InfiniAttention::accumulate_in_groups(const Tensor& qkv,
-                                                               const MemorySums& sums,
-                                                               const Span& span,
-                                                               const MemoryState& memory) const {
+  const bool linear = rule_ == MemoryRule::kLinear;
   const auto overlap = [&](const Tensor& normalizer) {
     return memory_overlap(qkv, span.keep, normalizer, span.layout, eps_);
   };
-  const MemoryScans scans =
-      rule_ == MemoryRule::kLinear
-          ? infini::accumulate_in_groups(*span.groups, span.borders, sums.matrix, sums.normalizer,
-                                         memory.matrix, memory.normalizer)
-          : affine_in_groups(*span.groups, span.borders, sums.matrix, sums.normalizer,
-                             memory.matrix, memory.normalizer, overlap);
+  MemoryScans scans;
+  if (span.groups) {
+    scans = linear ? accumulate_in_groups(*span.groups, span.borders, sums.matrix, sums.normalizer,
+                                          memory.matrix, memory.normalizer)
+                   : affine_in_groups(*span.groups, span.borders, sums.matrix, sums.normalizer,
+                                      memory.matrix, memory.normalizer, overlap);
+  } else {
+    scans.normalizer = scan(sums.normalizer, memory.normalizer, span.borders);
+    scans.matrix = linear ? scan(sums.matrix, memory.matrix, span.borders)
+                          : affine_scan(overlap(scans.normalizer.before), sums.matrix,
+                                        memory.matrix, span.borders);
+  }
   return {.before = {.matrix = scans.matrix.before, .normalizer = scans.normalizer.before},
           .after = {.matrix = scans.matrix.after, .normalizer = scans.normalizer.after}};
 }

@@ -9,14 +9,7 @@ namespace {
 // Columns [begin, begin + count) of a [B, T] table as one flat tensor [B count]; empty stays empty.
 Tensor columns(const Tensor& table, std::int64_t begin, std::int64_t count) {
   if (!table) return {};
-  const auto [rows, width] = table.dims<2>();
-  if (rows == 1) return table.reshape({width}).slice(begin, count);
-  const std::int64_t element = bytes_of(table.dtype());
-  const Tensor part = Tensor::empty({rows * count}, table.dtype(), table.device());
-  system_memory(table.device())
-      .copy({part.raw(), count * element}, {table.raw() + begin * element, width * element},
-            count * element, rows);
-  return part;
+  return columns_of(table, {begin, begin + count}).reshape({table.shape()[0] * count});
 }
 
 Tensor on_device(const Tensor& tensor, Device device) {

@@ -35,12 +35,10 @@ class InfiniTransformer {
     Memories memory;  // after the span
   };
   // Memories before the span, one for each layer. With recompute_blocks, backward computes each
-  // block again.
+  // block again; with pass.gradients_final, it says block by block from where on gradients are
+  // final: the embedding's are when it returns.
   Output operator()(const Pass& pass, const Span& span, const Memories& memory,
                     bool recompute_blocks = false) const;
-
-  // With pass.gradients_final, backward says block by block from where on gradients are final; the
-  // embedding's are when it returns.
 
   // The memories after the span alone: what comes after the last layer's memory is left out.
   Memories remember(const Pass& pass, const Span& span, const Memories& memory) const;

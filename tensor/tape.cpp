@@ -18,6 +18,17 @@ void fill_zero(const Tensor& tensor, Columns columns) {
     system_memory(tensor.device()).fill_zero(strip, (columns.end - columns.begin) * element, rows);
 }
 
+Tensor columns_of(const Tensor& matrix, Columns columns) {
+  const auto [rows, width] = matrix.dims<2>();
+  const std::int64_t count = columns.end - columns.begin, element = bytes_of(matrix.dtype());
+  if (rows == 1) return matrix.reshape({width}).slice(columns.begin, count).reshape({1, count});
+  const Tensor part = Tensor::empty({rows, count}, matrix.dtype(), matrix.device());
+  system_memory(matrix.device())
+      .copy({part.raw(), count * element},
+            {matrix.raw() + columns.begin * element, width * element}, count * element, rows);
+  return part;
+}
+
 GradTarget Gradients::of(int input) const {
   const Tensor& tensor = inputs_.at(input);
   return tensor.tape() ? tape_.target(tensor) : GradTarget{};

@@ -27,6 +27,8 @@ struct GradTarget {
 
 // Fills columns with zeros.
 void fill_zero(const Tensor& tensor, Columns columns);
+// A copy of columns of a matrix, of one row a view.
+Tensor columns_of(const Tensor& matrix, Columns columns);
 
 // The target made ready for a kernel that adds to some of its elements only: zeros where nothing
 // stood yet.

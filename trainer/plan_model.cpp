@@ -36,8 +36,8 @@ PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, const Sized& x,
       mixed = ops_.rotary_attention(tape, qkv, layout);
     } else {
       const PlannedOps::AttentionAndSums local = ops_.rotary_attention_and_sums(tape, qkv, layout);
-      const PlannedMemory::History history = memory_.accumulate(
-          tape, qkv, {.matrix = local.matrix, .normalizer = local.normalizer}, layout, memory);
+      const PlannedMemory::History history =
+          memory_.accumulate(tape, qkv, local.sums, layout, memory);
       mixed = memory_.recall(tape, qkv, history.before, local.y, layout);
       after = history.after;
     }
@@ -102,7 +102,12 @@ SizedMemories PlannedModel::remember(const HeadLayout& layout, const Sized& toke
     after.push_back(out.memory);
   }
   const Sized qkv = project(nullptr, norm(nullptr, x, layout.rows()), layout);
-  after.push_back(memory_.remember(nullptr, qkv, layout, memory.back()).after);
+  if (memory_.rule() == MemoryRule::kNone) {
+    after.emplace_back();
+  } else {
+    const SizedState sums = ops_.memory_sums(layout);
+    after.push_back(memory_.accumulate(nullptr, qkv, sums, layout, memory.back()).after);
+  }
   return after;
 }
 

@@ -162,12 +162,11 @@ void PlannedOps::attend_grad(const HeadLayout& layout) const {
         layout.group() * tiles * (tiles + 1) / 2 * kAttentionTile * kAttentionTile * 2;
     const auto scores = workspace(
         each * std::clamp<std::int64_t>(kMostScoreBytes / each, 1, segments * layout.kv_heads));
-    trace_.work.attention_grad_flops += 2.5 * attention_flops(layout);
   } else {
     const auto turned = workspace(rows * layout.rotated_width() * options_.element_bytes);
     pass(3 * as_double(rows * layout.rotated_width()));
-    trace_.work.attention_grad_flops += 2.5 * attention_flops(layout);
   }
+  trace_.work.attention_grad_flops += 2.5 * attention_flops(layout);
   trace_.work.kernels += 3;
 }
 
@@ -184,28 +183,28 @@ Sized PlannedOps::rotary_attention(SizeTape* tape, const Sized& qkv,
   return y;
 }
 
+SizedState PlannedOps::memory_sums(const HeadLayout& layout) const {
+  const std::int64_t states = layout.batch * layout.segments * layout.kv_heads;
+  trace_.work.memory_bytes += 2 * key_bytes(layout);
+  ++trace_.work.kernels;
+  return {.matrix = make_full(states * layout.head_width * layout.head_width),
+          .normalizer = make_full(states * layout.head_width)};
+}
+
 PlannedOps::AttentionAndSums PlannedOps::rotary_attention_and_sums(SizeTape* tape, const Sized& qkv,
                                                                    const HeadLayout& layout) const {
   const Attended made = attend(layout);
-  const std::int64_t states = layout.batch * layout.segments * layout.kv_heads;
-  const std::int64_t matrix_size = states * layout.head_width * layout.head_width;
-  AttentionAndSums result{.y = made.y,
-                          .matrix = make_full(matrix_size),
-                          .normalizer = make_full(states * layout.head_width)};
-  const double bytes = as_double(layout.rows() * layout.kv_heads * layout.head_width *
-                                 options_.element_bytes);  // of keys, or of values
-  trace_.work.memory_bytes += 2 * bytes;
-  ++trace_.work.kernels;
+  AttentionAndSums result{.y = made.y, .sums = memory_sums(layout)};
   if (tape)
-    tape->push({&result.y, &result.matrix, &result.normalizer}, {qkv},
+    tape->push({&result.y, &result.sums.matrix, &result.sums.normalizer}, {qkv},
                [=, this, kept = qkv.block](const auto&, const auto& gradients) {
                  const auto dqkv = gradients.of(0);
                  Trace::Block rounded;
                  if (has_fast_kernels(layout)) {  // added where attention's are
-                   rounded = workspace(matrix_size * options_.element_bytes);
-                   trace_.work.memory_bytes += bytes;
+                   rounded = workspace(layout.matrix_shape().size() * options_.element_bytes);
+                   trace_.work.memory_bytes += key_bytes(layout);
                  } else {
-                   trace_.work.memory_bytes += 4 * bytes;
+                   trace_.work.memory_bytes += 4 * key_bytes(layout);
                    ++trace_.work.kernels;
                  }
                  attend_grad(layout);

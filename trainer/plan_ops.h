@@ -7,6 +7,11 @@
 
 namespace infini {
 
+// The memory of one layer, or what segments add to it.
+struct SizedState {
+  Sized matrix, normalizer;
+};
+
 // Which sides of a product other ranks of a tensor group have the rest of.
 enum class Split { kNone, kColumns, kRows };  // the outputs: dx is summed; the sum: y is
 
@@ -30,8 +35,10 @@ class PlannedOps {
   Sized relu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
   Sized swiglu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t inner) const;
   Sized rotary_attention(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
+  SizedState memory_sums(const HeadLayout& layout) const;  // unrecorded
   struct AttentionAndSums {
-    Sized y, matrix, normalizer;
+    Sized y;
+    SizedState sums;
   };
   AttentionAndSums rotary_attention_and_sums(SizeTape* tape, const Sized& qkv,
                                              const HeadLayout& layout) const;
@@ -53,6 +60,11 @@ class PlannedOps {
     return trace_.take(bytes, MemoryKind::kWorkspace);
   }
   bool on_gpu() const { return options_.device == Device::kCuda; }
+  // Of the keys of all tokens, or of their values.
+  double key_bytes(const HeadLayout& layout) const {
+    return static_cast<double>(layout.rows() * layout.kv_heads * layout.head_width *
+                               options_.element_bytes);
+  }
   // Whether the kernels for bf16 and heads of 64 or 128 take this.
   bool has_fast_kernels(const HeadLayout& layout) const {
     return on_gpu() && options_.element_bytes == 2 &&

@@ -10,33 +10,12 @@ std::int64_t matrix_size(const HeadLayout& layout) {
 std::int64_t normalizer_size(const HeadLayout& layout) {
   return std::int64_t{layout.kv_heads} * layout.head_width;
 }
-double key_numbers(const HeadLayout& layout) {
-  return static_cast<double>(layout.rows() * normalizer_size(layout));
-}
-
 }  // namespace
-
-SizedState PlannedMemory::sums(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const {
-  const std::int64_t segments = layout.batch * layout.segments;
-  SizedState made{.matrix = ops_.make_full(segments * matrix_size(layout)),
-                  .normalizer = ops_.make_full(segments * normalizer_size(layout))};
-  const double bytes = key_numbers(layout) * static_cast<double>(ops_.options().element_bytes);
-  ops_.trace().work.memory_bytes += 2 * bytes;
-  ++ops_.trace().work.kernels;
-  if (tape)
-    tape->push({&made.matrix, &made.normalizer}, {qkv},
-               [=, this, kept = qkv.block](const auto&, const auto& gradients) {
-                 const auto dqkv = gradients.of(0);
-                 ops_.trace().work.memory_bytes += 4 * bytes;
-                 ++ops_.trace().work.kernels;
-               });
-  return made;
-}
 
 Sized PlannedMemory::overlap(SizeTape* tape, const Sized& qkv, const Sized& normalizer,
                              const HeadLayout& layout) const {
   Sized made = ops_.make_full(layout.batch * layout.segments * matrix_size(layout));
-  const double bytes = key_numbers(layout) * static_cast<double>(ops_.options().element_bytes);
+  const double bytes = ops_.key_bytes(layout);
   ops_.trace().work.overlap_bytes += bytes;
   ++ops_.trace().work.kernels;
   if (tape)
@@ -81,17 +60,10 @@ PlannedMemory::Scan PlannedMemory::scan(SizeTape* tape, const Sized& overlap, co
   return made;
 }
 
-PlannedMemory::History PlannedMemory::remember(SizeTape* tape, const Sized& qkv,
-                                               const HeadLayout& layout,
-                                               const SizedState& memory) const {
-  if (rule_ == MemoryRule::kNone) return {};
-  return accumulate(tape, qkv, sums(tape, qkv, layout), layout, memory);
-}
-
 PlannedMemory::History PlannedMemory::accumulate(SizeTape* tape, const Sized& qkv,
                                                  const SizedState& added, const HeadLayout& layout,
                                                  const SizedState& memory) const {
-  if (groups_ > 0) return remember_in_groups(tape, qkv, added, layout, memory);
+  if (groups_ > 0) return accumulate_in_groups(tape, qkv, added, layout, memory);
   const auto over_segments = [&](const Sized& map, const Sized& part, const Sized& initial,
                                  std::int64_t state) {
     return scan(tape, map, part, initial, layout.batch, layout.segments, state);
@@ -180,10 +152,10 @@ PlannedMemory::GroupStates PlannedMemory::over_groups(SizeTape* tape,
   return result;
 }
 
-PlannedMemory::History PlannedMemory::remember_in_groups(SizeTape* tape, const Sized& qkv,
-                                                         const SizedState& added,
-                                                         const HeadLayout& layout,
-                                                         const SizedState& memory) const {
+PlannedMemory::History PlannedMemory::accumulate_in_groups(SizeTape* tape, const Sized& qkv,
+                                                           const SizedState& added,
+                                                           const HeadLayout& layout,
+                                                           const SizedState& memory) const {
   const std::int64_t matrix = matrix_size(layout), normalizer = normalizer_size(layout);
   const std::int64_t rows = layout.batch;
   const auto over_segments = [&](const Sized& map, const Sized& part, const Sized& initial,

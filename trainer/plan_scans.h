@@ -7,10 +7,6 @@
 
 namespace infini {
 
-struct SizedState {
-  Sized matrix, normalizer;
-};
-
 class PlannedMemory {
  public:
   // `groups` ranks share the segments of each row; 0: the segments are not in groups.
@@ -20,9 +16,7 @@ class PlannedMemory {
   struct History {
     SizedState before, after;
   };
-  History remember(SizeTape* tape, const Sized& qkv, const HeadLayout& layout,
-                   const SizedState& memory) const;
-  // The same from the sums.
+  // From what the segments add.
   History accumulate(SizeTape* tape, const Sized& qkv, const SizedState& sums,
                      const HeadLayout& layout, const SizedState& memory) const;
   MemoryRule rule() const { return rule_; }
@@ -38,7 +32,6 @@ class PlannedMemory {
             std::int64_t rows, std::int64_t entries, std::int64_t state) const;
   Sized overlap(SizeTape* tape, const Sized& qkv, const Sized& normalizer,
                 const HeadLayout& layout) const;
-  SizedState sums(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
 
   struct GroupStates {
     std::vector<Sized> before, after;
@@ -50,8 +43,8 @@ class PlannedMemory {
                           bool affine, std::int64_t rows) const;
   // Tables of 2 P entries a row of everyone's tensors of these sizes.
   std::vector<Sized> gather(const std::vector<std::int64_t>& sizes, std::int64_t rows) const;
-  History remember_in_groups(SizeTape* tape, const Sized& qkv, const SizedState& sums,
-                             const HeadLayout& layout, const SizedState& memory) const;
+  History accumulate_in_groups(SizeTape* tape, const Sized& qkv, const SizedState& sums,
+                               const HeadLayout& layout, const SizedState& memory) const;
 
   const PlannedOps& ops_;
   MemoryRule rule_;

@@ -23,18 +23,6 @@ Tensor cut_unless_ones(const std::vector<T>& table, std::int64_t width, std::int
   return ones ? Tensor{} : cut(table, width, first, count);
 }
 
-// Columns [begin, begin + count) of a [B, C] table; empty stays empty.
-Tensor columns(const Tensor& table, std::int64_t begin, std::int64_t count) {
-  if (!table) return {};
-  const auto [rows, width] = table.dims<2>();
-  const std::int64_t element = bytes_of(table.dtype());
-  const Tensor part = Tensor::empty({rows, count}, table.dtype());
-  for (std::int64_t r = 0; r < rows; ++r)
-    std::copy_n(table.raw() + (r * width + begin) * element, count * element,
-                part.raw() + r * count * element);
-  return part;
-}
-
 // [B, S] -> [B, P]: whether any segment of a group resets.
 Tensor by_group(const Tensor& resets, std::int64_t groups) {
   if (!resets) return {};
@@ -65,7 +53,8 @@ Rows shared_rows_of(const SequenceBatch& batch, std::int64_t first, std::int64_t
         " tokens in segments of ", batch.segment_tokens, " for ", groups, " ranks");
   const std::int64_t tokens = batch.row_tokens / groups, segments = batch.segments / groups;
   const auto cut = [&](const Tensor& table, std::int64_t width) {
-    return columns(table, exchange.index() * width, width);
+    const std::int64_t begin = exchange.index() * width;
+    return table ? columns_of(table, {begin, begin + width}) : Tensor{};
   };
   return {.segment_tokens = all.segment_tokens,
           .tokens = cut(all.tokens, tokens),

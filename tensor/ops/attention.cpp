@@ -194,6 +194,10 @@ const AttentionKernels& attention_kernels(Device device) {
 
 Attended attend(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale) {
   const Attended made{
+      .rotated = rotated,
+      .qkv = qkv,
+      .layout = layout,
+      .scale = scale,
       .y = Tensor::empty({layout.rows(), layout.query_width()}, qkv.dtype(), qkv.device()),
       .log_sum = Tensor::empty({layout.batch, layout.segments, layout.heads, layout.tokens},
                                accumulator_of(qkv.dtype()), qkv.device())};
@@ -208,22 +212,26 @@ Attended attend(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layo
   return made;
 }
 
+AttentionKernels::AttentionGrad Attended::grad_of(const Tensor& dy) const {
+  return {.rotated = rotated,
+          .qkv = qkv,
+          .layout = layout,
+          .scale = scale,
+          .y = y,
+          .log_sum = log_sum,
+          .dy = dy};
+}
+
 Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                        double scale) {
   layout.check_rows("local_attention", rotated, layout.rotated_width());
   layout.check_rows("local_attention", qkv, layout.qkv_width());
   const Attended made = attend(rotated, qkv, layout, scale);
-  const AttentionKernels& device = attention_kernels(qkv.device());
-  return record(made.y, {rotated, qkv}, [=, &device](const Tensor& dy, Gradients& gradients) {
-    device.attention_grad({.rotated = rotated,
-                           .qkv = qkv,
-                           .layout = layout,
-                           .scale = scale,
-                           .y = made.y,
-                           .log_sum = made.log_sum,
-                           .dy = dy,
-                           .drotated = gradients.of(0),
-                           .dqkv = gradients.of(1, layout.value_columns())});
+  return record(made.y, {rotated, qkv}, [=](const Tensor& dy, Gradients& gradients) {
+    AttentionKernels::AttentionGrad args = made.grad_of(dy);
+    args.drotated = gradients.of(0);
+    args.dqkv = gradients.of(1, layout.value_columns());
+    attention_kernels(dy.device()).attention_grad(args);
   });
 }
 

@@ -20,13 +20,6 @@ Tensor local_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayou
 Tensor window_attention(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout,
                         double scale, std::int64_t first_query);
 
-// What a forward pass makes: the output, and what its backward pass reads. Not recorded.
-struct Attended {
-  Tensor y;        // [R, H K]
-  Tensor log_sum;  // [B, S, H, T] in the accumulator type
-};
-Attended attend(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale);
-
 // Where the gradients of queries and keys go when the op has turned them itself: turned back, to
 // their columns of the gradient of qkv.
 struct TurnBack {
@@ -56,8 +49,8 @@ class AttentionKernels {
     Tensor y, log_sum, dy;
     Tensor row_dots =
         {};  // like log_sum: the sums over columns of dy y; empty where nobody has them
-    GradTarget drotated;  // every column is written
-    GradTarget dqkv;      // its value columns
+    GradTarget drotated = {};  // every column is written
+    GradTarget dqkv = {};      // its value columns
   };
   virtual void attention(const Attention& args) const = 0;
   virtual void attention_grad(const AttentionGrad& args) const = 0;
@@ -68,6 +61,19 @@ class AttentionKernels {
  protected:
   ~AttentionKernels() = default;
 };
+
+// A forward pass, not recorded: what it took and made, which is what its backward pass reads.
+struct Attended {
+  Tensor rotated, qkv;
+  HeadLayout layout;
+  double scale;
+  Tensor y;        // [R, H K]
+  Tensor log_sum;  // [B, S, H, T] in the accumulator type
+
+  // What the backward pass is asked, but for where its results go.
+  AttentionKernels::AttentionGrad grad_of(const Tensor& dy) const;
+};
+Attended attend(const Tensor& rotated, const Tensor& qkv, const HeadLayout& layout, double scale);
 
 const AttentionKernels& attention_kernels(Device device);
 const AttentionKernels& cuda_attention();

@@ -165,7 +165,7 @@ class CudaRecall final : public RecallKernels {
   // With q = sigma(Q), n = g dy / den, W = n M^T:  e = -(q . W) / den,  dq = W + e z,  dM = q^T n,
   // dz = q^T e. The recalled values themselves are not needed: dy . A_mem = (q . W) / g.
   void recall_grad(const RecallGrad& args) const override {
-    if (has_fast_kernels(args.qkv, args.layout) && takes_hopper(args))
+    if (makes_row_dots(args))
       return FastRecall<128>::recall_grad(args, hopper_recall_grad_kernel,
                                           sizeof(HopperRecallGradShared));
     if (has_fast_kernels(args.qkv, args.layout))

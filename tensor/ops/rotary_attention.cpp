@@ -8,32 +8,23 @@ namespace {
 // Attention's part of the gradient of qkv. With gradients of sums in `back`, it is false and
 // nothing is done where the device cannot add their part at once.
 struct AttentionPart {
-  Tensor rotated, qkv, table;
-  HeadLayout layout;
-  double scale;
   Attended made;
+  Tensor table;
 
   bool grad(const Tensor& dy, const Tensor& row_dots, const TurnBack& back,
             const GradTarget& dvalues) const {
     const AttentionKernels& device = attention_kernels(dy.device());
-    AttentionKernels::AttentionGrad args{.rotated = rotated,
-                                         .qkv = qkv,
-                                         .layout = layout,
-                                         .scale = scale,
-                                         .y = made.y,
-                                         .log_sum = made.log_sum,
-                                         .dy = dy,
-                                         .row_dots = row_dots,
-                                         .drotated = {},
-                                         .dqkv = dvalues};
+    AttentionKernels::AttentionGrad args = made.grad_of(dy);
+    args.row_dots = row_dots;
+    args.dqkv = dvalues;
     if (device.attention_grad(args, back)) return true;
     if (back.dmatrix) return false;
-    args.drotated = {.tensor = Tensor::empty_like(rotated), .accumulate = false};
+    args.drotated = {.tensor = Tensor::empty_like(made.rotated), .accumulate = false};
     device.attention_grad(args);
     rotary_kernels(dy.device())
         .rotate_grad({.drotated = args.drotated.tensor,
                       .table = table,
-                      .layout = layout,
+                      .layout = made.layout,
                       .first_position = 0,
                       .dqueries = back.dqueries,
                       .dkeys = back.dkeys});
@@ -43,13 +34,7 @@ struct AttentionPart {
 
 AttentionPart attend_rotated(const Tensor& qkv, const Tensor& table, const HeadLayout& layout,
                              double scale) {
-  const Tensor rotated = rotate(qkv, table, layout);
-  return {.rotated = rotated,
-          .qkv = qkv,
-          .table = table,
-          .layout = layout,
-          .scale = scale,
-          .made = attend(rotated, qkv, layout, scale)};
+  return {.made = attend(rotate(qkv, table, layout), qkv, layout, scale), .table = table};
 }
 
 }  // namespace

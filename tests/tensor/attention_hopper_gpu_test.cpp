@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 
@@ -15,12 +14,12 @@
 #include "tensor/ops/rotary.h"
 #include "tensor/random.h"
 #include "tensor/system_memory.h"
+#include "tests/tensor/head_checks.h"
 
 namespace infini {
 namespace {
 
 constexpr double kScale = 0.09;
-constexpr double kTolerance = 1e-2;  // of norms: operands of bf16 products are rounded to 4e-3
 
 class GpuHopperAttention : public ::testing::Test {
  protected:
@@ -84,46 +83,10 @@ Answer expected_answer(AttentionKernels::AttentionGrad args) {
   return {args.drotated.tensor, args.dqkv.tensor};
 }
 
-using Values = std::vector<float>;
-Values columns_of(const Tensor& matrix, Columns columns) {
-  const auto [rows, width] = matrix.dims<2>();
-  const Values all = fp32(matrix).to(Device::kCpu).to_vector<float>();
-  Values part;
-  for (std::int64_t r = 0; r < rows; ++r)
-    part.insert(part.end(), all.begin() + r * width + columns.begin,
-                all.begin() + r * width + columns.end);
-  return part;
-}
-
-// Of norms. A NaN is not less than any tolerance.
-double relative_error(const Values& got, const Values& expected) {
-  EXPECT_EQ(got.size(), expected.size());
-  double error = 0, norm = 0;
-  for (std::size_t i = 0; i < std::min(got.size(), expected.size()); ++i) {
-    error += std::pow(double{got[i]} - double{expected[i]}, 2);
-    norm += std::pow(double{expected[i]}, 2);
-  }
-  return std::sqrt(error / norm);
-}
-
-void expect_close(const Tensor& got, const Tensor& expected, Columns columns, const char* what) {
-  EXPECT_LT(relative_error(columns_of(got, columns), columns_of(expected, columns)), kTolerance)
-      << what;
-}
-
 std::vector<std::uint8_t> bytes_of(const Tensor& tensor) {
   const Tensor here = tensor.to(Device::kCpu);
   const auto* begin = reinterpret_cast<const std::uint8_t*>(here.raw());
   return {begin, begin + here.bytes()};
-}
-
-HeadLayout layout_of(std::int64_t tokens, int heads, int kv_heads, int width) {
-  return {.batch = 1,
-          .segments = 2,
-          .tokens = tokens,
-          .heads = heads,
-          .kv_heads = kv_heads,
-          .head_width = width};
 }
 
 std::vector<HeadLayout> layouts() {
@@ -151,7 +114,7 @@ TEST_F(GpuHopperAttention, GradientsAgreeWithThePortableKernels) {
     expect_close(args.drotated.tensor, expected.drotated, n.key_columns(), "dK");
     expect_close(args.drotated.tensor, expected.drotated, n.query_columns(), "dQ");
     const Columns others{0, n.value_column(0)};
-    EXPECT_EQ(columns_of(args.dqkv.tensor, others), columns_of(args.qkv, others))
+    EXPECT_EQ(values_of(args.dqkv.tensor, others), values_of(args.qkv, others))
         << "columns of queries and keys changed";
   }
 }
@@ -167,19 +130,19 @@ TEST_F(GpuHopperAttention, GradientsAreAddedToWhatIsThere) {
   more.dqkv = {args.qkv.clone(), true};
   ASSERT_TRUE(attention_grad_hopper(more));
   const auto added = [](const Tensor& a, const Tensor& b, Columns columns) {
-    Values sum = columns_of(a, columns);
-    const Values other = columns_of(b, columns);
+    Values sum = values_of(a, columns);
+    const Values other = values_of(b, columns);
     for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += other[i];
     return sum;
   };
   const Columns all{0, n.rotated_width()};
-  EXPECT_LT(relative_error(columns_of(more.drotated.tensor, all),
+  EXPECT_LT(relative_error(values_of(more.drotated.tensor, all),
                            added(args.rotated, args.drotated.tensor, all)),
             4e-3);
-  EXPECT_LT(relative_error(columns_of(more.dqkv.tensor, n.value_columns()),
+  EXPECT_LT(relative_error(values_of(more.dqkv.tensor, n.value_columns()),
                            added(args.qkv, args.dqkv.tensor, n.value_columns())),
             4e-3);
-  EXPECT_EQ(columns_of(more.dqkv.tensor, all), columns_of(args.qkv, all));
+  EXPECT_EQ(values_of(more.dqkv.tensor, all), values_of(args.qkv, all));
 }
 
 TEST_F(GpuHopperAttention, GradientsThatNobodyAsksForAreLeftOut) {

@@ -14,12 +14,12 @@
 #include "tensor/ops/rotary_attention.h"
 #include "tensor/random.h"
 #include "tensor/system_memory.h"
+#include "tests/tensor/head_checks.h"
 
 namespace infini {
 namespace {
 
 constexpr double kScale = 0.09;
-constexpr double kTolerance = 1e-2;  // of norms: operands of bf16 products are rounded to 4e-3
 
 class GpuRotaryAttention : public ::testing::Test {
  protected:
@@ -72,32 +72,6 @@ Tensor answer(const Question& asked, DType dtype, bool adds) {
   tape.seed(made.sums.normalizer, asked.dnormalizer);
   tape.backward();
   return tape.gradient(qkv);
-}
-
-std::vector<float> values_of(const Tensor& tensor) {
-  return tensor.to(DType::kFloat32).to(Device::kCpu).to_vector<float>();
-}
-
-void expect_close(const Tensor& got, const Tensor& expected, Columns columns, const char* what) {
-  const auto [rows, width] = got.dims<2>();
-  const std::vector<float> a = values_of(got), b = values_of(expected);
-  double error = 0, norm = 0;
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = columns.begin; c < columns.end; ++c) {
-      const double x = a[r * width + c], y = b[r * width + c];
-      error += (x - y) * (x - y);
-      norm += y * y;
-    }
-  EXPECT_LT(std::sqrt(error / norm), kTolerance) << what;  // a NaN is not less
-}
-
-HeadLayout layout_of(std::int64_t tokens, int heads, int kv_heads, int width) {
-  return {.batch = 1,
-          .segments = 2,
-          .tokens = tokens,
-          .heads = heads,
-          .kv_heads = kv_heads,
-          .head_width = width};
 }
 
 TEST_F(GpuRotaryAttention, GradientsAgreeWithThePortableKernels) {
