@@ -1,23 +1,28 @@
 #include "distributed/world.h"
 
-#include <mpi.h>
-
 #include <cstdlib>
 #include <string>
 
-#include "tensor/error.h"
+#include "distributed/mpi_call.h"
 
 namespace infini {
 namespace {
 
 bool is_set(const char* variable) { return std::getenv(variable) != nullptr; }
 
-void check_mpi(int status, const char* call) {
-  if (status == MPI_SUCCESS) return;
-  char reason[MPI_MAX_ERROR_STRING] = "";
-  int length = 0;
-  MPI_Error_string(status, reason, &length);
-  throw DeviceError(text(call, " failed: ", reason));
+// Ranks that share memory, which are those of one machine, and this one's place among them.
+struct Neighbours {
+  int rank = 0, size = 1;
+};
+Neighbours neighbours() {
+  MPI_Comm machine = MPI_COMM_NULL;
+  Neighbours here;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine),
+            "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_rank(machine, &here.rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(machine, &here.size), "MPI_Comm_size");
+  MPI_Comm_free(&machine);
+  return here;
 }
 
 }  // namespace
@@ -40,18 +45,18 @@ World::World() {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
+  const Neighbours here = neighbours();
+  local_rank_ = here.rank;
+  local_size_ = here.size;
 }
 
 World::~World() {
   if (finalize_) MPI_Finalize();
 }
 
-bool World::all_agree(bool mine) const {
-  if (size_ == 1) return mine;
-  int all = mine ? 1 : 0;
-  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD),
-            "MPI_Allreduce");
-  return all != 0;
+void World::abort(int exit_code) const {
+  if (finalize_) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
 }
 
 void World::require_single(const std::string& command) const {

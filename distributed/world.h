@@ -22,8 +22,12 @@ class World {
   int size() const { return size_; }
   bool is_first() const { return rank_ == 0; }
 
-  // True on every rank if all ranks pass true. Also a barrier.
-  bool all_agree(bool mine) const;
+  // Among the ranks of this machine: 0 .. local_size() - 1. Says which of its GPUs a rank takes.
+  int local_rank() const { return local_rank_; }
+  int local_size() const { return local_size_; }
+
+  // Ends the run on all ranks with this exit code, wherever they are.
+  [[noreturn]] void abort(int exit_code) const;
 
   // Throws ConfigError on every rank when there are several: for commands that run alone.
   void require_single(const std::string& command) const;
@@ -32,6 +36,8 @@ class World {
   bool finalize_ = false;
   int rank_ = 0;
   int size_ = 1;
+  int local_rank_ = 0;
+  int local_size_ = 1;
 };
 
 }  // namespace infini

@@ -85,6 +85,7 @@ InfiniAttention::History InfiniAttention::remember(const Tensor& qkv, const Span
 InfiniAttention::History InfiniAttention::accumulate(const Tensor& qkv, const MemorySums& sums,
                                                      const Span& span,
                                                      const MemoryState& memory) const {
+  if (span.groups) return accumulate_in_groups(qkv, sums, span, memory);
   const Scan normalizer = scan(sums.normalizer, memory.normalizer, span.borders);
   const Scan matrix =
       rule_ == MemoryRule::kLinear
@@ -93,6 +94,23 @@ InfiniAttention::History InfiniAttention::accumulate(const Tensor& qkv, const Me
                         sums.matrix, memory.matrix, span.borders);
   return {.before = {.matrix = matrix.before, .normalizer = normalizer.before},
           .after = {.matrix = matrix.after, .normalizer = normalizer.after}};
+}
+
+InfiniAttention::History InfiniAttention::accumulate_in_groups(const Tensor& qkv,
+                                                               const MemorySums& sums,
+                                                               const Span& span,
+                                                               const MemoryState& memory) const {
+  const auto overlap = [&](const Tensor& normalizer) {
+    return memory_overlap(qkv, span.keep, normalizer, span.layout, eps_);
+  };
+  const MemoryScans scans =
+      rule_ == MemoryRule::kLinear
+          ? infini::accumulate_in_groups(*span.groups, span.borders, sums.matrix, sums.normalizer,
+                                         memory.matrix, memory.normalizer)
+          : affine_in_groups(*span.groups, span.borders, sums.matrix, sums.normalizer,
+                             memory.matrix, memory.normalizer, overlap);
+  return {.before = {.matrix = scans.matrix.before, .normalizer = scans.normalizer.before},
+          .after = {.matrix = scans.matrix.after, .normalizer = scans.normalizer.after}};
 }
 
 Tensor InfiniAttention::mix(const Pass& pass, const Tensor& qkv, const MemoryState& before,

@@ -52,6 +52,8 @@ class InfiniAttention {
   // What the segments of a span, with these sums, read and leave.
   History accumulate(const Tensor& qkv, const MemorySums& sums, const Span& span,
                      const MemoryState& memory) const;
+  History accumulate_in_groups(const Tensor& qkv, const MemorySums& sums, const Span& span,
+                               const MemoryState& memory) const;
 
   MemoryRule rule_;
   double scale_, eps_;

@@ -25,15 +25,19 @@ Tensor on_device(const Tensor& tensor, Device device) {
 
 class Row {
  public:
-  Row(const Rows& rows, const ModelConfig& config, std::int64_t horizon, Device device)
+  Row(const Rows& rows, const ModelConfig& config, const RecurrenceOptions& options, Device device)
       : rows_{.segment_tokens = rows.segment_tokens,
               .tokens = on_device(rows.tokens, device),
               .targets = on_device(rows.targets, device),
               .weights = on_device(rows.weights, device),
               .resets = on_device(rows.resets, device),
-              .keep = on_device(rows.keep, device)},
+              .keep = on_device(rows.keep, device),
+              .exchange = rows.exchange,
+              .group_resets = on_device(rows.group_resets, device)},
+        host_resets_(rows.resets),
         config_(config),
-        horizon_(horizon) {}
+        horizon_(options.gradient_horizon),
+        in_groups_(options.group_segments > 0) {}
 
   Span span(const Piece& piece) const {
     Span span;
@@ -50,7 +54,8 @@ class Row {
           columns(rows_.resets, piece.first, piece.count).reshape({rows_.batch(), piece.count});
     if (horizon_ > 0)
       for (std::int64_t s = piece.first; s < piece.first + piece.count; ++s)
-        span.borders.detach.push_back(s > 0 && s % horizon_ == 0);
+        span.borders.detach.push_back(stops_before(first_segment() + s));
+    if (rows_.exchange || in_groups_) span.groups = groups(piece);
     return span;
   }
   Tensor targets(const Piece& piece) const {
@@ -69,12 +74,45 @@ class Row {
   }
 
  private:
+  // Of the row's segment 0, where this is not the first group.
+  std::int64_t first_segment() const {
+    return rows_.exchange ? rows_.exchange->index() * rows_.segments() : 0;
+  }
+  bool stops_before(std::int64_t segment) const {
+    return horizon_ > 0 && segment > 0 && segment % horizon_ == 0;
+  }
+  SegmentGroups groups(const Piece& piece) const {
+    SegmentGroups groups{.exchange = rows_.exchange, .resets = rows_.group_resets, .detach = {}};
+    const int count = rows_.exchange ? rows_.exchange->groups() : 1;
+    const std::int64_t first = rows_.exchange ? 0 : piece.first;
+    if (horizon_ > 0)
+      for (int q = 0; q < count; ++q) {
+        bool stops = false;
+        for (std::int64_t s = 0; s < piece.count; ++s)
+          stops = stops || stops_before(first + q * piece.count + s);
+        groups.detach.push_back(stops);
+      }
+    if (!rows_.exchange && host_resets_)
+      groups.resets = on_device(any_in(host_resets_, piece), rows_.tokens.device());
+    return groups;
+  }
+  // [B, S] -> [B, 1]: whether any segment of the piece resets.
+  static Tensor any_in(const Tensor& resets, const Piece& piece) {
+    const auto [rows, segments] = resets.dims<2>();
+    std::vector<std::uint8_t> any(rows);
+    for (std::int64_t b = 0; b < rows; ++b)
+      for (std::int64_t s = piece.first; s < piece.first + piece.count; ++s)
+        any[b] |= resets.data<std::uint8_t>()[b * segments + s];
+    return Tensor::of(any, {rows, 1});
+  }
   std::int64_t first_token(const Piece& piece) const { return piece.first * rows_.segment_tokens; }
   static std::int64_t piece_tokens(const Piece& piece) { return piece.count * piece.tokens; }
 
   Rows rows_;  // on the device of the model
+  Tensor host_resets_;
   const ModelConfig& config_;
   std::int64_t horizon_;
+  bool in_groups_;
 };
 
 // On a GPU nobody looks: ids are checked where they come from.
@@ -103,6 +141,17 @@ void check_rows(const Rows& rows, const ModelConfig& config) {
   const Shape borders{rows.batch(), rows.segments()};
   check(!rows.resets || rows.resets.shape() == borders, "resets are ", rows.resets.shape(),
         ", expected ", borders);
+}
+
+void check_groups(const Rows& rows, const RecurrenceOptions& options) {
+  const bool whole = rows.row_tokens() % rows.segment_tokens == 0;
+  check(!rows.exchange ||
+            (whole && options.schedule == RowSchedule::kParallel && options.group_segments == 0),
+        "rows that ranks share are whole segments, taken by the parallel schedule");
+  check(options.group_segments == 0 || (whole && rows.segments() % options.group_segments == 0 &&
+                                        options.schedule == RowSchedule::kParallel),
+        "groups of ", options.group_segments, " segments do not divide rows of ", rows.row_tokens(),
+        " tokens in segments of ", rows.segment_tokens);
 }
 
 Memories watch(Tape& tape, const Memories& memory) {
@@ -190,18 +239,21 @@ std::vector<Piece> cut_row(std::int64_t row_tokens, std::int64_t segment_tokens,
 }
 
 RowsResult Recurrence::train(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                             Memories* dmemory) const {
+                             Memories* dmemory, const GradientsFinal* final,
+                             const TapeDone& done) const {
   check_rows(rows, model_.config());
-  return options_.schedule == RowSchedule::kParallel
-             ? train_parallel(rows, memory, scale, key, dmemory)
-             : train_streaming(rows, memory, scale, key, dmemory);
+  check_groups(rows, options_);
+  if (options_.schedule == RowSchedule::kStreaming || options_.group_segments > 0)
+    return train_streaming(rows, memory, scale, key, dmemory, final, done);
+  return train_parallel(rows, memory, scale, key, dmemory, final);
 }
 
 RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, double scale,
-                                      RandomKey key, Memories* dmemory) const {
-  const Row row(rows, model_.config(), options_.gradient_horizon, model_.device());
+                                      RandomKey key, Memories* dmemory,
+                                      const GradientsFinal* final) const {
+  const Row row(rows, model_.config(), options_, model_.device());
   Tape tape;
-  const Pass pass{.tape = &tape, .training = true, .key = key};
+  Pass pass{.tape = &tape, .training = true, .key = key, .gradients_final = final};
   Losses losses(row, rows.tokens.shape(), model_);
   const Memories initial = dmemory ? watch(tape, memory) : memory;
   Memories state = initial;
@@ -213,6 +265,7 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
     losses.add(piece, loss);
     losses.seed_root(tape, loss.loss);
     state = out.memory;
+    pass.gradients_final = nullptr;  // the backward pass ends with the first piece
   }
   tape.backward();
   if (dmemory) *dmemory = gradients(tape, initial);
@@ -220,10 +273,12 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
 }
 
 RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory, double scale,
-                                       RandomKey key, Memories* dmemory) const {
-  const Row row(rows, model_.config(), options_.gradient_horizon, model_.device());
+                                       RandomKey key, Memories* dmemory,
+                                       const GradientsFinal* final, const TapeDone& done) const {
+  const Row row(rows, model_.config(), options_, model_.device());
   const std::vector<Piece> pieces =
-      cut_row(rows.row_tokens(), rows.segment_tokens, options_.segments_per_tape);
+      cut_row(rows.row_tokens(), rows.segment_tokens,
+              options_.group_segments > 0 ? options_.group_segments : options_.segments_per_tape);
   Losses losses(row, rows.tokens.shape(), model_);
 
   // The memory before each piece; every host_borders-th waits in host memory.
@@ -241,7 +296,8 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
   Memories passed;  // the gradient of the memory after the piece at hand
   for (std::size_t i = pieces.size(); i-- > 0;) {
     Tape tape;
-    const Pass pass{.tape = &tape, .training = true, .key = key};
+    const Pass pass{
+        .tape = &tape, .training = true, .key = key, .gradients_final = i == 0 ? final : nullptr};
     const bool asked =
         i > 0 || dmemory;  // whether anyone wants the gradient of the memory before this piece
     const Memories border = on_device(borders.back(), model_.device());
@@ -256,6 +312,7 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
     losses.seed_root(tape, loss.loss);
     seed(tape, out.memory, passed);
     tape.backward();
+    if (done) done(loss);
     if (asked) passed = gradients(tape, before);
   }
   if (dmemory) *dmemory = passed;
@@ -265,7 +322,7 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
 Memories Recurrence::forward(const Rows& rows, const Memories& memory,
                              std::int64_t segments_at_once, const Visit& visit) const {
   check_rows(rows, model_.config());
-  const Row row(rows, model_.config(), 0, model_.device());
+  const Row row(rows, model_.config(), {}, model_.device());
   Memories state = memory;
   for (const Piece& piece : cut_row(rows.row_tokens(), rows.segment_tokens, segments_at_once)) {
     const InfiniTransformer::Output out = model_(Pass{}, row.span(piece), state);
@@ -277,7 +334,7 @@ Memories Recurrence::forward(const Rows& rows, const Memories& memory,
 
 RowsResult Recurrence::evaluate(const Rows& rows, const Memories& memory,
                                 std::int64_t segments_at_once) const {
-  const Row row(rows, model_.config(), 0, model_.device());
+  const Row row(rows, model_.config(), {}, model_.device());
   Losses losses(row, rows.tokens.shape(), model_);
   const Memories after =
       forward(rows, memory, segments_at_once, [&](const Piece& piece, const Tensor& hidden) {

@@ -31,6 +31,11 @@ struct Rows {
   Tensor resets;   // [B, S] u8, 1: the memory is emptied before the segment; or empty
   Tensor keep;     // [B, T] u8, 0: padding; or empty
 
+  // Where these are not all segments of the rows, but those of group exchange->index() of as many
+  // in each: whole segments, and the memory before and after is that of all groups.
+  const SegmentExchange* exchange = nullptr;
+  Tensor group_resets{};  // [B, P] u8, 1: some segment of the group empties the memory; or empty
+
   std::int64_t batch() const { return tokens.shape()[0]; }
   std::int64_t row_tokens() const { return tokens.shape()[1]; }
   std::int64_t segments() const { return (row_tokens() + segment_tokens - 1) / segment_tokens; }
@@ -44,6 +49,9 @@ struct RecurrenceOptions {
   bool recompute_blocks = false;
   std::int64_t host_borders =
       0;  // of the streaming schedule: every n-th border memory waits in host memory; 0: none
+  // The parallel schedule takes so many segments at a time, newest last, and adds what they do to
+  // the memory as ranks would that had one such group each: the same sums to the last bit. 0: all.
+  std::int64_t group_segments = 0;
 };
 
 // Segments [first, first + count) of a row, each of `tokens` tokens.
@@ -67,9 +75,12 @@ class Recurrence {
 
   // Adds the gradient of  scale * sum_{b,t} weights nll  to the gradients of the parameters.
   // `memory` is the state before the rows; where dmemory is given, it receives the gradient of that
-  // state.
+  // state, and where `final` is given, it is told as gradients of parameters become final.
+  // After the backward pass of each tape, newest segments first, `done` sees its losses.
+  using TapeDone = std::function<void(const CrossEntropy& losses)>;
   RowsResult train(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                   Memories* dmemory = nullptr) const;
+                   Memories* dmemory = nullptr, const GradientsFinal* final = nullptr,
+                   const TapeDone& done = {}) const;
 
   // Runs the rows without gradients, `segments_at_once` segments at a time, and shows the
   // normalised hidden states of each piece: row b P + t of `hidden` [B P, D] is token `piece.first
@@ -84,9 +95,10 @@ class Recurrence {
 
  private:
   RowsResult train_parallel(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                            Memories* dmemory) const;
+                            Memories* dmemory, const GradientsFinal* final) const;
   RowsResult train_streaming(const Rows& rows, const Memories& memory, double scale, RandomKey key,
-                             Memories* dmemory) const;
+                             Memories* dmemory, const GradientsFinal* final,
+                             const TapeDone& done) const;
 
   const InfiniTransformer& model_;
   RecurrenceOptions options_;

@@ -1,8 +1,10 @@
 // Consecutive segments of equal length, which a model takes at once.
 #pragma once
 
+#include <optional>
+
+#include "model/segment_groups.h"
 #include "tensor/ops/heads.h"
-#include "tensor/ops/scan.h"
 
 namespace infini {
 
@@ -11,6 +13,7 @@ struct Span {
   Tensor tokens;        // [R] int32
   Tensor keep;          // [R] u8, 0: padding, which writes nothing into the memory; empty: all kept
   ScanBorders borders;  // where rows forget, and where gradients stop
+  std::optional<SegmentGroups> groups{};  // where these segments are one of several groups of a row
 };
 
 }  // namespace infini

@@ -61,8 +61,10 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
   const Tensor table = rotary_table(config.segment_tokens, config.head_width(), config.rope_base,
                                     accumulator_of(compute), device);
-  for (int layer = 0; layer < config.layers; ++layer)
+  for (int layer = 0; layer < config.layers; ++layer) {
     blocks_.emplace_back(config, parameters_, block_prefix(layer), table);
+    block_begins_.push_back(parameters_.offset(block_prefix(layer) + "attention.query.weight"));
+  }
 }
 
 InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const Span& span,
@@ -73,6 +75,9 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
   Tensor x = embed(pass, span.tokens);
   Memories after;
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    if (pass.tape && pass.gradients_final)
+      pass.tape->on_backward(
+          [final = pass.gradients_final, first = block_begins_[layer]] { (*final)(first); });
     if (!recompute_blocks) {
       const Block::Output out = blocks_[layer](pass, x, span, memory[layer]);
       x = out.x;

@@ -39,6 +39,9 @@ class InfiniTransformer {
   Output operator()(const Pass& pass, const Span& span, const Memories& memory,
                     bool recompute_blocks = false) const;
 
+  // With pass.gradients_final, backward says block by block from where on gradients are final; the
+  // embedding's are when it returns.
+
   // The memories after the span alone: what comes after the last layer's memory is left out.
   Memories remember(const Pass& pass, const Span& span, const Memories& memory) const;
 
@@ -62,6 +65,7 @@ class InfiniTransformer {
   Device device_;
   Parameters parameters_;
   std::vector<Block> blocks_;
+  std::vector<std::int64_t> block_begins_;  // in the flat buffers
   Parameter embedding_, final_norm_, head_;
 };
 

@@ -200,18 +200,15 @@ bool is_factored(const Shape& shape, std::int64_t from) {
 
 }  // namespace
 
-Adafactor::Adafactor(const OptimConfig& config, const Parameters& parameters)
-    : Optimizer(config, parameters), config_(config.adafactor) {
-  for (Slot& slot : slots_) {
-    const Shape& shape = slot.parameter.master.shape();
-    if (is_factored(shape, config_.factored_from)) {
-      slot.add_part("row_mean", {shape[0]});
-      slot.add_part("column_mean", {shape[1]});
-    } else {
-      slot.add_part("square", shape);
-    }
-    if (config_.momentum > 0) slot.add_part("momentum", shape);
-  }
+Adafactor::Adafactor(const OptimConfig& config, const Parameters& parameters, const Owns& owns)
+    : Optimizer(config, parameters, owns), config_(config.adafactor) {
+  add_parts([&](const Shape& shape) {
+    std::vector<Part> parts{{"square", shape}};
+    if (is_factored(shape, config_.factored_from))
+      parts = {{"row_mean", {shape[0]}}, {"column_mean", {shape[1]}}};
+    if (config_.momentum > 0) parts.push_back({"momentum", shape});
+    return parts;
+  });
 }
 
 void Adafactor::update(double rate_factor, const Tensor& gradient_scale) const {

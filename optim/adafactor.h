@@ -19,7 +19,7 @@ namespace infini {
 
 class Adafactor final : public Optimizer {
  public:
-  Adafactor(const OptimConfig& config, const Parameters& parameters);
+  Adafactor(const OptimConfig& config, const Parameters& parameters, const Owns& owns);
 
  private:
   void update(double rate_factor, const Tensor& gradient_scale) const override;

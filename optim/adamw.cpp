@@ -51,12 +51,11 @@ const CpuAdamW cpu_adamw;
 
 }  // namespace
 
-AdamW::AdamW(const OptimConfig& config, const Parameters& parameters)
-    : Optimizer(config, parameters), config_(config.adamw) {
-  for (Slot& slot : slots_) {
-    slot.add_part("mean", slot.parameter.master.shape());
-    slot.add_part("square", slot.parameter.master.shape());
-  }
+AdamW::AdamW(const OptimConfig& config, const Parameters& parameters, const Owns& owns)
+    : Optimizer(config, parameters, owns), config_(config.adamw) {
+  add_parts([](const Shape& shape) {
+    return std::vector<Part>{{"mean", shape}, {"square", shape}};
+  });
 }
 
 void AdamW::update(double rate_factor, const Tensor& gradient_scale) const {

@@ -12,7 +12,7 @@ namespace infini {
 
 class AdamW final : public Optimizer {
  public:
-  AdamW(const OptimConfig& config, const Parameters& parameters);
+  AdamW(const OptimConfig& config, const Parameters& parameters, const Owns& owns);
 
  private:
   void update(double rate_factor, const Tensor& gradient_scale) const override;

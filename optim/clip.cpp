@@ -28,7 +28,11 @@ const CpuClip cpu_clip;
 
 GradientScale gradient_scale(const Parameters& parameters, std::span<const Tensor> conditions,
                              double clip_norm) {
-  const Tensor squares = square_sum(parameters.gradients());
+  return gradient_scale(square_sum(parameters.gradients()), conditions, clip_norm);
+}
+
+GradientScale gradient_scale(const Tensor& squares, std::span<const Tensor> conditions,
+                             double clip_norm) {
   const Device device = squares.device();
   const auto count = static_cast<std::int64_t>(conditions.size());
   const Tensor all = Tensor::empty({count}, DType::kFloat64, device);

@@ -17,6 +17,9 @@ struct GradientScale {
 // conditions: scalars of any floating-point type on the same device, such as the loss.
 GradientScale gradient_scale(const Parameters& parameters, std::span<const Tensor> conditions,
                              double clip_norm);
+// The same from the sum of the squares of all gradients, an fp64 scalar.
+GradientScale gradient_scale(const Tensor& squares, std::span<const Tensor> conditions,
+                             double clip_norm);
 
 // What a device provides: clip.cpp for the CPU, clip.cu for CUDA.
 class ClipKernels {

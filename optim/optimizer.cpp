@@ -4,6 +4,13 @@
 #include "optim/adamw.h"
 
 namespace infini {
+namespace {
+
+std::string state_name(const std::string& parameter, const std::string& part) {
+  return "optimizer/" + parameter + "/" + part;
+}
+
+}  // namespace
 
 Tensor Optimizer::Slot::value_copy() const {
   return parameter.value.raw() == parameter.master.raw() ? Tensor() : parameter.value;
@@ -15,18 +22,31 @@ Tensor Optimizer::Slot::part(const std::string& name) const {
   return {};
 }
 
-void Optimizer::Slot::add_part(const std::string& name, const Shape& shape) {
-  const Tensor& master = parameter.master;
-  parts.push_back({name, Tensor::zeros(shape, master.dtype(), master.device())});
+void Optimizer::Slot::add_state(std::vector<NamedTensor>& all) const {
+  for (const NamedTensor& part : parts)
+    all.push_back({state_name(parameter.name, part.name), part.tensor});
 }
 
-Optimizer::Optimizer(const OptimConfig& config, const Parameters& parameters)
+Optimizer::Optimizer(const OptimConfig& config, const Parameters& parameters, const Owns& owns)
     : device_(parameters.masters().device()) {
   config.validate();
   for (const Parameter& parameter : parameters.all())
     if (!parameter.frozen)
-      slots_.push_back(
-          {.parameter = parameter, .settings = settings_of(config, parameter), .parts = {}});
+      (!owns || owns(parameter) ? slots_ : others_)
+          .push_back(
+              {.parameter = parameter, .settings = settings_of(config, parameter), .parts = {}});
+}
+
+void Optimizer::add_parts(const std::function<std::vector<Part>(const Shape&)>& parts_of) {
+  for (Slot& slot : slots_) {
+    const Tensor& master = slot.parameter.master;
+    for (const Part& part : parts_of(master.shape()))
+      slot.parts.push_back({part.name, Tensor::zeros(part.shape, master.dtype(), master.device())});
+  }
+  for (const Slot& slot : others_)
+    for (const Part& part : parts_of(slot.parameter.master.shape()))
+      state_elsewhere_.push_back(state_name(slot.parameter.name, part.name));
+  others_.clear();
 }
 
 void Optimizer::step(double rate_factor, const Tensor& gradient_scale) {
@@ -48,15 +68,22 @@ void Optimizer::restore_steps(std::int64_t steps) {
 
 std::vector<NamedTensor> Optimizer::state() const {
   std::vector<NamedTensor> all;
-  for (const Slot& slot : slots_)
-    for (const NamedTensor& part : slot.parts)
-      all.push_back({"optimizer/" + slot.parameter.name + "/" + part.name, part.tensor});
+  for (const Slot& slot : slots_) slot.add_state(all);
   return all;
 }
 
-std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters) {
-  if (config.kind == OptimizerKind::kAdamW) return std::make_unique<AdamW>(config, parameters);
-  return std::make_unique<Adafactor>(config, parameters);
+std::vector<NamedTensor> Optimizer::state_of(const std::string& parameter) const {
+  std::vector<NamedTensor> found;
+  for (const Slot& slot : slots_)
+    if (slot.parameter.name == parameter) slot.add_state(found);
+  return found;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters,
+                                          const Owns& owns) {
+  if (config.kind == OptimizerKind::kAdamW)
+    return std::make_unique<AdamW>(config, parameters, owns);
+  return std::make_unique<Adafactor>(config, parameters, owns);
 }
 
 }  // namespace infini

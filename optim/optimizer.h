@@ -1,6 +1,7 @@
 // Turns gradients into updates of parameters.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,8 +15,11 @@ struct NamedTensor {
   Tensor tensor;
 };
 
-// Updates the masters and values of parameters that are not frozen when it is made. The result does
-// not depend on the number of threads.
+// Whether this process updates a parameter; an empty function says so of all.
+using Owns = std::function<bool(const Parameter&)>;
+
+// Updates the masters and values of parameters that are its own and not frozen when it is made. The
+// result does not depend on the number of threads.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -35,6 +39,9 @@ class Optimizer {
   void restore_steps(std::int64_t steps);
   // The elements themselves, named optimizer/<parameter>/<part>, always in the same order.
   std::vector<NamedTensor> state() const;
+  std::vector<NamedTensor> state_of(const std::string& parameter) const;
+  // The names that the state of parameters which others own has there.
+  const std::vector<std::string>& state_elsewhere() const { return state_elsewhere_; }
 
  protected:
   // What is kept for one parameter. A part that a rule does not need is empty.
@@ -47,22 +54,34 @@ class Optimizer {
     Tensor value_copy() const;
     // The part called `name`, or an empty tensor.
     Tensor part(const std::string& name) const;
-    // Adds a part of zeros in the type of the master.
-    void add_part(const std::string& name, const Shape& shape);
+    // Adds its parts by their full names.
+    void add_state(std::vector<NamedTensor>& all) const;
   };
 
-  Optimizer(const OptimConfig& config, const Parameters& parameters);
+  struct Part {
+    std::string name;
+    Shape shape;
+  };
+
+  Optimizer(const OptimConfig& config, const Parameters& parameters, const Owns& owns);
+  // Gives the slots their parts, zeros in the type of the master: called once, by the constructor
+  // of a rule, with what it keeps for a parameter of some shape.
+  void add_parts(const std::function<std::vector<Part>(const Shape&)>& parts_of);
 
   std::vector<Slot> slots_;
   Device device_;  // of all parameters
 
  private:
+  std::vector<Slot> others_;  // owned elsewhere; known by name until add_parts()
+  std::vector<std::string> state_elsewhere_;
+
   // Updates every slot; steps() does not count this step yet.
   virtual void update(double rate_factor, const Tensor& gradient_scale) const = 0;
 
   std::int64_t steps_ = 0;
 };
 
-std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters);
+std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters,
+                                          const Owns& owns = {});
 
 }  // namespace infini

@@ -37,6 +37,7 @@ Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, D
     all_.push_back({.name = spec.name,
                     .value = cut(spec.full_precision ? master_ : value_),
                     .gradient = cut(gradient_),
+                    .full_precision = spec.full_precision,
                     .master = cut(master_)});
   }
 }
@@ -90,6 +91,7 @@ Parameter Parameters::joined(const std::vector<std::string>& names) const {
   return {.name = names.front() + "...",
           .value = cut(specs_[first].full_precision ? master_ : value_),
           .gradient = cut(gradient_),
+          .full_precision = specs_[first].full_precision,
           .master = cut(master_),
           .frozen = all_[first].frozen};
 }

@@ -25,6 +25,7 @@ struct Parameter {
   std::string name;
   Tensor value;     // what ops read: the compute type, or the master itself when full_precision
   Tensor gradient;  // fp32 (fp64 in fp64 models); ops add into it
+  bool full_precision = false;  // computed with as its master
   Tensor master;  // fp32 (fp64), what the optimizer updates; the same elements as value when types
                   // agree
   bool frozen = false;
@@ -49,7 +50,13 @@ class Parameters {
   const std::vector<Parameter>& all() const { return all_; }
   std::vector<Parameter>& all() { return all_; }
   DType compute() const { return compute_; }
-  const Tensor& masters() const { return master_; }      // [P]
+  // Where a parameter begins in the flat buffers.
+  std::int64_t offset(const std::string& name) const { return offsets_[index(name)]; }
+  const Tensor& masters() const { return master_; }  // [P]
+  const Tensor& values() const {
+    return value_;
+  }  // [P]; undefined where a parameter is computed
+     // with in full precision and others are not
   const Tensor& gradients() const { return gradient_; }  // [P]
   std::int64_t count() const { return master_.size(); }
 

@@ -1,14 +1,20 @@
 // What a forward pass carries besides its tensors.
 #pragma once
 
+#include <functional>
+
 #include "tensor/parameters.h"
 
 namespace infini {
 
+// Told during the backward pass that gradients from this element of the flat buffer on are final.
+using GradientsFinal = std::function<void(std::int64_t first)>;
+
 struct Pass {
-  Tape* tape = nullptr;   // records when present
-  bool training = false;  // dropout and its kin act only in training
-  RandomKey key{};        // (seed, step) of this pass
+  Tape* tape = nullptr;                             // records when present
+  bool training = false;                            // dropout and its kin act only in training
+  RandomKey key{};                                  // (seed, step) of this pass
+  const GradientsFinal* gradients_final = nullptr;  // where somebody wants to know
 
   // The value of a parameter, watched when this pass records and the parameter is not frozen.
   Tensor operator()(const Parameter& parameter) const {

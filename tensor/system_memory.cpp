@@ -9,6 +9,8 @@ namespace infini {
 
 // Of system_memory_cuda.cpp. Null on a machine without a usable GPU.
 const SystemMemory* cuda_system_memory();
+int cuda_device_count();
+void cuda_choose_device(int index);
 
 namespace {
 
@@ -58,6 +60,21 @@ const SystemMemory& system_memory(Device device) {
   return *cuda;
 #else
   throw DeviceError(text("this build has no memory on ", device));
+#endif
+}
+
+int device_count(Device device) {
+#ifdef INFINI_CUDA
+  if (device == Device::kCuda) return cuda_device_count();
+#endif
+  return device == Device::kCpu ? 1 : 0;
+}
+
+void choose_device(Device device, int index) {
+  check<DeviceError>(index >= 0 && index < device_count(device), "there is no ", device, " ", index,
+                     " here, but ", device_count(device));
+#ifdef INFINI_CUDA
+  if (device == Device::kCuda) cuda_choose_device(index);
 #endif
 }
 

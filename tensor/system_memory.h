@@ -57,5 +57,9 @@ inline void copy_bytes(const SystemMemory::Strip& to, Device to_device,
 
 // Whether tensors can live on the device here.
 bool is_available(Device device);
+// How many of the kind there are here, and which of them this process uses: the first until another
+// is chosen, which must be before it is used.
+int device_count(Device device);
+void choose_device(Device device, int index);
 
 }  // namespace infini

@@ -48,15 +48,21 @@ class CudaMemory final : public SystemMemory {
 
 }  // namespace
 
+int cuda_device_count() {
+  static const int count = [] {
+    int found = 0;
+    const bool asked = cudaGetDeviceCount(&found) == cudaSuccess;
+    cudaGetLastError();
+    return asked ? found : 0;
+  }();
+  return count;
+}
+
+void cuda_choose_device(int index) { cuda_check(cudaSetDevice(index), "cudaSetDevice"); }
+
 const SystemMemory* cuda_system_memory() {
   static const CudaMemory memory;
-  static const bool usable = [] {
-    int count = 0;
-    const bool found = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-    cudaGetLastError();
-    return found;
-  }();
-  return usable ? &memory : nullptr;
+  return cuda_device_count() > 0 ? &memory : nullptr;
 }
 
 }  // namespace infini

@@ -151,13 +151,20 @@ void Tape::push(std::vector<Tensor*> outputs, std::vector<Tensor> inputs, Backwa
   entries_.push_back(std::move(entry));
 }
 
+void Tape::on_backward(std::function<void()> action) {
+  entries_.push_back({.outputs = {},
+                      .inputs = {},
+                      .backward = [action = std::move(action)](std::span<const Tensor>,
+                                                               Gradients&) { action(); }});
+}
+
 void Tape::backward() {
   std::vector<Tensor> doutputs;
   while (!entries_.empty()) {
     Entry entry = std::move(entries_.back());
     entries_.pop_back();
     doutputs.clear();
-    bool reached = false;
+    bool reached = entry.outputs.empty();  // an action
     for (const auto& [index, shape] : entry.outputs) {
       Slot& slot = slots_[index];
       fill_rest(slot);

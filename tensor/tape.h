@@ -85,6 +85,8 @@ class Tape {
 
   // Gives a watched tensor an incoming gradient before backward(), added to what it has.
   void seed(const Tensor& watched, const Tensor& gradient);
+  // Has backward() call action() when everything recorded after this call is done.
+  void on_backward(std::function<void()> action);
   // Runs every entry, newest first, and leaves the tape empty of entries.
   void backward();
   // backward() from a scalar with gradient 1.

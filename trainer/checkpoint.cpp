@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <map>
+#include <numeric>
 #include <set>
 
 #include "data/durable_file.h"
@@ -76,6 +78,17 @@ void publish(const fs::path& temporary, const fs::path& directory) {
   sync_directory(directory.parent_path());
 }
 
+// The buffers of which the shards hold parts.
+std::vector<BufferInfo> wholes(const std::vector<std::vector<BufferInfo>>& shards) {
+  std::vector<BufferInfo> result;
+  std::set<std::string> names;
+  for (const std::vector<BufferInfo>& shard : shards)
+    for (const BufferInfo& part : shard)
+      if (names.insert(part.name).second)
+        result.push_back({.name = part.name, .dtype = part.dtype, .shape = part.whole_shape()});
+  return result;
+}
+
 void write_config_and_manifest(const fs::path& temporary, std::int64_t step,
                                const CheckpointContents& contents, int ranks) {
   write_file(temporary / kConfig, contents.config_yaml);
@@ -86,8 +99,11 @@ void write_config_and_manifest(const fs::path& temporary, std::int64_t step,
     manifest.files.push_back({.name = name,
                               .bytes = fs::file_size(temporary / name),
                               .xxh3 = hash_digits(hash_file(temporary / name))});
-  for (const NamedBuffer& buffer : contents.buffers)
-    manifest.buffers.push_back({buffer.name, buffer.dtype, buffer.shape});
+  std::vector<std::vector<BufferInfo>> shards(1);
+  for (const NamedBuffer& buffer : contents.buffers) shards[0].push_back(buffer.info());
+  for (int rank = 1; rank < ranks; ++rank)
+    shards.push_back(shard_buffers(temporary / shard_name(rank, ranks)));
+  manifest.buffers = wholes(shards);
   write_file(temporary / "manifest.json", manifest_text(manifest));
   checked_manifest(temporary);
 }
@@ -98,6 +114,37 @@ void remove_older(const fs::path& run, std::int64_t step, int keep_last) {
   if (keep_last <= 0 || kept.size() <= static_cast<std::size_t>(keep_last)) return;
   kept.resize(kept.size() - static_cast<std::size_t>(keep_last));
   for (const CheckpointPath& old : kept) remove_checkpoint(old.directory);
+}
+
+std::int64_t element_count(const std::vector<std::int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
+// Fills what the shard holds of the wanted buffers and takes it off what is missing of them.
+void read_from(const fs::path& file, const std::vector<BufferInfo>& parts,
+               std::span<const NamedBuffer> wanted, std::map<std::string, std::int64_t>& missing) {
+  std::vector<NamedBuffer> direct;
+  for (const NamedBuffer& buffer : wanted)
+    for (const BufferInfo& part : parts) {
+      if (part.name != buffer.name || !overlap(part, buffer.info())) continue;
+      if (part.begin == buffer.begin && part.shape == buffer.shape) {
+        direct.push_back(buffer);
+        missing[buffer.name] -= element_count(part.shape);
+        continue;
+      }
+      std::vector<std::byte> bytes(element_count(part.shape) *
+                                   (buffer.bytes / element_count(buffer.shape)));
+      const NamedBuffer staged{.name = part.name,
+                               .dtype = part.dtype,
+                               .shape = part.shape,
+                               .data = bytes.data(),
+                               .bytes = bytes.size(),
+                               .whole = part.whole,
+                               .begin = part.begin};
+      read_shard(file, {&staged, 1});
+      missing[buffer.name] -= copy_common(buffer, staged);
+    }
+  read_shard(file, direct);
 }
 
 // What can be offered when a newer checkpoint is damaged.
@@ -168,8 +215,8 @@ fs::path save_checkpoint(const fs::path& run, std::int64_t step, const Checkpoin
   return directory;
 }
 
-Checkpoint::Checkpoint(fs::path directory) : directory_(std::move(directory)) {
-  const Manifest manifest = checked_manifest(directory_);
+Checkpoint::Checkpoint(fs::path directory, int rank, int ranks) : directory_(std::move(directory)) {
+  const Manifest manifest = checked_manifest(directory_, rank, ranks);
   step_ = manifest.step;
   ranks_ = manifest.ranks;
   std::set<std::string> names;
@@ -179,9 +226,9 @@ Checkpoint::Checkpoint(fs::path directory) : directory_(std::move(directory)) {
   }
   check<DataError>(names.contains(kConfig), directory_.string(), ": its manifest lists no ",
                    kConfig);
-  for (int rank = 0; rank < ranks_; ++rank)
-    check<DataError>(names.contains(shard_name(rank, ranks_)), directory_.string(),
-                     ": its manifest lists no ", shard_name(rank, ranks_));
+  for (int part = 0; part < ranks_; ++part)
+    check<DataError>(names.contains(shard_name(part, ranks_)), directory_.string(),
+                     ": its manifest lists no ", shard_name(part, ranks_));
   config_yaml_ = read_file(directory_ / kConfig);
 }
 
@@ -191,35 +238,49 @@ fs::path Checkpoint::shard(int rank) const {
   return directory_ / shard_name(rank, ranks_);
 }
 
-std::vector<BufferInfo> Checkpoint::buffers(int rank) const { return shard_buffers(shard(rank)); }
-
-std::string Checkpoint::position_json(int rank) const { return shard_position(shard(rank)); }
-
-void Checkpoint::read(std::span<const NamedBuffer> wanted, int rank) const {
-  const std::vector<BufferInfo> found = buffers(rank);
-  for (const NamedBuffer& buffer : wanted) {
-    const auto info = std::ranges::find(found, buffer.name, &BufferInfo::name);
-    check<ConfigError>(info != found.end(), directory_.string(), ": has no ", buffer.name, " ",
-                       type_text(buffer.dtype, buffer.shape),
-                       ", which this model expects; it is a checkpoint of another model");
-    check<ConfigError>(
-        info->dtype == buffer.dtype && info->shape == buffer.shape, directory_.string(), ": ",
-        buffer.name, " is ", type_text(info->dtype, info->shape), ", this model expects ",
-        type_text(buffer.dtype, buffer.shape), "; it is a checkpoint of another model");
-  }
-  read_shard(shard(rank), wanted);
+std::vector<std::vector<BufferInfo>> Checkpoint::parts() const {
+  std::vector<std::vector<BufferInfo>> shards;
+  for (int rank = 0; rank < ranks_; ++rank) shards.push_back(shard_buffers(shard(rank)));
+  return shards;
 }
 
-void Checkpoint::read_all(std::span<const NamedBuffer> wanted, int rank, int ranks) const {
-  check<ConfigError>(ranks == ranks_, directory_.string(), ": was saved by ", ranks_,
-                     " ranks, this run has ", ranks);
-  for (const BufferInfo& info : buffers(rank))
-    check<ConfigError>(std::ranges::find(wanted, info.name, &NamedBuffer::name) != wanted.end(),
+std::vector<BufferInfo> Checkpoint::buffers() const { return wholes(parts()); }
+
+std::string Checkpoint::position_json() const { return shard_position(shard(0)); }
+
+void Checkpoint::read(std::span<const NamedBuffer> wanted) const {
+  const std::vector<std::vector<BufferInfo>> shards = parts();
+  const std::vector<BufferInfo> found = wholes(shards);
+  for (const NamedBuffer& buffer : wanted) {
+    const auto info = std::ranges::find(found, buffer.name, &BufferInfo::name);
+    const std::vector<std::int64_t> whole = buffer.info().whole_shape();
+    check<ConfigError>(info != found.end(), directory_.string(), ": has no ", buffer.name, " ",
+                       type_text(buffer.dtype, whole),
+                       ", which this model expects; it is a checkpoint of another model");
+    check<ConfigError>(info->dtype == buffer.dtype && info->shape == whole, directory_.string(),
+                       ": ", buffer.name, " is ", type_text(info->dtype, info->shape),
+                       ", this model expects ", type_text(buffer.dtype, whole),
+                       "; it is a checkpoint of another model");
+  }
+  std::map<std::string, std::int64_t> missing;  // elements
+  for (const NamedBuffer& buffer : wanted) missing[buffer.name] = element_count(buffer.shape);
+  for (int rank = 0; rank < ranks_; ++rank)
+    read_from(shard(rank), shards[static_cast<std::size_t>(rank)], wanted, missing);
+  for (const auto& [name, elements] : missing)
+    check<DataError>(elements == 0, directory_.string(), ": ", elements, " elements of ", name,
+                     " are in none of its ", ranks_, " shards");
+}
+
+void Checkpoint::read_all(std::span<const NamedBuffer> wanted,
+                          const std::set<std::string>& others) const {
+  for (const BufferInfo& info : buffers())
+    check<ConfigError>(others.contains(info.name) ||
+                           std::ranges::find(wanted, info.name, &NamedBuffer::name) != wanted.end(),
                        directory_.string(), ": holds ", info.name, " ",
                        type_text(info.dtype, info.shape),
                        ", which this run does not have; it is a checkpoint of another model or "
                        "optimizer");
-  read(wanted, rank);
+  read(wanted);
 }
 
 std::vector<CheckpointPath> list_checkpoints(const fs::path& run) {
@@ -235,11 +296,11 @@ std::vector<CheckpointPath> list_checkpoints(const fs::path& run) {
   return found;
 }
 
-std::optional<Checkpoint> find_latest(const fs::path& run) {
+std::optional<Checkpoint> find_latest(const fs::path& run, int rank, int ranks) {
   const std::vector<CheckpointPath> found = list_checkpoints(run);
   if (found.empty()) return std::nullopt;
   try {
-    return Checkpoint(found.back().directory);
+    return Checkpoint(found.back().directory, rank, ranks);
   } catch (const DataError& error) {
     throw DataError(
         text(error.what(), "; ", newest_intact(std::span(found).first(found.size() - 1))));

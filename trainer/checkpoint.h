@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -40,29 +41,36 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, std::int
                                       const CheckpointContents& contents,
                                       const SaveOptions& options = {});
 
-// A checkpoint whose every byte was found as it was written.
+// A checkpoint whose every byte was found as it was written. It may be read by any number of ranks,
+// whatever number wrote it.
 class Checkpoint {
  public:
-  // Throws DataError naming the file that is missing, cut or changed.
-  explicit Checkpoint(std::filesystem::path directory);
+  // Throws DataError naming the file that is missing, cut or changed. Of several ranks that open it
+  // together each looks at a part of the files: they must wait for each other before they read.
+  explicit Checkpoint(std::filesystem::path directory, int rank = 0, int ranks = 1);
 
   const std::filesystem::path& directory() const { return directory_; }
   std::int64_t step() const { return step_; }
-  int ranks() const { return ranks_; }
+  int ranks() const { return ranks_; }             // that wrote it
   std::uintmax_t bytes() const { return bytes_; }  // of all files
   const std::string& config_yaml() const { return config_yaml_; }
-  std::vector<BufferInfo> buffers(int rank = 0) const;
-  std::string position_json(int rank = 0) const;
+  std::vector<BufferInfo> buffers() const;  // of all ranks together, each whole
+  std::string position_json() const;
 
-  // Fills the buffers from this rank's shard. Throws ConfigError when a buffer is absent or has
-  // another shape or type there: the checkpoint is then of another model.
-  void read(std::span<const NamedBuffer> buffers, int rank = 0) const;
-  // The same for resuming: the shard must hold nothing else, and as many ranks must have saved.
-  void read_all(std::span<const NamedBuffer> buffers, int rank = 0, int ranks = 1) const;
+  // Fills the buffers, which may be parts of what was saved and lie in parts in several shards.
+  // Throws ConfigError when a buffer is absent or has another shape or type there: the checkpoint
+  // is then of another model.
+  void read(std::span<const NamedBuffer> buffers) const;
+  // The same for resuming: the checkpoint must hold nothing else but what `others`, names of
+  // buffers that other ranks keep, say.
+  void read_all(std::span<const NamedBuffer> buffers,
+                const std::set<std::string>& others = {}) const;
 
   std::filesystem::path shard(int rank) const;  // the file; see trainer/checkpoint_shard.h
 
  private:
+  std::vector<std::vector<BufferInfo>> parts() const;  // by shard
+
   std::filesystem::path directory_;
   std::int64_t step_ = 0;
   int ranks_ = 1;
@@ -79,7 +87,8 @@ struct CheckpointPath {
 std::vector<CheckpointPath> list_checkpoints(const std::filesystem::path& run);
 
 // The newest checkpoint of a run, or none. Throws DataError when the newest is damaged, naming the
-// newest one that is not.
-std::optional<Checkpoint> find_latest(const std::filesystem::path& run);
+// newest one that is not. Several ranks look together, see Checkpoint.
+std::optional<Checkpoint> find_latest(const std::filesystem::path& run, int rank = 0,
+                                      int ranks = 1);
 
 }  // namespace infini

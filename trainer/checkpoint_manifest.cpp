@@ -57,7 +57,7 @@ std::string manifest_text(const Manifest& manifest) {
   return body + seal(body);
 }
 
-Manifest checked_manifest(const std::filesystem::path& directory) {
+Manifest checked_manifest(const std::filesystem::path& directory, int rank, int ranks) {
   const std::filesystem::path path = directory / "manifest.json";
   check<DataError>(std::filesystem::is_directory(directory), directory.string(),
                    ": no such checkpoint");
@@ -71,7 +71,9 @@ Manifest checked_manifest(const std::filesystem::path& directory) {
                    path.string(), ": is damaged, its text does not match the hash at its end");
 
   Manifest manifest = parse(json, path.string());
-  for (const Manifest::File& file : manifest.files) {
+  for (std::size_t i = 0; i < manifest.files.size(); ++i) {
+    if (static_cast<int>(i % static_cast<std::size_t>(ranks)) != rank) continue;
+    const Manifest::File& file = manifest.files[i];
     const std::filesystem::path member = directory / file.name;
     std::error_code error;
     const std::uintmax_t bytes = std::filesystem::file_size(member, error);

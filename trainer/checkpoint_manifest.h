@@ -20,14 +20,14 @@ struct Manifest {
   std::int64_t step = 0;
   int ranks = 1;
   std::vector<File> files;
-  std::vector<BufferInfo> buffers;  // of rank 0
+  std::vector<BufferInfo> buffers;  // of all ranks together, each whole
 };
 
 // JSON whose last member is the xxh3 of all text before it.
 std::string manifest_text(const Manifest& manifest);
 
 // Reads <directory>/manifest.json and compares every file it names with its size and hash. Throws
-// DataError naming the first that differs.
-Manifest checked_manifest(const std::filesystem::path& directory);
+// DataError naming the first that differs. Of `ranks` ranks, this one looks at every ranks-th file.
+Manifest checked_manifest(const std::filesystem::path& directory, int rank = 0, int ranks = 1);
 
 }  // namespace infini

@@ -17,13 +17,16 @@ int exit_code_of(const std::exception& error) {
   return kExitError;
 }
 
+std::string message_of(const std::exception& error) {
+  return dynamic_cast<const std::bad_alloc*>(&error) ? "out of memory" : error.what();
+}
+
 int guarded(const std::function<int()>& body) {
   try {
     return body();
   } catch (const std::exception& error) {
-    const bool out_of_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
     std::fprintf(stderr, "%sinfini: error: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "",
-                 out_of_memory ? "out of memory" : error.what());
+                 message_of(error).c_str());
     return exit_code_of(error);
   }
 }

@@ -3,6 +3,7 @@
 
 #include <exception>
 #include <functional>
+#include <string>
 
 namespace infini {
 
@@ -19,5 +20,8 @@ int exit_code_of(const std::exception& error);
 
 // Runs `body` and returns its exit code. What it throws is printed once, as "infini: error: ...".
 int guarded(const std::function<int()>& body);
+
+// What `error` says, without a name in front.
+std::string message_of(const std::exception& error);
 
 }  // namespace infini

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "distributed/communicator.h"
 #include "model/recurrence.h"
 
 namespace infini {
@@ -33,6 +34,7 @@ void score(const InfiniTransformer& model, const std::vector<PasskeyPrompt>& pro
       rows, empty_memories(model.config()), segments_at_once,
       [&](const Piece& piece, const Tensor& hidden) {
         const std::int64_t begin = piece.first * segment, count = piece.count * piece.tokens;
+        note_progress();
         for (std::int64_t b = 0; b < batch; ++b) {
           const PasskeyPrompt& prompt = prompts[b];
           const std::int64_t first = std::max(prompt.answer_begin - 1, begin);

@@ -1,5 +1,6 @@
 #include "trainer/perplexity.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iomanip>
 #include <nlohmann/json.hpp>
@@ -51,6 +52,7 @@ void measure_document(const InfiniTransformer& model, const TokenStore& store,
       report.parts[index].nll += nll[t];
       report.nll += nll[t];
     }
+    note_progress();
   };
   score_document(model, scored, options.segments_at_once, read, add);
   report.tokens += scored;
@@ -76,15 +78,51 @@ PerplexityReport measure_perplexity(
                      " has token ids up to ", store.vocabulary() - 1,
                      ", the model's vocabulary is ", model.config().vocabulary);
   PerplexityReport report;
-  for (const StoredDocument& document : store.documents()) {
+  const std::vector<StoredDocument>& documents = store.documents();
+  for (std::size_t i = static_cast<std::size_t>(options.share); i < documents.size();
+       i += static_cast<std::size_t>(options.shares)) {
+    const StoredDocument& document = documents[i];
     measure_document(model, store, document, options, report);
     ++report.documents;
     report.bytes += document.bytes;
     report.words += document.words;
     if (progress) progress(report.documents, report.tokens);
   }
-  check<DataError>(report.tokens > 0, store.path().string(), " holds no document to score");
+  check<DataError>(report.tokens > 0 || options.shares > 1, store.path().string(),
+                   " holds no document to score");
   return report;
+}
+
+PerplexityReport over_ranks(const PerplexityReport& mine, const Communicator& ranks) {
+  if (ranks.size() == 1) return mine;
+  std::size_t parts = 0;
+  for (const double count : ranks.gather(static_cast<double>(mine.parts.size())))
+    parts = std::max(parts, static_cast<std::size_t>(count));
+  std::vector<double> numbers{static_cast<double>(mine.documents),
+                              static_cast<double>(mine.tokens),
+                              static_cast<double>(mine.bytes),
+                              static_cast<double>(mine.words),
+                              mine.nll,
+                              mine.whole ? 0.0 : 1.0};
+  const std::size_t first = numbers.size();
+  numbers.resize(first + 2 * parts);
+  for (std::size_t i = 0; i < mine.parts.size(); ++i) {
+    numbers[first + 2 * i] = static_cast<double>(mine.parts[i].tokens);
+    numbers[first + 2 * i + 1] = mine.parts[i].nll;
+  }
+  numbers = ranks.sum(numbers);
+  const auto count = [&](std::size_t i) { return static_cast<std::int64_t>(numbers[i]); };
+  PerplexityReport all{.documents = count(0),
+                       .tokens = count(1),
+                       .bytes = count(2),
+                       .words = count(3),
+                       .nll = numbers[4],
+                       .whole = numbers[5] == 0,
+                       .parts = {}};
+  for (std::size_t i = 0; i < parts; ++i)
+    all.parts.push_back({.tokens = count(first + 2 * i), .nll = numbers[first + 2 * i + 1]});
+  check<DataError>(all.tokens > 0, "the validation split holds no document to score");
+  return all;
 }
 
 std::string format_perplexity(const PerplexityReport& report) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/token_store.h"
+#include "distributed/communicator.h"
 #include "model/recurrence.h"
 
 namespace infini {
@@ -14,6 +15,7 @@ namespace infini {
 struct PerplexityOptions {
   std::int64_t segments_at_once = 8;
   std::int64_t document_tokens = 0;  // of a document that are read; 0: all
+  int share = 0, shares = 1;         // of ranks that divide the documents: this one's, and how many
 };
 
 // Sums in fp64.
@@ -37,6 +39,9 @@ struct PerplexityReport {
 PerplexityReport measure_perplexity(
     const InfiniTransformer& model, const TokenStore& store, const PerplexityOptions& options,
     const std::function<void(std::int64_t, std::int64_t)>& progress = {});
+
+// The reports of ranks that divided the documents as one, on each of them.
+PerplexityReport over_ranks(const PerplexityReport& mine, const Communicator& ranks);
 
 // For the terminal: the figures, and perplexity by segment index in groups 0, 1, 2-3, 4-7, ...
 std::string format_perplexity(const PerplexityReport& report);

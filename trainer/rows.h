@@ -9,4 +9,8 @@ namespace infini {
 // Rows [first, first + count) of a batch.
 Rows rows_of(const SequenceBatch& batch, std::int64_t first, std::int64_t count);
 
+// Of these rows, the segments of this rank's group.
+Rows shared_rows_of(const SequenceBatch& batch, std::int64_t first, std::int64_t count,
+                    const SegmentExchange& exchange);
+
 }  // namespace infini

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "data/config.h"
+#include "distributed/config.h"
 #include "model/config.h"
 #include "model/recurrence.h"
 #include "optim/config.h"
@@ -156,6 +157,7 @@ struct RunConfig {
   DataConfig data;
   OptimConfig optim;
   TrainConfig train;
+  ParallelConfig parallel;
   CheckpointConfig checkpoint;
   EvaluateConfig evaluate;
 
@@ -169,6 +171,7 @@ struct RunConfig {
     field("data", data, "what it learns from");
     field("optim", optim, "how it learns");
     field("train", train, "how a step is carried out");
+    field("parallel", parallel, "how many ranks share the work");
     field("checkpoint", checkpoint, "how the run is saved");
     field("evaluate", evaluate, "how it is measured");
   }

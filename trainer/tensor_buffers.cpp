@@ -2,7 +2,8 @@
 
 namespace infini {
 
-void TensorBuffers::add(const std::string& name, const Tensor& tensor) {
+void TensorBuffers::add(const std::string& name, const Tensor& tensor,
+                        std::vector<std::int64_t> whole, std::vector<std::int64_t> begin) {
   const bool is_here = tensor.device() == Device::kCpu;
   const Tensor here = is_here     ? tensor
                       : to_write_ ? tensor.to(Device::kCpu)
@@ -11,7 +12,9 @@ void TensorBuffers::add(const std::string& name, const Tensor& tensor) {
                    .dtype = std::string(name_of(tensor.dtype())),
                    .shape = {tensor.shape().begin(), tensor.shape().end()},
                    .data = here.raw(),
-                   .bytes = static_cast<std::size_t>(tensor.bytes())});
+                   .bytes = static_cast<std::size_t>(tensor.bytes()),
+                   .whole = std::move(whole),
+                   .begin = std::move(begin)});
   tensors_.push_back(tensor);
   here_.push_back(here);
 }

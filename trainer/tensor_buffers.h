@@ -12,7 +12,10 @@ class TensorBuffers {
   // to_write: the buffers hold the tensors' elements now; else they are there to be read into.
   explicit TensorBuffers(bool to_write) : to_write_(to_write) {}
 
-  void add(const std::string& name, const Tensor& tensor);
+  void add(const std::string& name, const Tensor& tensor) { add(name, tensor, {}, {}); }
+  // A part of what ranks divide: see BufferInfo.
+  void add(const std::string& name, const Tensor& tensor, std::vector<std::int64_t> whole,
+           std::vector<std::int64_t> begin);
   // Brings what was read into the buffers to the tensors.
   void put_back() const;
 

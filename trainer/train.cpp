@@ -1,8 +1,13 @@
 // infini train: one run from a YAML file to a trained model.
 #include <spdlog/spdlog.h>
 
+#include <chrono>
+#include <thread>
+
 #include "data/passkey_source.h"
+#include "distributed/watchdog.h"
 #include "distributed/world.h"
+#include "tensor/system_memory.h"
 #include "trainer/commands.h"
 #include "trainer/config_reader.h"
 #include "trainer/config_writer.h"
@@ -63,8 +68,12 @@ RunData open_data(const RunConfig& config) {
 // Saves; a disk that is full costs this checkpoint, not the run.
 bool save(Training& training, const fs::path& directory) {
   try {
+    const Communicator& all = training.layout().all;
     save_checkpoint(directory, training.steps_done(), training.contents(),
-                    {.keep_last = training.config().checkpoint.keep});
+                    {.rank = all.rank(),
+                     .ranks = all.size(),
+                     .keep_last = training.config().checkpoint.keep,
+                     .all_agree = [&](bool mine) { return all.all_agree(mine); }});
     return true;
   } catch (const DeviceError& error) {
     spdlog::error(
@@ -75,52 +84,64 @@ bool save(Training& training, const fs::path& directory) {
   }
 }
 
-void evaluate_validation(Training& training, const TokenStore& store, Reporter& reporter) {
+// Ranks divide the documents; the first reports.
+void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
-  reporter.pause();
+  if (reporter) reporter->pause();
+  const Communicator& all = training.layout().all;
   const PerplexityReport report =
-      measure_perplexity(training.model(), store,
-                         {.segments_at_once = config.evaluate.segments_at_once,
-                          .document_tokens = config.evaluate.document_tokens});
+      over_ranks(measure_perplexity(training.model(), store,
+                                    {.segments_at_once = config.evaluate.segments_at_once,
+                                     .document_tokens = config.evaluate.document_tokens,
+                                     .share = all.rank(),
+                                     .shares = all.size()}),
+                 all);
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
                report.token_perplexity());
-  reporter.record(training.steps_done(),
-                  {{"validation_token_perplexity", report.token_perplexity()}});
+  if (reporter)
+    reporter->record(training.steps_done(),
+                     {{"validation_token_perplexity", report.token_perplexity()}});
 }
 
 void report_passkeys(Training& training, const RunData& data, const fs::path& directory) {
   const std::vector<PasskeyCell> cells =
       passkey_table(training.model(), data.tokenizer(), training.config());
+  if (!training.layout().is_first()) return;
   write_text(directory / "passkey.json", passkey_json(cells));
   fmt::print("{}", format_passkey_table(cells, training.config()));
 }
 
-int train(const TrainOptions& options) {
-  const World world;
-  world.require_single("train");
-  RunConfig config = read_config_file<RunConfig>(options.config, options.overrides);
-  const fs::path directory =
-      options.resume ? fs::path(config.directory) : fresh_directory(config.directory);
-  config.directory = directory.string();
-  RunData data = open_data(config);
-  Training training(config, std::move(data.source), data.tokenizer().serialise());
-  if (options.resume) {
-    const std::optional<Checkpoint> latest = find_latest(directory);
-    check<ConfigError>(latest.has_value(), "--resume: ", directory.string(),
-                       " holds no checkpoint");
-    training.resume(*latest);
-    spdlog::info("resuming {} at step {}", latest->directory().string(), training.steps_done());
-  }
+// The directory of the run, as the first rank finds it.
+fs::path run_directory(const TrainOptions& options, const RunConfig& config, const Layout& layout) {
+  if (options.resume) return config.directory;
+  return layout.all.from_first(layout.is_first() ? fresh_directory(config.directory).string() : "");
+}
+
+void resume(Training& training, const fs::path& directory) {
+  const Communicator& all = training.layout().all;
+  const std::optional<Checkpoint> latest = find_latest(directory, all.rank(), all.size());
+  check<ConfigError>(latest.has_value(), "--resume: ", directory.string(), " holds no checkpoint");
+  all.all_agree(true);  // every file was looked at
+  training.resume(*latest);
+  spdlog::info("resuming {} at step {}", latest->directory().string(), training.steps_done());
+}
+
+void begin_directory(const Training& training, const fs::path& directory) {
   std::error_code error;
   fs::create_directories(directory, error);
   check<ConfigError>(!error, "directory: cannot make ", directory.string(), ": ", error.message());
   write_text(directory / "config.yaml", config_yaml(training.config()));
-  spdlog::info("{}", training.description());
-  spdlog::info("{} parameters; writing to {}", training.model().parameters().count(),
-               directory.string());
+}
 
+// Takes steps until the run is done or somebody asks any rank to stop.
+int run_steps(Training& training, const RunData& data, const TrainOptions& options,
+              const fs::path& directory) {
+  const RunConfig& config = training.config();
+  const Communicator& all = training.layout().all;
   const StopSignals signals;
-  Reporter reporter(directory, training.steps_done(), config.train.steps);
+  std::optional<Reporter> first_reports;
+  if (all.is_first()) first_reports.emplace(directory, training.steps_done(), config.train.steps);
+  Reporter* const reporter = first_reports ? &*first_reports : nullptr;
   const auto due = [&](std::int64_t every) {
     return every > 0 && training.steps_done() % every == 0;
   };
@@ -130,15 +151,16 @@ int train(const TrainOptions& options) {
           ? std::min(config.train.steps, training.steps_done() + options.stop_after)
           : config.train.steps;
   while (training.steps_done() < end) {
-    reporter.go_on();
-    reporter.step(training.step());
+    if (reporter) reporter->go_on();
+    const StepReport report = training.step();
+    if (reporter) reporter->step(report);
     if (data.validation && due(config.evaluate.every))
       evaluate_validation(training, *data.validation, reporter);
-    if (stop_requested()) break;
+    if (!all.all_agree(!stop_requested())) break;
     if (due(config.checkpoint.every) && save(training, directory))
       last_saved = training.steps_done();
   }
-  reporter.pause();
+  if (reporter) reporter->pause();
   if (last_saved != training.steps_done() && !save(training, directory))
     throw DeviceError("the last checkpoint could not be saved");
   if (training.steps_done() < config.train.steps) {
@@ -148,6 +170,53 @@ int train(const TrainOptions& options) {
   }
   if (config.data.source == DataKind::kPasskey) report_passkeys(training, data, directory);
   return kExitDone;
+}
+
+// By the place among the ranks of this machine. A launcher that shows each rank one GPU has chosen
+// already.
+void choose_gpu(const World& world) {
+  const int count = device_count(Device::kCuda);
+  if (count == 1) return;
+  check<ConfigError>(world.local_size() <= count, "this machine runs ", world.local_size(),
+                     " ranks but has ", count,
+                     " GPUs; start one rank for each of them, or give device=cpu");
+  choose_device(Device::kCuda, world.local_rank());
+}
+
+int train_on(const World& world, const TrainOptions& options) {
+  RunConfig config = read_config_file<RunConfig>(options.config, options.overrides);
+  const Layout layout = make_layout(Communicator(world), config.parallel);
+  const Watchdog watchdog(world, layout.all,
+                          {.silence_seconds = config.parallel.silence_seconds,
+                           .progress_seconds = config.parallel.progress_seconds});
+  const fs::path directory = run_directory(options, config, layout);
+  config.directory = directory.string();
+  if (device_of(config.device) == Device::kCuda) choose_gpu(world);
+  RunData data = open_data(config);
+  Training training(config, std::move(data.source), data.tokenizer().serialise(), layout);
+  if (options.resume) resume(training, directory);
+  if (layout.is_first()) begin_directory(training, directory);
+  spdlog::info("{}", training.description());
+  spdlog::info("{} parameters on {}; writing to {}", training.model().parameters().count(),
+               layout.all.size() == 1 ? "one rank" : text(layout.all.size(), " ranks"),
+               directory.string());
+  return run_steps(training, data, options, directory);
+}
+
+// What a rank throws ends the run on all of them, with one message that names it: ranks that meet
+// the same error as the first leave the word to it.
+int train(const TrainOptions& options) {
+  const World world;
+  if (world.size() == 1) return train_on(world, options);
+  if (!world.is_first()) spdlog::set_level(spdlog::level::err);
+  try {
+    return train_on(world, options);
+  } catch (const std::exception& error) {
+    if (!world.is_first()) std::this_thread::sleep_for(std::chrono::seconds(1));
+    std::fprintf(stderr, "infini: error: rank %d of %d: %s\n", world.rank(), world.size(),
+                 message_of(error).c_str());
+    world.abort(exit_code_of(error));
+  }
 }
 
 }  // namespace

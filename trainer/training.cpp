@@ -1,5 +1,6 @@
 #include "trainer/training.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +9,8 @@
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/product.h"
 #include "trainer/config_writer.h"
+#include "trainer/gradient_tree.h"
+#include "trainer/parallel_checks.h"
 #include "trainer/progress.h"
 #include "trainer/rows.h"
 
@@ -24,11 +27,12 @@ NamedBuffer tokenizer_buffer(std::string& tokenizer) {
           .bytes = tokenizer.size()};
 }
 
-RunConfig with_vocabulary(RunConfig config, const BatchSource& source) {
+RunConfig checked(RunConfig config, const BatchSource& source, const Layout& layout) {
   if (config.model.vocabulary == 0) config.model.vocabulary = source.vocabulary();
   check<ConfigError>(config.model.vocabulary >= source.vocabulary(), "model.vocabulary is ",
                      config.model.vocabulary, ", but the data has token ids up to ",
                      source.vocabulary() - 1);
+  check_parallel(config, layout);
   return config;
 }
 
@@ -62,17 +66,24 @@ void copy_memories(const Memories& to, const Memories& from) {
 }  // namespace
 
 Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
-                   std::string tokenizer)
-    : config_(with_vocabulary(config, *source)),
+                   std::string tokenizer, const Layout& layout)
+    : config_(checked(config, *source, layout)),
+      layout_(layout),
+      exchange_(layout_.segment_group),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
-      model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device)) {
+      model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device)),
+      shards_(layout_.replicas, config_.parallel.shard, model_.parameters()),
+      buckets_(layout_.replicas, model_.parameters().gradients(), shards_.pieces(),
+               config_.parallel.bucket_mebibytes) {
   allow_tf32(config_.train.compute == Compute::kTf32);
   model_.parameters().initialise(static_cast<std::uint64_t>(config_.seed));
-  optimizer_ = make_optimizer(config_.optim, model_.parameters());
+  optimizer_ =
+      make_optimizer(config_.optim, model_.parameters(),
+                     [this](const Parameter& parameter) { return shards_.updates(parameter); });
   if (source_->carries_memory())
-    memories_ = zero_memories(config_.model, source_->batch_rows(),
-                              model_.parameters().masters().dtype(), model_.device());
+    memories_ = zero_memories(config_.model, rank_rows(), model_.parameters().masters().dtype(),
+                              model_.device());
 }
 
 std::string saved_tokenizer(const Checkpoint& checkpoint) {
@@ -87,9 +98,12 @@ std::string saved_tokenizer(const Checkpoint& checkpoint) {
 }
 
 StepReport Training::step() {
-  if (!loader_) loader_.emplace(*source_, steps_done_);
+  if (!loader_)
+    loader_.emplace(*source_, steps_done_, layout_.data_index * rank_rows(), rank_rows());
   const SequenceBatch batch = loader_->next();
-  StepReport report{.step = steps_done_ + 1, .tokens = batch.rows * batch.row_tokens};
+  StepReport report{.step = steps_done_ + 1, .tokens = source_->batch_rows() * batch.row_tokens};
+  const std::vector<double> weights =
+      layout_.data_group.sum({batch.total_weight, static_cast<double>(batch.scored_tokens)});
   const double factor = learning_rate_factor(config_.optim, report.step, config_.train.steps);
   report.learning_rate = config_.optim.learning_rate * factor;
 
@@ -97,24 +111,20 @@ StepReport Training::step() {
   // decided there, by a scale that is not a number where it cannot.
   Sums sums;
   try {
-    sums = train_batch(batch);
+    sums = train_batch(batch, weights[0]);
   } catch (const OutOfMemory& error) {
     throw OutOfMemory(text(error.what(), "; ", memory_account()));
   }
-  std::vector<Tensor> conditions{sums.loss};
-  for (const MemoryState& state : sums.memory)  // one that overflowed would spoil its lane for good
-    if (state.matrix) {
-      conditions.push_back(square_sum(state.matrix));
-      conditions.push_back(square_sum(state.normalizer));
-    }
+  // A memory that overflowed would spoil its lane for good.
+  const Tensor conditions[] = {sums.loss(), sums.memory_squares()};
   const GradientScale clip =
-      gradient_scale(model_.parameters(), conditions, config_.optim.clip_norm);
+      gradient_scale(shards_.square_sum_of_gradients(), conditions, config_.optim.clip_norm);
   optimizer_->step(factor, clip.scale);
+  shards_.share_values();
 
-  const std::vector<double> numbers = together({sums.loss, sums.nll, clip.norm, clip.scale});
+  const std::vector<double> numbers = together({sums.loss(), sums.nll(), clip.norm, clip.scale});
   report.loss = numbers[0];
-  report.token_loss =
-      batch.scored_tokens > 0 ? numbers[1] / static_cast<double>(batch.scored_tokens) : 0;
+  report.token_loss = weights[1] > 0 ? numbers[1] / weights[1] : 0;
   report.gradient_norm = numbers[2];
   report.skipped = !std::isfinite(numbers[3]);
   if (report.skipped) {
@@ -133,28 +143,59 @@ StepReport Training::step() {
   return report;
 }
 
-Training::Sums Training::train_batch(const SequenceBatch& batch) {
+Training::Sums Training::train_batch(const SequenceBatch& batch, double total_weight) {
   model_.parameters().zero_gradients();
-  const Recurrence recurrence(model_, config_.train.recurrence());
-  const std::int64_t part = batch.rows / config_.train.accumulate;
-  const double scale = batch.total_weight > 0 ? 1 / batch.total_weight : 0;
-  Sums sums{.loss = Tensor::zeros({}, DType::kFloat64, device()),
-            .nll = Tensor::zeros({}, DType::kFloat64, device()),
-            .memory = {}};
+  const int row_leaves = config_.parallel.row_leaves / layout_.data;  // of this rank
+  const int parts = row_leaves > 0 ? row_leaves : config_.train.accumulate;
+  const int segment_leaves = layout_.segments == 1 ? config_.parallel.segment_leaves : 0;
+  RecurrenceOptions options = config_.train.recurrence();
+  if (segment_leaves > 0) options.group_segments = batch.segments / segment_leaves;
+  const Recurrence recurrence(model_, options);
+  const std::int64_t part = batch.rows / parts;
+  const double scale = total_weight > 0 ? 1 / total_weight : 0;
+  Sums sums{.totals = Tensor::zeros({3}, DType::kFloat64, device()), .memory = {}};
   if (!memories_.empty())
     sums.memory = zero_memories(config_.model, batch.rows, model_.parameters().masters().dtype(),
                                 model_.device());
-  for (std::int64_t first = 0; first < batch.rows; first += part) {
+
+  const int leaves = row_leaves * std::max(1, segment_leaves);
+  GradientTree tree({model_.parameters().gradients(), sums.totals}, std::max(1, leaves));
+  const auto add_losses = [&](const Tensor& loss, const Tensor& nll) {
+    add_into({.tensor = sums.loss(), .accumulate = true}, loss);
+    add_into({.tensor = sums.nll(), .accumulate = true}, sum(nll));
+  };
+  const auto add_segment_leaf = [&](const CrossEntropy& losses) {
+    add_losses(losses.loss, losses.nll);
+    tree.add_leaf();
+  };
+  // While the last part is on its way back, gradients leave as they become final; those of a tree
+  // do when all its leaves are added.
+  const GradientsFinal final = [this](std::int64_t first) { buckets_.final_from(first); };
+  for (int i = 0; i < parts; ++i) {
+    const std::int64_t first = i * part;
     const Memories before =
         memories_.empty() ? empty_memories(config_.model) : rows_of(memories_, first, part);
     const RandomKey key{.seed = static_cast<std::uint64_t>(config_.seed),
                         .step = static_cast<std::uint64_t>(steps_done_),
                         .site = 0};
-    const RowsResult result = recurrence.train(rows_of(batch, first, part), before, scale, key);
-    add_into({.tensor = sums.loss, .accumulate = true}, result.loss);
-    add_into({.tensor = sums.nll, .accumulate = true}, sum(result.nll));
-    if (!memories_.empty()) copy_memories(rows_of(sums.memory, first, part), result.memory);
+    const Rows rows = layout_.segments == 1 ? rows_of(batch, first, part)
+                                            : shared_rows_of(batch, first, part, exchange_);
+    const bool leave = i + 1 == parts && leaves <= 1;
+    const RowsResult result = recurrence.train(
+        rows, before, scale, key, nullptr, leave ? &final : nullptr,
+        segment_leaves > 0 ? Recurrence::TapeDone(add_segment_leaf) : Recurrence::TapeDone());
+    if (segment_leaves == 0) add_losses(result.loss, result.nll);
+    if (segment_leaves == 0 && row_leaves > 0) tree.add_leaf();
+    if (memories_.empty()) continue;
+    for (const MemoryState& state : result.memory)
+      for (const Tensor& tensor : {state.matrix, state.normalizer})
+        if (tensor)
+          add_into({.tensor = sums.memory_squares(), .accumulate = true}, square_sum(tensor));
+    copy_memories(rows_of(sums.memory, first, part), result.memory);
   }
+  buckets_.finish();
+  layout_.replicas.all_reduce(sums.totals);
+  layout_.replicas.wait();
   return sums;
 }
 
@@ -181,13 +222,24 @@ std::string Training::memory_account() const {
 
 TensorBuffers Training::buffers(bool to_write) {
   TensorBuffers buffers(to_write);
-  for (const Parameter& parameter : model_.parameters().all())
+  std::vector<NamedTensor> states;
+  for (const Parameter& parameter : model_.parameters().all()) {
+    if (to_write && !shards_.saves(parameter)) continue;
     buffers.add(parameter.name, parameter.master);
-  for (const NamedTensor& state : optimizer_->state()) buffers.add(state.name, state.tensor);
+    std::ranges::move(optimizer_->state_of(parameter.name), std::back_inserter(states));
+  }
+  for (const NamedTensor& state : states) buffers.add(state.name, state.tensor);
   for (std::size_t layer = 0; layer < memories_.size(); ++layer) {
-    if (!memories_[layer].matrix) continue;
-    buffers.add(text("memory/", layer, "/matrix"), memories_[layer].matrix);
-    buffers.add(text("memory/", layer, "/normalizer"), memories_[layer].normalizer);
+    if (!memories_[layer].matrix || (to_write && layout_.segment_index > 0)) continue;
+    const auto add = [&](const char* part, const Tensor& state) {
+      std::vector<std::int64_t> whole(state.shape().begin(), state.shape().end());
+      std::vector<std::int64_t> begin(whole.size(), 0);
+      whole[0] = source_->batch_rows();
+      begin[0] = layout_.data_index * rank_rows();
+      buffers.add(text("memory/", layer, "/", part), state, whole, begin);
+    };
+    add("matrix", memories_[layer].matrix);
+    add("normalizer", memories_[layer].normalizer);
   }
   return buffers;
 }
@@ -202,7 +254,7 @@ CheckpointContents Training::contents() {
                               .owners = tensors.owners(),
                               .position_json = position.dump(),
                               .config_yaml = config_yaml(config_)};
-  contents.buffers.push_back(tokenizer_buffer(tokenizer_));
+  if (layout_.is_first()) contents.buffers.push_back(tokenizer_buffer(tokenizer_));
   return contents;
 }
 
@@ -213,7 +265,8 @@ void Training::resume(const Checkpoint& checkpoint) {
   const TensorBuffers tensors = buffers(false);
   std::vector<NamedBuffer> all = tensors.list();
   all.push_back(tokenizer_buffer(tokenizer_));
-  checkpoint.read_all(all);
+  const std::vector<std::string>& others = optimizer_->state_elsewhere();
+  checkpoint.read_all(all, {others.begin(), others.end()});
   tensors.put_back();
   model_.parameters().refresh_values();
   const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());

@@ -6,9 +6,13 @@
 #include <optional>
 
 #include "data/loader.h"
+#include "distributed/gradient_buckets.h"
+#include "distributed/layout.h"
 #include "model/recurrence.h"
 #include "optim/optimizer.h"
 #include "trainer/checkpoint.h"
+#include "trainer/parameter_shards.h"
+#include "trainer/rank_exchange.h"
 #include "trainer/run_config.h"
 #include "trainer/tensor_buffers.h"
 
@@ -25,10 +29,14 @@ struct StepReport {
   bool skipped = false;         // loss, gradient or memory was not finite: nothing was updated
 };
 
+// On several ranks each has a Training of its own, all ranks make the same calls, and what step()
+// reports is of all of them.
 class Training {
  public:
-  // config.model.vocabulary may be 0: then it is that of the data.
-  Training(const RunConfig& config, std::unique_ptr<BatchSource> source, std::string tokenizer);
+  // config.model.vocabulary may be 0: then it is that of the data. Throws ConfigError for what the
+  // layout's ranks cannot share.
+  Training(const RunConfig& config, std::unique_ptr<BatchSource> source, std::string tokenizer,
+           const Layout& layout = {});
 
   // Takes the next batch and updates the parameters. Throws Error when more steps in a row were
   // skipped than allowed.
@@ -39,28 +47,39 @@ class Training {
   InfiniTransformer& model() { return model_; }
   Device device() const { return model_.device(); }
   const RunConfig& config() const { return config_; }  // with the vocabulary filled in
+  const Layout& layout() const { return layout_; }
 
-  CheckpointContents contents();
+  CheckpointContents contents();  // this rank's part
   // Continues where the checkpoint stands; call before the first step.
   void resume(const Checkpoint& checkpoint);
 
  private:
-  // Everything that a checkpoint holds but the tokenizer.
+  // Everything that a checkpoint holds but the tokenizer: to read, all that this rank has; to
+  // write, what it saves for those that have the same.
   TensorBuffers buffers(bool to_write);
-  // What the parts of a batch add up to, on the device.
+  // What the parts of a batch add up to over all ranks, on the device.
   struct Sums {
-    Tensor loss, nll;  // scalars
-    Memories memory;   // after the batch, where the source carries memories
+    Tensor totals;    // [3] fp64: loss, negative log-likelihood, squares of the memories
+    Memories memory;  // of this rank's rows after the batch, where the source carries memories
+
+    Tensor loss() const { return totals.slice(0, 1); }
+    Tensor nll() const { return totals.slice(1, 1); }
+    Tensor memory_squares() const { return totals.slice(2, 1); }
   };
-  Sums train_batch(const SequenceBatch& batch);
+  Sums train_batch(const SequenceBatch& batch, double total_weight);
   std::string memory_account() const;
+  int rank_rows() const { return source_->batch_rows() / layout_.data; }
 
   RunConfig config_;
+  Layout layout_;
+  RankExchange exchange_;  // with the ranks that share this one's rows
   std::unique_ptr<BatchSource> source_;
   std::string tokenizer_;  // serialised; saved with every checkpoint
   InfiniTransformer model_;
   std::unique_ptr<Optimizer> optimizer_;
-  Memories memories_;  // of all rows, where the source carries them
+  ParameterShards shards_;
+  GradientBuckets buckets_;
+  Memories memories_;  // of this rank's rows, where the source carries them
   std::optional<BatchLoader> loader_;
   std::int64_t steps_done_ = 0;
   std::int64_t skipped_in_a_row_ = 0, skipped_ = 0;

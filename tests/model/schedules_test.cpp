@@ -68,6 +68,20 @@ TEST_P(Schedules, AgreeOnATruncatedGradient) {
   }
 }
 
+TEST_P(Schedules, AgreeInGroupsOfSegments) {
+  const Rows rows = part_of(rich_rows(), 0, 20);
+  for (const std::int64_t horizon : {0, 1, 2, 3}) {
+    RecurrenceOptions options = kWhole;
+    options.gradient_horizon = horizon;
+    const Trained whole = train(GetParam(), rows, options);
+    for (const std::int64_t segments : {1, 2, 4}) {
+      SCOPED_TRACE(text("horizon ", horizon, ", groups of ", segments));
+      options.group_segments = segments;
+      expect_near(train(GetParam(), rows, options), whole, 1e-12);
+    }
+  }
+}
+
 TEST_P(Schedules, TruncateOnlyTheGradientAndOnlyWithinTheRow) {
   const Rows rows = rows_of(28);
   const Trained full = train(GetParam(), rows, kWhole);
@@ -199,6 +213,27 @@ TEST(CutRow, PutsARaggedSegmentLastAndAlone) {
   EXPECT_EQ(cut(28, 5, 100), "0+5x5 5+1x3 ");
   EXPECT_EQ(cut(25, 5, 5), "0+5x5 ");
   EXPECT_EQ(cut(3, 5, 1), "0+1x3 ");
+}
+
+// A copy of the flat gradients taken whenever some become final holds their last values.
+TEST(Schedules, SayWhichGradientsAreFinalDuringTheBackwardPass) {
+  for (const RowSchedule schedule : {RowSchedule::kParallel, RowSchedule::kStreaming})
+    for (const bool tied : {false, true}) {
+      const InfiniTransformer model = model_of({.tied = tied});
+      const Parameters& parameters = model.parameters();
+      std::vector<std::pair<std::int64_t, std::vector<double>>> told;
+      const GradientsFinal final = [&](std::int64_t first) {
+        told.emplace_back(first, parameters.gradients().to_vector<double>());
+      };
+      Recurrence(model, {.schedule = schedule, .segments_per_tape = 2})
+          .train(rows_of(23), empty_memories(model.config()), 0.1, {}, nullptr, &final);
+      const std::vector<double> last = parameters.gradients().to_vector<double>();
+      ASSERT_EQ(told.size(), 2u);
+      EXPECT_EQ(told[0].first, parameters.offset("blocks.1.attention.query.weight"));
+      EXPECT_EQ(told[1].first, parameters.offset("blocks.0.attention.query.weight"));
+      for (const auto& [first, gradients] : told)
+        EXPECT_TRUE(std::equal(gradients.begin() + first, gradients.end(), last.begin() + first));
+    }
 }
 
 }  // namespace

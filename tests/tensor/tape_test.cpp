@@ -42,6 +42,17 @@ TEST(Tape, RunsEntriesNewestFirst) {
   EXPECT_EQ(tape.entries(), 0u);
 }
 
+TEST(Tape, ActsWhenWhatCameAfterIsDone) {
+  Tape tape;
+  std::vector<std::string> log;
+  const Tensor a = logged(tape.watch(row({1})), "a", log);
+  tape.on_backward([&] { log.push_back("then"); });
+  const Tensor b = logged(a, "b", log);
+  tape.seed(b, row({5}));
+  tape.backward();
+  EXPECT_THAT(log, ElementsAre("b", "then", "a"));
+}
+
 TEST(Tape, SkipsEntriesThatNothingReaches) {
   Tape tape;
   std::vector<std::string> log;
@@ -215,6 +226,27 @@ TEST(Tape, AddsAGradientThatIsHandedOnToOneThatIsThere) {
   tape.backward();
   EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(11, 22));
   EXPECT_THAT(gradient.to_vector<double>(), ElementsAre(111, 222));
+}
+
+TEST(Tape, RenewsAGradientSomewhereElse) {
+  Tape tape;
+  const Tensor gradient = row({100, 200});
+  const Tensor x = tape.watch(row({1, 2})), outside = tape.watch(row({1, 2}), gradient);
+  for (const Tensor& input : {x, outside})
+    for (int use = 0; use < 2; ++use) {
+      const Tensor y =
+          record(input.clone(), {input}, [&, input, use](const Tensor& dy, Gradients& gradients) {
+            const Gradients::Renewal dx = gradients.renew(0);
+            EXPECT_EQ(static_cast<bool>(dx.stood), use == 0 || input.raw() == outside.raw());
+            EXPECT_EQ(dx.stood && dx.stood.raw() == dx.sum.raw(), input.raw() == outside.raw());
+            if (dx.stood) dx.sum.copy_from(dx.stood);
+            add_into({.tensor = dx.sum, .accumulate = static_cast<bool>(dx.stood)}, dy);
+          });
+      tape.seed(y, row({1, 10}));
+    }
+  tape.backward();
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(2, 20));
+  EXPECT_THAT(gradient.to_vector<double>(), ElementsAre(102, 220));
 }
 
 TEST(Tape, FillsTheColumnsThatNobodyWrote) {

@@ -156,12 +156,70 @@ TEST(Checkpoint, EveryRankHasItsShard) {
   save_checkpoint(run.path(), 7, zero.contents(),
                   {.rank = 0, .ranks = 2, .keep_last = 0, .all_agree = agree_after_rank_one});
   const Checkpoint checkpoint(run.path() / "checkpoints" / "step-00000007");
-  State loaded(-1);
-  checkpoint.read_all(loaded.buffers(), 1, 2);
-  EXPECT_TRUE(loaded == one);
-  EXPECT_EQ(checkpoint.position_json(1), "{\"sample\": 11}");
-  EXPECT_THAT(refusal<ConfigError>([&] { checkpoint.read_all(loaded.buffers(), 0, 1); }),
-              HasSubstr("was saved by 2 ranks, this run has 1"));
+  EXPECT_EQ(checkpoint.ranks(), 2);
+  EXPECT_EQ(shard_position(checkpoint.shard(1)), "{\"sample\": 11}");
+}
+
+// A matrix [4, 6] of its own indices, of which a rank keeps rows [row, row + rows) and columns
+// [column, column + columns).
+struct Part {
+  Part(std::int64_t row, std::int64_t rows, std::int64_t column, std::int64_t columns)
+      : shape{rows, columns}, begin{row, column}, values(rows * columns, -1) {}
+  static Part filled(std::int64_t row, std::int64_t rows, std::int64_t column,
+                     std::int64_t columns) {
+    Part part(row, rows, column, columns);
+    part.values = part.expected();
+    return part;
+  }
+  std::vector<float> expected() const {
+    std::vector<float> result;
+    for (std::int64_t r = 0; r < shape[0]; ++r)
+      for (std::int64_t c = 0; c < shape[1]; ++c)
+        result.push_back(static_cast<float>((begin[0] + r) * 6 + begin[1] + c));
+    return result;
+  }
+  NamedBuffer buffer() {
+    return {.name = "matrix",
+            .dtype = "f32",
+            .shape = shape,
+            .data = values.data(),
+            .bytes = values.size() * sizeof(float),
+            .whole = {4, 6},
+            .begin = begin};
+  }
+  CheckpointContents contents() {
+    return {.buffers = {buffer()}, .position_json = "{}", .config_yaml = "run: x\n"};
+  }
+  std::vector<std::int64_t> shape, begin;
+  std::vector<float> values;
+};
+
+TEST(Checkpoint, PartsOfABufferAreReadInOtherParts) {
+  const Place run;
+  Part left = Part::filled(0, 4, 0, 3), right = Part::filled(0, 4, 3, 3);
+  const auto agree = [](bool mine) { return mine; };
+  int asked = 0;
+  const auto agree_after_rank_one = [&](bool mine) {
+    if (++asked == 2)
+      save_checkpoint(run.path(), 7, right.contents(),
+                      {.rank = 1, .ranks = 2, .keep_last = 0, .all_agree = agree});
+    return mine;
+  };
+  const fs::path directory =
+      save_checkpoint(run.path(), 7, left.contents(),
+                      {.rank = 0, .ranks = 2, .keep_last = 0, .all_agree = agree_after_rank_one});
+  const Checkpoint checkpoint(directory);
+  EXPECT_EQ(checkpoint.buffers().size(), 1u);
+  EXPECT_EQ(checkpoint.buffers()[0].shape, (std::vector<std::int64_t>{4, 6}));
+  for (Part part :
+       {Part(0, 4, 0, 6), Part(0, 2, 0, 6), Part(1, 2, 2, 3), Part(3, 1, 5, 1), Part(0, 4, 3, 3)}) {
+    const NamedBuffer buffer = part.buffer();
+    checkpoint.read_all({&buffer, 1});
+    EXPECT_EQ(part.values, part.expected());
+  }
+  EXPECT_THAT(refusal<ConfigError>([&] { checkpoint.read_all({}); }),
+              HasSubstr("holds matrix f32 [4, 6], which this run does not have"));
+  EXPECT_NO_THROW(checkpoint.read_all({}, {"matrix"}));
 }
 
 TEST(Checkpoint, FailureOfAnotherRankIsAFailureOfAll) {

@@ -1,0 +1,80 @@
+// The program under mpirun.
+#include "tests/trainer/mpi_program.h"
+#include "trainer/exit_codes.h"
+
+namespace infini {
+namespace {
+
+using ::testing::HasSubstr;
+
+class MpiTrain : public MpiProgramTest {};
+
+TEST_F(MpiTrain, SavedOnTwoRanksGoesOnOnAnyNumber) {
+  const std::string same = "data.sampler=lanes parallel.row_leaves=4 directory=";
+  expect_exit(train_on(1, same + "unbroken"), 0);
+  const Bytes unbroken = held("unbroken");
+  EXPECT_GT(unbroken.count("memory/0/matrix"), 0u);
+  for (const int ranks : {1, 2, 4}) {
+    SCOPED_TRACE(ranks);
+    const std::string run = text("run", ranks);
+    expect_exit(train_on(2, same + run + " --stop-after 3"), kExitStopped);
+    EXPECT_EQ(find_latest(path(run))->ranks(), 2);
+    expect_exit(train_on(ranks, same + run + " --resume"), 0);
+    EXPECT_EQ(find_latest(path(run))->ranks(), ranks);
+    EXPECT_TRUE(held(run) == unbroken);
+    EXPECT_EQ(metrics(run).size(), 6u);
+  }
+}
+
+TEST_F(MpiTrain, DividedStateGoesOnUndividedAndBack) {
+  const std::string same = "parallel.row_leaves=4 optim.clip_norm=0 train.compute=bf16 directory=";
+  expect_exit(train_on(1, same + "unbroken"), 0);
+  for (const auto& [before, after] : {std::pair("none", "optimizer"), {"optimizer", "none"}}) {
+    const std::string run = text("from_", before);
+    expect_exit(train_on(4, text(same, run, " --stop-after 3 parallel.shard=", before)),
+                kExitStopped);
+    expect_exit(train_on(2, text(same, run, " --resume parallel.shard=", after)), 0);
+    EXPECT_TRUE(held(run) == held("unbroken")) << run;
+  }
+}
+
+TEST_F(MpiTrain, OneRankSpeaksForAll) {
+  const Outcome outcome = train_on(4, "directory=run");
+  expect_exit(outcome, 0);
+  EXPECT_EQ(times(outcome.said, "parameters on 4 ranks"), 1) << outcome.said;
+  EXPECT_EQ(metrics("run").size(), 6u);
+}
+
+TEST_F(MpiTrain, WhatCannotBeSharedIsRefusedOnceBeforeAnythingStarts) {
+  const std::pair<const char*, const char*> kRefusals[] = {
+      {"data.batch_rows=5", "data.batch_rows = 5 is not divisible by parallel.data = 4"},
+      {"parallel.data=3",
+       "parallel.data = 3 times parallel.tensor = 1 times parallel.segment = 1 "
+       "is 3, but this run has 4 ranks; start it with mpirun -np 3"},
+      {"parallel.row_leaves=3", "parallel.row_leaves must be 0 or a power of two, got 3"},
+      {"parallel.row_leaves=2", "parallel.row_leaves = 2 is not divisible by parallel.data = 4"},
+      {"parallel.dada=2", "unknown key"},
+  };
+  for (const auto& [override, message] : kRefusals) {
+    const Outcome outcome = train_on(4, std::string(override) + " directory=run");
+    expect_exit(outcome, kExitConfig);
+    EXPECT_THAT(outcome.said, HasSubstr(message));
+    EXPECT_EQ(times(outcome.said, "infini: error: rank 0 of 4: "), 1) << outcome.said;
+    EXPECT_EQ(times(outcome.said, "infini: error: "), 1) << outcome.said;
+    EXPECT_FALSE(std::filesystem::exists(path("run")));
+  }
+}
+
+TEST_F(MpiTrain, AnErrorOfOneRankEndsAllOfThem) {
+  // The third rank finds another store than the others.
+  const Outcome outcome = shell(
+      "mpirun --oversubscribe -np 2 $infini train tiny.yaml directory=run : "
+      "-np 1 $infini train tiny.yaml directory=run data.store=elsewhere : "
+      "-np 1 $infini train tiny.yaml directory=run");
+  expect_exit(outcome, kExitConfig);
+  EXPECT_THAT(outcome.said, HasSubstr("infini: error: rank 2 of 4: "));
+  EXPECT_EQ(times(outcome.said, "infini: error: "), 1) << outcome.said;
+}
+
+}  // namespace
+}  // namespace infini
