@@ -148,11 +148,18 @@ void run_grad(const AttentionKernels::AttentionGrad& args, const TurnBack* turn_
   const Tensor row_sums = Tensor::empty({segments, n.heads, grad.tiles, hopper::kRowSums},
                                         DType::kFloat32, Device::kCuda);
   grad.row_sums = row_sums.data<float>();
-  launch("attention: row sums", hopper::row_sums_kernel<kWidth>,
-         {static_cast<unsigned>(segments * grad.tiles), static_cast<unsigned>(n.heads)},
-         hopper::kRowSumThreads, 0, native<BFloat16>(args.y), native<BFloat16>(args.dy),
-         args.row_dots ? args.row_dots.data<float>() : nullptr, args.log_sum.data<float>(),
-         grad.tokens, grad.tiles, row_sums.data<float>());
+  if (args.row_dots) {
+    const std::int64_t count = std::int64_t{segments} * n.heads * grad.tiles * kTile;
+    launch("attention: row sums", hopper::given_row_sums_kernel,
+           blocks_for(count, hopper::kRowSumThreads), hopper::kRowSumThreads, 0,
+           args.row_dots.data<float>(), args.log_sum.data<float>(), grad.tokens, grad.tiles, count,
+           row_sums.data<float>());
+  } else {
+    launch("attention: row sums", hopper::row_sums_kernel<kWidth>,
+           {static_cast<unsigned>(segments * grad.tiles), static_cast<unsigned>(n.heads)},
+           hopper::kRowSumThreads, 0, native<BFloat16>(args.y), native<BFloat16>(args.dy),
+           args.log_sum.data<float>(), grad.tokens, grad.tiles, row_sums.data<float>());
+  }
 
   // As many key heads at a time as the scores of their queries have room.
   const std::int64_t each = std::int64_t{n.group()} * grad.tiles * (grad.tiles + 1) / 2;

@@ -131,22 +131,38 @@ __device__ __forceinline__ void load_factor(const __nv_bfloat16* tile,
   }
 }
 
-// Turns the pairs (i, i + K/2) of a row of sums back.
+// Turns a pair (i, i + K/2) of a row back.
+__device__ __forceinline__ void turn_back(float& low, float& high, float cosine, float sine) {
+  const float turned = low * cosine + high * sine;
+  high = high * cosine - low * sine;
+  low = turned;
+}
+
+// The cosines and sines of a row, those of this thread's columns.
 template <int kWidth>
-__device__ __forceinline__ void turn_back(float (&sums)[kWidth / 2], const float* angles, int h) {
+struct Angles {
+  float2 cosines[kWidth / 16], sines[kWidth / 16];
+
+  __device__ __forceinline__ void read(const float* row, int j) {
+    const auto* const at = reinterpret_cast<const float2*>(row + 8 * j + own_column());
+    cosines[j] = __ldg(at);
+    sines[j] = __ldg(at + kWidth / 4);
+  }
+  // Turns what they say of row h of the sums.
+  __device__ __forceinline__ void turn_back(float (&sums)[kWidth / 2], int h, int j) const {
+    float *low = sums + 4 * j + 2 * h, *high = low + kWidth / 4;
+    hopper::turn_back(low[0], high[0], cosines[j].x, sines[j].x);
+    hopper::turn_back(low[1], high[1], cosines[j].y, sines[j].y);
+  }
+};
+// Reads and turns row h of the sums back, with few registers.
+template <int kWidth>
+__device__ __forceinline__ void turn_back(float (&sums)[kWidth / 2], const float* row, int h) {
 #pragma unroll
   for (int j = 0; j < kWidth / 16; ++j) {
-    const float2 cosines = __ldg(reinterpret_cast<const float2*>(angles + 8 * j + own_column()));
-    const float2 sines =
-        __ldg(reinterpret_cast<const float2*>(angles + kWidth / 2 + 8 * j + own_column()));
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const float cosine = e ? cosines.y : cosines.x, sine = e ? sines.y : sines.x;
-      float &low = sums[4 * j + 2 * h + e], &high = sums[kWidth / 4 + 4 * j + 2 * h + e];
-      const float turned = low * cosine + high * sine;
-      high = high * cosine - low * sine;
-      low = turned;
-    }
+    Angles<kWidth> angles;
+    angles.read(row, j);
+    angles.turn_back(sums, h, j);
   }
 }
 
@@ -168,81 +184,114 @@ __device__ __forceinline__ void transpose_quad(std::uint32_t (&words)[4]) {
   }
 }
 
-// The two rows of a tile in memory that a thread writes, 16 bytes of every 64.
+// The two rows of a tile of a segment, of `tokens` tokens, that a thread writes: columns [column,
+// column + K), 16 bytes of every 64, from token `token` on.
 template <int kWidth>
-struct OwnRows {
-  static constexpr int kParts = kWidth / 32;
-
-  __nv_bfloat16* out[2];
-  int row[2];
-  bool inside[2];
-
+class OwnRows {
+ public:
   __device__ __forceinline__ OwnRows(const GradRows& to, int segment, int token, int tokens,
-                                     int column) {
+                                     int column)
+      : to_(to) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      row[h] = token + own_row() + 8 * h;
-      inside[h] = row[h] < tokens;
-      out[h] = to.out + (std::int64_t{segment} * tokens + row[h]) * to.leading + column +
-               8 * (lane() % 4);
+      row_[h] = token + own_row() + 8 * h;
+      inside_[h] = to.out && row_[h] < tokens;
+      out_[h] = to.out + (std::int64_t{segment} * tokens + row_[h]) * to.leading + column +
+                8 * (lane() % 4);
     }
   }
-};
 
-// What will be added to is fetched into the L2 cache while the sums are still being made: at their
-// end everybody would wait for it.
-template <int kWidth>
-__device__ __forceinline__ void expect_rows(const GradRows& to, int segment, int token, int tokens,
-                                            int column) {
-  if (!to.out || !to.accumulate) return;
-  const OwnRows<kWidth> own(to, segment, token, tokens, column);
+  // What will be added to is brought into the L2 cache while the sums are still being made: at
+  // their end everybody would wait for it.
+  __device__ __forceinline__ void expect() const {
+    if (!to_.accumulate) return;
 #pragma unroll
-  for (int h = 0; h < 2; ++h)
+    for (int h = 0; h < 2; ++h)
 #pragma unroll
-    for (int part = 0; part < own.kParts; part += 2)
-      if (own.inside[h]) prefetch_line(own.out[h] + 32 * part);
-}
+      for (int part = 0; part < kParts; part += 2)
+        if (inside_[h]) prefetch_line(out_[h] + 32 * part);
+  }
 
-// Writes `scale` times sums to the rows of a tile of a segment, of `tokens` tokens, from `token`
-// on: columns [column, column + K). Four lanes exchange what they hold so that each writes 16
-// bytes.
-template <int kWidth>
-__device__ __forceinline__ void store_rows(float (&sums)[kWidth / 2], float scale,
-                                           const GradRows& to, int segment, int token, int tokens,
-                                           int column) {
-  if (!to.out) return;
-  const OwnRows<kWidth> own(to, segment, token, tokens, column);
-  uint4 old[2][own.kParts] = {};
+  using Stood = uint4[2][kWidth / 32];
+
+  // Writes `scale` times the sums, turned back and added where asked. Four lanes exchange what they
+  // hold so that each writes 16 bytes.
+  __device__ __forceinline__ void store(float (&sums)[kWidth / 2], float scale) const {
+    if (!to_.out) return;
+    Stood stood;
+    read(stood);
 #pragma unroll
-  for (int h = 0; h < 2; ++h)
+    for (int h = 0; h < 2; ++h)
+      if (to_.angles && inside_[h])
+        turn_back<kWidth>(sums, to_.angles + std::int64_t{row_[h]} * kWidth, h);
+    write(sums, scale, stood);
+  }
+
+  // The same with what the sums meet read before, by who has registers to spare.
+  struct Met {
+    Stood stood;
+    Angles<kWidth> angles[2];
+  };
+  __device__ __forceinline__ void read(Met& met) const {
+    read(met.stood);
 #pragma unroll
-    for (int part = 0; part < own.kParts; ++part)
-      if (to.accumulate && own.inside[h])
-        old[h][part] = *reinterpret_cast<const uint4*>(own.out[h] + 32 * part);
+    for (int h = 0; h < 2; ++h)
 #pragma unroll
-  for (int h = 0; h < 2; ++h)
-    if (to.angles && own.inside[h])
-      turn_back<kWidth>(sums, to.angles + std::int64_t{own.row[h]} * kWidth, h);
+      for (int j = 0; j < kWidth / 16; ++j)
+        if (to_.angles && inside_[h])
+          met.angles[h].read(to_.angles + std::int64_t{row_[h]} * kWidth, j);
+  }
+  __device__ __forceinline__ void store(float (&sums)[kWidth / 2], float scale,
+                                        const Met& met) const {
+    if (!to_.out) return;
 #pragma unroll
-  for (int h = 0; h < 2; ++h)
+    for (int h = 0; h < 2; ++h)
 #pragma unroll
-    for (int part = 0; part < own.kParts; ++part) {
-      const uint4& word = old[h][part];
-      std::uint32_t words[4] = {word.x, word.y, word.z, word.w};
-      if (to.accumulate) transpose_quad(words);
+      for (int j = 0; j < kWidth / 16; ++j)
+        if (to_.angles && inside_[h]) met.angles[h].turn_back(sums, h, j);
+    write(sums, scale, met.stood);
+  }
+
+ private:
+  static constexpr int kParts = kWidth / 32;
+
+  __device__ __forceinline__ void read(Stood& stood) const {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const float* const pair = sums + 16 * part + 4 * j + 2 * h;
-        const float low = __uint_as_float(words[j] << 16);
-        const float high = __uint_as_float(words[j] & 0xffff0000);
-        words[j] = pack_bf16(scale * pair[0] + low, scale * pair[1] + high);
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+      for (int part = 0; part < kParts; ++part)
+        stood[h][part] = to_.accumulate && inside_[h]
+                             ? *reinterpret_cast<const uint4*>(out_[h] + 32 * part)
+                             : uint4{};
+  }
+  __device__ __forceinline__ void write(const float (&sums)[kWidth / 2], float scale,
+                                        const Stood& stood) const {
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        const uint4& word = stood[h][part];
+        std::uint32_t words[4] = {word.x, word.y, word.z, word.w};
+        if (to_.accumulate) transpose_quad(words);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const float* const pair = sums + 16 * part + 4 * j + 2 * h;
+          const float low = __uint_as_float(words[j] << 16);
+          const float high = __uint_as_float(words[j] & 0xffff0000);
+          words[j] = pack_bf16(scale * pair[0] + low, scale * pair[1] + high);
+        }
+        transpose_quad(words);
+        if (inside_[h])
+          *reinterpret_cast<uint4*>(out_[h] + 32 * part) =
+              make_uint4(words[0], words[1], words[2], words[3]);
       }
-      transpose_quad(words);
-      if (own.inside[h])
-        *reinterpret_cast<uint4*>(own.out[h] + 32 * part) =
-            make_uint4(words[0], words[1], words[2], words[3]);
-    }
-}
+  }
+
+  const GradRows& to_;
+  __nv_bfloat16* out_[2];
+  int row_[2];
+  bool inside_[2];
+};
 
 #endif
 

@@ -46,13 +46,36 @@ struct GradArgs {
   }
 };
 
-// Fills row_sums, with D from `dots` where there are any; rows beyond the last token get P = 0. A
-// thread takes 16 bytes of some rows, all of a tile of one head in a thread block.
 constexpr int kRowSumThreads = 256;
+
+// A row of row_sums. Rows beyond the last token get P = 0.
+__device__ __forceinline__ void put_row_sums(float* row_sums, std::int64_t head, int tiles, int row,
+                                             int tokens, const float* log_sum, float dot) {
+  constexpr float kLog2E = 1.44269504088896341f;
+  float* const out = row_sums + (head * tiles + row / kTile) * kRowSums + row % kTile;
+  out[0] =
+      row < tokens ? kLog2E * log_sum[head * tokens + row] : std::numeric_limits<float>::infinity();
+  out[kTile] = dot;
+}
+
+// Fills row_sums from the row dots [B S, H, T], a thread for each of `count` rows.
+inline __global__ void __launch_bounds__(kRowSumThreads)
+    given_row_sums_kernel(const float* dots, const float* log_sum, int tokens, int tiles,
+                          std::int64_t count, float* row_sums) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * kRowSumThreads + threadIdx.x;
+  if (i >= count) return;
+  const std::int64_t head = i / (tiles * kTile);
+  const int row = static_cast<int>(i % (tiles * kTile));
+  put_row_sums(row_sums, head, tiles, row, tokens, log_sum,
+               row < tokens ? dots[head * tokens + row] : 0);
+}
+
+// Fills row_sums. A thread takes 16 bytes of some rows, all of a tile of one head in a thread
+// block.
 template <int kWidth>
 __global__ void __launch_bounds__(kRowSumThreads)
-    row_sums_kernel(const __nv_bfloat16* y, const __nv_bfloat16* dy, const float* dots,
-                    const float* log_sum, int tokens, int tiles, float* row_sums) {
+    row_sums_kernel(const __nv_bfloat16* y, const __nv_bfloat16* dy, const float* log_sum,
+                    int tokens, int tiles, float* row_sums) {
   constexpr int kPack = 8, kLanes = kWidth / kPack, kAbreast = kRowSumThreads / kLanes;
   constexpr int kRows = kTile / kAbreast;
   const int tile = blockIdx.x % tiles, heads = gridDim.y;
@@ -62,29 +85,23 @@ __global__ void __launch_bounds__(kRowSumThreads)
   Held<kPack, __nv_bfloat16> ys[kRows], dys[kRows];
 #pragma unroll
   for (int i = 0; i < kRows; ++i)
-    if (const int token = tile * kTile + row + i * kAbreast; !dots && token < tokens) {
+    if (const int token = tile * kTile + row + i * kAbreast; token < tokens) {
       const std::int64_t offset =
           ((segment * tokens + token) * heads + blockIdx.y) * kWidth + part * kPack;
       ys[i] = hold<kPack>(y + offset);
       dys[i] = hold<kPack>(dy + offset);
     }
-  float* const out = row_sums + (head * tiles + tile) * kRowSums + row;
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const int token = tile * kTile + row + i * kAbreast;
     float sum = 0;
-    if (!dots && token < tokens)
+    if (token < tokens)
 #pragma unroll
       for (int e = 0; e < kPack; ++e) sum += ys[i][e] * dys[i][e];
 #pragma unroll
     for (int distance = kLanes / 2; distance > 0; distance /= 2)
       sum += __shfl_xor_sync(0xffffffff, sum, distance);
-    if (part == 0) {
-      constexpr float kLog2E = 1.44269504088896341f;
-      out[i * kAbreast] = token < tokens ? kLog2E * log_sum[head * tokens + token]
-                                         : std::numeric_limits<float>::infinity();
-      out[i * kAbreast + kTile] = dots && token < tokens ? dots[head * tokens + token] : sum;
-    }
+    if (part == 0) put_row_sums(row_sums, head, tiles, token, tokens, log_sum, sum);
   }
 }
 

@@ -159,8 +159,8 @@ __device__ __forceinline__ void consume_queries(const GradArgs& args,
     const AlongRows<kTile> values(shared.values[block.slot][consumer]);
     const int segment = head / args.kv_heads, column = head % args.kv_heads * kWidth;
     const int token = tile * kTile;
-    expect_rows<kWidth>(args.dvalues, segment, token, args.tokens, column);
-    expect_rows<kWidth>(args.dkeys, segment, token, args.tokens, column);
+    OwnRows<kWidth>(args.dvalues, segment, token, args.tokens, column).expect();
+    OwnRows<kWidth>(args.dkeys, segment, token, args.tokens, column).expect();
     float dkeys[kWidth / 2], dvalues[kWidth / 2];
     clear(dkeys);
     clear(dvalues);
@@ -184,8 +184,8 @@ __device__ __forceinline__ void consume_queries(const GradArgs& args,
     }
     release(shared.block_empty[block.slot]);
 
-    store_rows<kWidth>(dvalues, 1, args.dvalues, segment, token, args.tokens, column);
-    store_rows<kWidth>(dkeys, scale, rows_of_keys, segment, token, args.tokens, column);
+    OwnRows<kWidth>(args.dvalues, segment, token, args.tokens, column).store(dvalues, 1);
+    OwnRows<kWidth>(rows_of_keys, segment, token, args.tokens, column).store(dkeys, scale);
   }
 }
 

@@ -57,7 +57,9 @@ __device__ __forceinline__ void consume_keys(const GradArgs& args,
     const int first = (args.schedule.blocks - 1 - rank) * kConsumers, tile = first + consumer;
     const int count = tile < args.tiles ? tile + 1 : 0, end = min(first + kConsumers, args.tiles);
     const int segment = head / args.heads, column = head % args.heads * kWidth;
-    expect_rows<kWidth>(args.dqueries, segment, tile * kTile, args.tokens, column);
+    const OwnRows<kWidth> own(args.dqueries, segment, tile * kTile, args.tokens, column);
+    typename OwnRows<kWidth>::Met met;
+    own.read(met);
 
     float dqueries[kWidth / 2];
     clear(dqueries);
@@ -80,8 +82,7 @@ __device__ __forceinline__ void consume_keys(const GradArgs& args,
     settle(dqueries);
     if (before >= 0) release(shared.empty[before]);
 
-    store_rows<kWidth>(dqueries, args.scale, args.dqueries, segment, tile * kTile, args.tokens,
-                       column);
+    own.store(dqueries, args.scale, met);
   }
 }
 

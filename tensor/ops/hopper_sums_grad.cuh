@@ -66,6 +66,10 @@ __device__ __forceinline__ void add_sums_grad(const GradArgs& args, Shared& shar
                                               const AlongRows<kTile>& values, Turn& turn,
                                               float (&dkeys)[kWidth / 2],
                                               float (&dvalues)[kWidth / 2]) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h)
+    if (const int row = token + own_row() + 8 * h; args.dkeys.angles && row < args.tokens)
+      turn_back<kWidth>(dkeys, args.dkeys.angles + std::int64_t{row} * kWidth, h);
   LeftFactor mapped[kWidth / 16];
   wait(shared.full[turn.slot], turn.parity);
   load_mapped<kWidth>(consumer == 0 ? shared.queries[turn.slot] : shared.dy[turn.slot],
@@ -82,10 +86,6 @@ __device__ __forceinline__ void add_sums_grad(const GradArgs& args, Shared& shar
 #pragma unroll
   for (int s = 0; s < kWidth / 16; ++s) wgmma_down(dvalues, mapped[s], down.step(s));
   wgmma_group();
-#pragma unroll
-  for (int h = 0; h < 2; ++h)
-    if (const int row = token + own_row() + 8 * h; args.dkeys.angles && row < args.tokens)
-      turn_back<kWidth>(dkeys, args.dkeys.angles + std::int64_t{row} * kWidth, h);
 #pragma unroll
   for (int chunk = 0; chunk < kWidth / kChunk; ++chunk) {
     const AlongRows<kApart> along(dmatrix, chunk * kChunk);

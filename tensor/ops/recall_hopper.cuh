@@ -146,8 +146,8 @@ __global__ void __launch_bounds__(kTileThreads, 2) hopper_recall_grad_kernel(Fas
         const float dot = diagonal(mixed[0], mixed[1]);
         dgate -= gate * dot;
         if (args.row_dots && valid)
-          args.row_dots[(std::int64_t{at.segment} * from.queries.count + at.head) * tokens +
-                        own_token] = (1.0f - gate) * dot;
+          args.row_dots[(at.segment * from.queries.count + at.head) * tokens + own_token] =
+              (1.0f - gate) * dot;
       }
       float readings[4] = {};
 #pragma unroll
