@@ -8,8 +8,8 @@
 
 namespace infini {
 
-// How a GPU takes single tokens: op by op, or all layers in one kernel (tensor/ops/decode.h), which
-// is chosen by hand until its tests have passed on a GPU.
+// How a GPU takes single tokens: op by op, or all layers in one kernel where there is one for the
+// model (tensor/ops/decode.h).
 enum class SingleTokens { kOpByOp, kOneKernel };
 
 // Where a sequence stands: the memory of all full segments, and the projections of the segment that
@@ -18,10 +18,10 @@ enum class SingleTokens { kOpByOp, kOneKernel };
 // fills.
 class Decoder {
  public:
-  explicit Decoder(const InfiniTransformer& model, SingleTokens how = SingleTokens::kOpByOp);
+  explicit Decoder(const InfiniTransformer& model, SingleTokens how = SingleTokens::kOneKernel);
   // Starts at the border of a segment.
   Decoder(const InfiniTransformer& model, Memories memory,
-          SingleTokens how = SingleTokens::kOpByOp);
+          SingleTokens how = SingleTokens::kOneKernel);
   Decoder(const Decoder& other);  // goes on from the same place by itself
   Decoder& operator=(const Decoder&) = delete;
 

@@ -50,7 +50,7 @@ void bench_generation(const RunConfig& config, Device device, const Ceilings& ce
   const DType dtype = dtype_of_compute(config.train.compute);
   InfiniTransformer model(config.model, dtype, device);
   model.parameters().initialise(static_cast<std::uint64_t>(config.seed));
-  Decoder decoder(model, SingleTokens::kOneKernel);
+  Decoder decoder(model);
   const std::int64_t segment = config.model.segment_tokens;
   check<ConfigError>(segment >= 4, "generation is timed in segments of 4 tokens and more");
   const std::int64_t tokens = std::min(kTokens, (segment - 2) / 2);

@@ -5,7 +5,7 @@
 namespace infini {
 namespace {
 
-constexpr int kFewestStages = 4, kMostStages = 16;
+constexpr int kFewestTiles = 3;  // for which the ring has room
 
 // Calls function.operator()<T>() for the types that have a kernel.
 template <class Function>
@@ -25,8 +25,24 @@ int device_attribute(cudaDeviceAttr attribute) {
 template <class N>
 bool has_code() {
   cudaFuncAttributes attributes{};
-  cuda_check(cudaFuncGetAttributes(&attributes, decode_kernel<N>), "decode");
+  cuda_check(cudaFuncGetAttributes(&attributes, decode_kernel<N, 1>), "decode");
   return attributes.ptxVersion >= 90 && device_attribute(cudaDevAttrCooperativeLaunch) != 0;
+}
+
+// `teams` clusters; the first attribute is the cluster's, to which the caller may add.
+cudaLaunchConfig_t launch_config(int teams, int shared_bytes, cudaLaunchAttribute& attributes,
+                                 unsigned count) {
+  attributes.id = cudaLaunchAttributeClusterDimension;
+  attributes.val.clusterDim.x = kTeam;
+  attributes.val.clusterDim.y = attributes.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(teams * kTeam));
+  config.blockDim = dim3(kDecodeThreads);
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
+  config.stream = cuda_stream();
+  config.attrs = &attributes;
+  config.numAttrs = count;
+  return config;
 }
 
 bool is_aligned(const Tensor& tensor) {
@@ -36,44 +52,22 @@ bool is_aligned(const Tensor& tensor) {
 bool is_aligned(const DecodeLayer& layer) {
   for (const Tensor& tensor :
        {layer.attention_norm, layer.feed_forward_norm, layer.qkv, layer.output, layer.up,
-        layer.down, layer.matrix, layer.window_qkv, layer.window_rotated})
+        layer.down, layer.matrix, layer.normalizer, layer.window_qkv, layer.window_rotated})
     if (tensor && !is_aligned(tensor)) return false;
   return true;
 }
 
-// Whether rows are whole pieces of what the kernel reads at a time.
+// Whether all vectors are units of what the kernel multiplies at a time.
 bool has_shape(const DecodeModel& model) {
-  const bool half = model.embedding.dtype() == DType::kBFloat16;
-  const std::int64_t unit = half ? 32 : 4;
   const HeadLayout& heads = model.heads;
-  return model.width() % unit == 0 && model.inner() % unit == 0 && heads.head_width % unit == 0 &&
-         heads.head_width <= (half ? 256 : 128) && heads.group() <= kMostGroup &&
-         heads.kv_heads <= multiprocessor_count();
+  return model.width() % kUnit == 0 && model.inner() % kUnit == 0 && heads.head_width % 32 == 0 &&
+         heads.head_width <= (model.embedding.dtype() == DType::kBFloat16 ? 256 : 128) &&
+         heads.group() <= kMostGroup;
 }
 
-template <class N>
-ExchangeLayout exchange_layout(const DecodePlan& plan) {
-  const DecodeModel& model = plan.model;
-  const HeadLayout& heads = model.heads;
-  int end = 0;
-  const auto take = [&](std::int64_t words) {
-    const int begin = end;
-    end += static_cast<int>((words + 3) / 4 * 4);
-    return begin;
-  };
-  const auto take_vector = [&](std::int64_t size) {
-    return take(size * static_cast<std::int64_t>(sizeof(N)) / 4);
-  };
-  ExchangeLayout at;
-  take_vector(heads.qkv_width());
-  at.record_words = 2 * heads.head_width + kRecordExtra;
-  at.records = take(std::int64_t{heads.heads} * plan.splits * at.record_words);
-  at.mixed = take_vector(heads.query_width());
-  at.middle = take_vector(model.width());
-  at.inner = take_vector(model.inner());
-  at.sum = take_vector(model.width());
-  at.layer_words = end;
-  return at;
+std::int64_t exchange_words(const DecodePlan& plan) {
+  const auto meetings = 2 * static_cast<std::int64_t>(plan.model.layers.size());
+  return meetings * plan.model.width() * plan.teams;
 }
 
 template <class N>
@@ -81,39 +75,64 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   const DecodeModel& model = plan.model;
   const int width = static_cast<int>(model.width()), head_width = model.heads.head_width;
   const int group = model.heads.group(), size = static_cast<int>(sizeof(N));
-  const int keys = static_cast<int>((model.window_tokens() + plan.splits - 1) / plan.splits) + 1;
-  int end = 2 * kMostStages * static_cast<int>(sizeof(std::uint64_t));  // the ring's barriers
+  const int keys = static_cast<int>((model.window_tokens() + kTeam - 1) / kTeam) + 1;
+  const auto share = [](std::int64_t count, std::int64_t parts) {
+    return static_cast<int>((count + parts - 1) / parts);
+  };
+  const std::int64_t inner_units = model.inner() / kUnit;
+  const int own_units = share(width / kUnit, kTeam);
+  int end = kBarriers * static_cast<int>(sizeof(std::uint64_t));
   const auto take = [&](int bytes) {
-    const int begin = end;
-    end += (bytes + 15) / 16 * 16;
+    const int begin = (end + 15) / 16 * 16;
+    end = begin + bytes;
     return begin;
   };
   const auto take_floats = [&](int count) { return take(count * 4); };
   SharedLayout at;
   at.score_stride = keys + 1;
-  at.slice = (head_width + plan.splits - 1) / plan.splits;
   at.layers = take(static_cast<int>(model.layers.size() * sizeof(LayerPointers<N>)));
-  at.zero = take(16);
-  at.sums = take_floats(kConsumerWarps);
-  at.partials = take_floats(kPartials);
+  at.inverse = take_floats(1);
   at.angles = take_floats(head_width);
-  at.stream = take_floats(width);
-  at.x = take(
-      size * static_cast<int>(std::max({model.width(), model.heads.query_width(), model.inner()})));
-  at.raw = take_floats((group + 2) * head_width);
-  at.turned = take_floats((group + 1) * head_width);
-  at.queries = take(group * head_width * size);
-  at.mapped = take_floats(group * at.slice);
-  at.normalizer = take_floats(at.slice);
+  at.stream = take_floats(own_units * kUnit);
+  at.middle = take(width / kUnit * kNormUnitBytes<N>);
+  at.sum = take(width / kUnit * kNormUnitBytes<N>);
+  at.heads = take((2 * group + 2) * head_stride<N>(head_width));
+  at.records = take_floats(kTeam * group * record_numbers(head_width));
+  at.mixed = take(group * head_width * size);
+  at.inner =
+      take(share(inner_units, std::min<std::int64_t>(plan.teams, inner_units)) * kUnit * size);
+  at.partials = take_floats(2 * kPartials);
+  at.outputs = take_floats(own_units * kUnit);
+  at.letters = take(kConsumerWarps * kLetterBytes);
   at.scores = take_floats(group * at.score_stride);
-  at.state = take_floats((2 * kConsumerWarps + 2) * kMostGroup);
+  at.state = take_floats((2 * kConsumerWarps + 3) * kMostGroup);
   at.local = take_floats(kConsumerWarps * group * head_width);
   at.recalled = take_floats(kConsumerWarps * group * head_width);
-  at.stages = (end + 127) / 128 * 128;
+  at.ring = (end + kTileAlignment - 1) / kTileAlignment * kTileAlignment;
   const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  at.stage_count = std::min(kMostStages, (most - at.stages) / kStageBytes);
-  at.bytes = at.stages + at.stage_count * kStageBytes;
+  at.ring_bytes = (most - at.ring) / kTileAlignment * kTileAlignment;
+  at.bytes = at.ring + at.ring_bytes;
   return at;
+}
+
+template <class N>
+auto kernel_of(const DecodeModel& model) {
+  return model.heads.group() == 1 ? decode_kernel<N, 1> : decode_kernel<N, kMostGroup>;
+}
+
+// Teams that the device runs at a time, of blocks that take all shared memory.
+template <class N>
+int teams_of_device(const DecodeModel& model) {
+  const int bytes = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  // For all plans of a process.
+  cuda_check(
+      cudaFuncSetAttribute(kernel_of<N>(model), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+      "decode");
+  cudaLaunchAttribute cluster{};
+  cudaLaunchConfig_t config = launch_config(1, bytes, cluster, 1);
+  int teams = 0;
+  cuda_check(cudaOccupancyMaxActiveClusters(&teams, kernel_of<N>(model), &config), "decode");
+  return std::min(teams, kMostTeams);
 }
 
 template <class T>
@@ -159,7 +178,7 @@ void launch_step(const DecodePlan& plan, const DecodeStep& step) {
                      .head_width = heads.head_width,
                      .inner = static_cast<int>(model.inner()),
                      .vocabulary = static_cast<int>(model.vocabulary()),
-                     .splits = plan.splits,
+                     .teams = plan.teams,
                      .activation = model.activation,
                      .scale = static_cast<float>(model.scale),
                      .norm_eps = static_cast<float>(model.norm_eps),
@@ -180,15 +199,13 @@ void launch_step(const DecodePlan& plan, const DecodeStep& step) {
                      .next_exchange = words + (1 - turn) * count,
                      .exchange_words = static_cast<int>(count),
                      .status = plan.status.data<std::int32_t>(),
-                     .words = exchange_layout<N>(plan),
                      .shared = shared_layout<N>(plan)};
-  void* arguments[] = {&args};
-  // Blocks wait for each other, so all of them must run at a time.
-  cuda_check(cudaLaunchCooperativeKernel(
-                 reinterpret_cast<const void*>(decode_kernel<N>),
-                 dim3(static_cast<unsigned>(plan.blocks)), dim3(kDecodeThreads), arguments,
-                 static_cast<std::size_t>(args.shared.bytes), cuda_stream()),
-             "decode");
+  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchConfig_t config = launch_config(plan.teams, args.shared.bytes, attributes[0], 2);
+  // Teams wait for each other, so all of them must run at a time.
+  attributes[1].id = cudaLaunchAttributeCooperative;
+  attributes[1].val.cooperative = 1;
+  cuda_check(cudaLaunchKernelEx(&config, kernel_of<N>(model), args), "decode");
   check_launch("decode");
 }
 
@@ -206,15 +223,9 @@ class CudaDecode final : public DecodeKernels {
     dispatch(type, [&]<class T>() {
       using N = Native<T>;
       if (!has_code<N>()) return;
-      plan.blocks = multiprocessor_count();
-      plan.splits = std::min(plan.blocks / model.heads.kv_heads, kMostSplits);
-      if (shared_layout<N>(plan).stage_count < kFewestStages) return;
-      // For all plans of a process.
-      cuda_check(cudaFuncSetAttribute(decode_kernel<N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)),
-                 "decode");
-      const std::int64_t words = 2 * std::int64_t{exchange_layout<N>(plan).layer_words} *
-                                 static_cast<std::int64_t>(model.layers.size());
+      plan.teams = teams_of_device<N>(model);
+      if (plan.teams == 0 || shared_layout<N>(plan).ring_bytes < kFewestTiles * kTileBytes) return;
+      const std::int64_t words = 2 * exchange_words(plan);
       plan.exchange = Tensor::empty({words}, DType::kInt32, Device::kCuda);
       static_assert(kEmpty == 0xffffffff);
       cuda_check(cudaMemsetAsync(plan.exchange.raw(), 0xff,

@@ -1,22 +1,30 @@
-// The kernel: a grid of as many blocks as the device holds at a time, one for each multiprocessor,
-// walks through the layers together. What a block needs from others it waits for where it lies; the
-// weights come by themselves, see decode_ring.cuh.
+// The kernel: a grid of as many teams as the device holds at a time, a block on each
+// multiprocessor, walks through the layers together. A team works on its heads and on its part of
+// the feed-forward network by itself; all teams meet twice in a layer, where they add up what each
+// found for the residual stream. The weights come by themselves, see decode_ring.cuh.
 #pragma once
 
 #include "tensor/ops/decode_attention.cuh"
 
 namespace infini {
 
-// The order of everything that one warp of every block copies: that in which consume() asks for it.
+// The order of everything that a block copies: that in which consume() asks for it.
 template <class N>
-__device__ __forceinline__ void produce(const DecodeArgs<N>& args, Ring ring) {
+__device__ __forceinline__ void produce(const DecodeArgs<N>& args, const Ring& ring_) {
   const std::uint64_t policy = read_once();
-  LayerPointers<N> layer{};
-  each_product(args, [&](int number, Part part) {
-    if (part == Part::kHeads) layer = args.layers[number];
-    if (part != Part::kVocabulary || args.head)
-      stream_rows(ring, product_of(args, layer, part), policy);
-    if (part == Part::kHeads) stream_heads(args, layer, ring, policy);
+  const Place place(args);
+  Producer ring(ring_);
+  int loaded = 0;  // the layer that `next` follows; it is read ahead
+  LayerPointers<N> layer = args.layers[0], next = args.layers[min(1, args.layer_count - 1)];
+  each_part(args, [&](int number, Part part, int kv_head) {
+    if (part == Part::kMiddle || part == Part::kSum) return;
+    if (number != loaded) {
+      layer = next;
+      next = args.layers[min(number + 1, args.layer_count - 1)];
+      loaded = number;
+    }
+    stream_rows(ring, product_of(args, place, layer, part, kv_head), policy);
+    if (part == Part::kHeads) stream_heads(args, layer, kv_head, ring, policy);
   });
 }
 
@@ -27,10 +35,10 @@ __device__ __forceinline__ int token_of_step(const DecodeArgs<N>& args) {
   return token < static_cast<std::uint32_t>(args.vocabulary) ? static_cast<int>(token) : 0;
 }
 
-// What the layers hold and the angles come to shared memory, small things that every block reads
-// to the L2 cache; the words of the next step are emptied.
+// What the layers hold and the angles come to shared memory, small things that many blocks read to
+// the L2 cache; the words of the next step are emptied.
 template <class N>
-__device__ void prepare(const Desk<N>& desk) {
+__device__ __forceinline__ void prepare(const Desk<N>& desk) {
   constexpr int kLine = 32;  // floats
   const DecodeArgs<N>& args = desk.args;
   const int pointers = args.layer_count * static_cast<int>(sizeof(LayerPointers<N>) / 8);
@@ -39,7 +47,6 @@ __device__ void prepare(const Desk<N>& desk) {
     reinterpret_cast<std::uint64_t*>(desk.layers)[i] =
         reinterpret_cast<const std::uint64_t*>(args.layers)[i];
   for (int i = desk.tid; i < args.head_width; i += kConsumers) desk.angles[i] = args.angles[i];
-  if (desk.tid == 0) *desk.zero = {};
   sync_consumers();
   const int stride = static_cast<int>(gridDim.x) * kConsumers;
   const int thread = static_cast<int>(blockIdx.x) * kConsumers + desk.tid;
@@ -51,26 +58,18 @@ __device__ void prepare(const Desk<N>& desk) {
     prefetch_line(layer.feed_forward_norm + i % lines * kLine);
     if (i % lines * kLine < args.heads && layer.gate) prefetch_line(layer.gate + i % lines * kLine);
   }
-  const int sums = args.kv_heads * args.head_width;
 #pragma unroll 1
-  for (int i = thread; i < args.layer_count * (sums / kLine); i += stride)
-    if (const float* const normalizer = desk.layers[i / (sums / kLine)].normalizer)
-      prefetch_line(normalizer + i % (sums / kLine) * kLine);
   for (int i = thread; i < args.exchange_words / 4; i += stride)
     reinterpret_cast<uint4*>(args.next_exchange)[i] = {kEmpty, kEmpty, kEmpty, kEmpty};
 }
 
-__device__ __forceinline__ float sigmoid_of(float x) { return 1 / (1 + expf(-x)); }
-
 template <class N>
-__device__ __forceinline__ float activated(DecodeActivation activation, const float (&values)[2]) {
-  if (activation == DecodeActivation::kRelu) return fmaxf(values[0], 0.0f);
-  if (activation == DecodeActivation::kGelu) {
-    const float u = values[0];
-    return u * sigmoid_of(1.5957691216057308f * (u + 0.044715f * u * u * u));
-  }
-  const float gate = rounded<N>(values[0]);
-  return gate * sigmoid_of(gate) * rounded<N>(values[1]);
+__device__ __forceinline__ float activated(DecodeActivation activation, float u, float up) {
+  if (activation == DecodeActivation::kRelu) return fmaxf(u, 0.0f);
+  if (activation == DecodeActivation::kGelu)
+    return u * sigmoid_of<N>(1.5957691216057308f * (u + 0.044715f * u * u * u));
+  const float gate = rounded<N>(u);
+  return gate * sigmoid_of<N>(gate) * rounded<N>(up);
 }
 
 // A number that is greater where the logit is, and among equal logits where the token is lower.
@@ -80,96 +79,174 @@ __device__ __forceinline__ std::uint64_t choice_for(float logit, int token) {
   return std::uint64_t{order} << 32 | static_cast<std::uint32_t>(~token);
 }
 
-// What becomes of a row of a product: warp 0, a lane for each. `words` are those of the layer.
-template <class N>
-__device__ __forceinline__ void finish_row(const Desk<N>& desk, const LayerPointers<N>& layer,
-                                           std::uint32_t* words, Part part, int row, bool valid,
-                                           const float (&values)[2], std::uint64_t& best) {
-  const DecodeArgs<N>& args = desk.args;
-  float value = values[0];
-  std::uint32_t* to = words;
-  switch (part) {
-    case Part::kHeads: {
-      const int leading = (args.heads + 2 * args.kv_heads) * args.head_width;
-      if (valid) layer.window_qkv[std::int64_t{args.position} * leading + row] = N(value);
-      break;
-    }
-    case Part::kOutput:
-    case Part::kDown:
-      value = rounded<N>(value) + (valid ? desk.stream[row] : 0);
-      to += part == Part::kOutput ? args.words.middle : args.words.sum;
-      break;
-    case Part::kInner:
-      value = activated<N>(args.activation, values);
-      to += args.words.inner;
-      break;
-    case Part::kVocabulary:
-      if (!valid) return;
-      value = rounded<N>(value);
-      args.logits[row] = N(value);
-      best = max(best, choice_for(value, row));
-      return;
+// The barriers of a block: the ring's, then the mailboxes'.
+enum Post { kHeadsPost, kRecordsPost, kMiddlePost, kInnerPost, kSumPost, kPosts };
+constexpr int kBarriers = 2 * kTiles + kPosts;
+
+// Where a team hears of the heads of the token, of what its blocks found for them, of the stream in
+// a layer, of the inner numbers of the feed-forward network, of the stream between layers.
+struct Mailboxes {
+  Mailbox heads, records, middle, inner, sum;
+
+  template <class N>
+  __device__ Mailboxes(const DecodeArgs<N>& args, const Place& place, std::uint64_t* posts)
+      : heads(posts + kHeadsPost, (2 * args.group() + 2) * args.head_width * size<N>()),
+        records(posts + kRecordsPost,
+                kTeam * args.group() * record_numbers(args.head_width) * size<float>()),
+        middle(posts + kMiddlePost, args.units() * kNormUnitBytes<N>),
+        inner(posts + kInnerPost, place.inner.size() * size<N>()),
+        sum(posts + kSumPost, args.units() * kNormUnitBytes<N>) {}
+
+  template <class T>
+  static constexpr __device__ int size() {
+    return static_cast<int>(sizeof(T));
   }
-  publish_rows<N>(to, row, valid, value);
+  __device__ void init(bool has_inner) const {
+    heads.init(), records.init(), middle.init(), sum.init();
+    if (has_inner) inner.init();
+  }
+};
+
+// Inner numbers of a unit, lane % 16 has one, to the team.
+template <class N>
+__device__ __forceinline__ void finish_inner(const Desk<N>& desk, const Mailbox& mailbox,
+                                             const Product<N>& product, int unit, float sum) {
+  const float up = __shfl_xor_sync(0xffffffff, sum, 8);
+  const int size = static_cast<int>(sizeof(N));
+  if (desk.lane < 16)
+    reinterpret_cast<N*>(desk.letter)[desk.lane] = N(activated<N>(desk.args.activation, sum, up));
+  const int count = product.partner ? 8 : product.rows(unit, 0) + product.rows(unit, 1);
+  mailbox.send_all(desk.inner + (product.row(unit, 0) - desk.place.inner.begin) * size, desk.letter,
+                   count * size);
 }
 
-template <class N>
-__device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* shared, Ring ring,
-                                        const Patience& patience) {
+template <class N, int kGroup>
+__device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* shared,
+                                        const Ring& ring_, const Patience& patience,
+                                        const Mailboxes& mailboxes) {
   const Desk<N> desk(args, shared, patience);
-  const AttentionDesk<N> heads(desk, shared);
-  const ExchangeLayout& at = args.words;
-  const N* const embedded = args.embedding + std::int64_t{token_of_step(args)} * args.width;
+  const AttentionDesk<N, kGroup> heads(desk, shared);
+  Consumer ring(ring_);
+  const Place& place = desk.place;
   prepare(desk);
+  embed(desk, args.embedding + std::int64_t{token_of_step(args)} * args.width,
+        desk.layers[0].attention_norm);
   std::uint64_t best = 0;
-  each_product(args, [&](int number, Part part) {
+  int turn = 0, attended = 0;
+  each_part(args, [&](int number, Part part, int kv_head) {
     const bool last = part == Part::kVocabulary;
     const LayerPointers<N>& layer = desk.layers[last ? 0 : number];
-    std::uint32_t* const words = args.exchange + number * at.layer_words;
-    const Product<N> product = product_of(args, layer, part);
-    if (part == Part::kOutput || part == Part::kDown) {
-      stage_vector(desk, words + (part == Part::kOutput ? at.mixed : at.inner), product.columns);
-    } else {
-      const bool first = part == Part::kHeads && number == 0, middle = part == Part::kInner;
-      const std::uint32_t* const sum = middle ? words + at.middle : words - at.layer_words + at.sum;
-      stage_norm(desk, first ? static_cast<const void*>(embedded) : sum, !first,
-                 last     ? args.final_norm
-                 : middle ? layer.feed_forward_norm
-                          : layer.attention_norm,
-                 last && blockIdx.x == 0 ? args.hidden : nullptr);
+    if (part == Part::kMiddle || part == Part::kSum) {
+      const bool middle = part == Part::kMiddle;
+      const Mailbox mailbox = middle ? mailboxes.middle : mailboxes.sum;
+      gather(desk, mailbox, middle ? desk.middle : desk.sum, parts_of(args, number, part, 0),
+             middle ? place.attending : place.feeding,
+             middle                          ? layer.feed_forward_norm
+             : number + 1 < args.layer_count ? desk.layers[number + 1].attention_norm
+                                             : args.final_norm);
+      mailbox.wait(number, patience);
+      return;
     }
-    if (last && !args.head) return;
-    multiply_rows(desk, ring, product, [&](int row, bool valid, const float(&values)[2]) {
-      finish_row(desk, layer, words, part, row, valid, values, best);
-    });
-    if (part == Part::kHeads) attend(heads, layer, ring, words);
+    const Product<N> product = product_of(args, place, layer, part, kv_head);
+    if (part == Part::kOutput || part == Part::kDown) {
+      const bool output = part == Part::kOutput;
+      if (!output && product.columns > 0) mailboxes.inner.wait(number, patience);
+      const std::byte* const x = output ? desk.mixed : desk.inner;
+      multiply_rows(desk, ring, product, x, [&](int unit, float sum) {
+        if (desk.lane % 4 >= 2) return;
+        const int row = desk.lane / 4 + desk.lane % 4 * 8;
+        if (output && args.kv_heads > args.teams) {
+          float& before = desk.outputs[unit * kUnit + row];
+          if (kv_head != place.team) sum += before;
+          before = sum;
+          if (kv_head + args.teams < args.kv_heads) return;
+        }
+        publish(parts_of(args, number, part, place.units.begin + unit) + place.team * kUnit + row,
+                sum);
+      });
+      return;
+    }
+    std::byte* const units = part == Part::kInner ? desk.middle : desk.sum;
+    multiply_columns(desk, ring, product, {units, kNormUnitBytes<N>}, turn,
+                     [&](int unit, float sum) {
+                       sum *= *desk.inverse;
+                       if (part == Part::kHeads)
+                         finish_heads(heads, mailboxes.heads, layer, product, unit, sum);
+                       if (part == Part::kInner)
+                         finish_inner(desk, mailboxes.inner, product, unit, sum);
+                       const int row = product.row(unit, 0) + desk.lane;
+                       if (!last || desk.lane >= 16 || row >= args.vocabulary) return;
+                       sum = rounded<N>(sum);
+                       args.logits[row] = N(sum);
+                       best = max(best, choice_for(sum, row));
+                     });
+    if (part == Part::kHeads)
+      attend(heads, layer, kv_head, ring, mailboxes.heads, mailboxes.records, attended++);
+    if (last && place.team == 0) write_hidden(desk, *desk.inverse);
   });
-  if (!args.choice || desk.warp != 0) return;
+  if (!args.choice) return;
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2)
     best = max(best, __shfl_xor_sync(0xffffffff, best, distance));
   if (desk.lane == 0) keep_greatest(args.choice, best);
 }
 
+// The warp that finds the inverse of the root of the mean square while the others multiply.
 template <class N>
-__device__ __forceinline__ void decode_token(const DecodeArgs<N>& args, std::byte* shared) {
-  const Patience patience(args.status);
-  const Ring ring(shared + args.shared.stages, reinterpret_cast<std::uint64_t*>(shared),
-                  args.shared.stage_count, patience);
-  if (threadIdx.x == kConsumers) ring.init();
-  __syncthreads();
-  if (threadIdx.x >= kConsumers)
-    produce(args, ring);
-  else
-    consume(args, shared, ring, patience);
+__device__ __forceinline__ void find_norms(const DecodeArgs<N>& args, std::byte* shared,
+                                           const Patience& patience, const Mailboxes& mailboxes) {
+  const Desk<N> desk(args, shared, patience);
+  meet_norm();
+  each_part(args, [&](int number, Part part, int kv_head) {
+    if (part == Part::kMiddle) mailboxes.middle.wait(number, patience);
+    if (part == Part::kSum) mailboxes.sum.wait(number, patience);
+    if (part != Part::kHeads && part != Part::kInner && part != Part::kVocabulary) return;
+    const float inverse = inverse_rms(desk, part == Part::kInner ? desk.middle : desk.sum);
+    if (desk.lane == 0) *desk.inverse = inverse;
+    const int units = product_of(args, desk.place, LayerPointers<N>{}, part, kv_head).units;
+#pragma unroll 1
+    for (int batch = 0; batch < max(1, units); batch += kBatch) meet_norm();
+  });
 }
 
-template <class N>
+template <class N, int kGroup>
+__device__ __forceinline__ void decode_token(const DecodeArgs<N>& args, std::byte* shared) {
+  const Patience patience(args.status);
+  auto* const barriers = reinterpret_cast<std::uint64_t*>(shared);
+  const Ring ring{.bytes = shared + args.shared.ring,
+                  .capacity = args.shared.ring_bytes,
+                  .full = barriers,
+                  .empty = barriers + kTiles,
+                  .patience = patience};
+  const Place place(args);
+  const Mailboxes mailboxes(args, place, barriers + 2 * kTiles);
+  if (threadIdx.x == 0) {
+    ring.init();
+    mailboxes.init(place.inner.size() > 0);
+    publish_barriers();
+  }
+  __syncthreads();
+  arrive_in_cluster();
+  wait_for_cluster();
+  if (threadIdx.x >= kConsumers + 32)
+    produce(args, ring);
+  else if (threadIdx.x >= kConsumers)
+    find_norms(args, shared, patience, mailboxes);
+  else
+    consume<N, kGroup>(args, shared, ring, patience, mailboxes);
+  // No block may go while another could still send to it.
+  __syncwarp();
+  arrive_in_cluster();
+  wait_for_cluster();
+}
+
+// At most kGroup query heads share a key/value head.
+template <class N, int kGroup>
 __global__ void __launch_bounds__(kDecodeThreads, 1)
     decode_kernel(const __grid_constant__ DecodeArgs<N> args) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char shared[];
-  decode_token(args, reinterpret_cast<std::byte*>(shared));
+  decode_token<N, kGroup>(args, reinterpret_cast<std::byte*>(shared));
 #endif
 }
 

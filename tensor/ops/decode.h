@@ -44,15 +44,17 @@ struct DecodeModel {
 // plan is the same plan.
 struct DecodePlan {
   DecodeModel model;
-  int blocks = 0;          // of the grid
-  int splits = 0;          // blocks that share a key/value head
+  int teams = 0;           // clusters of 8 blocks
   Tensor pointers;         // to what the layers hold
   Tensor exchange;         // what blocks tell each other during a step
   Tensor status;           // [1] int32, not 0 once a step has waited in vain
   std::int64_t steps = 0;  // taken so far
 };
 
-// Where the device has a kernel for a model of this shape; nothing where it has not.
+// Nothing where the device has no kernel for the model. It has one from compute capability 9.0 on
+// for bf16 and fp32 where D and F are multiples of 16, K is one of 32 and at most 256 (fp32: 128),
+// at most 8 query heads share a key/value head, every tensor begins at a multiple of 16 bytes, and
+// what a step keeps in shared memory leaves room there for tiles of the matrices.
 std::optional<DecodePlan> decode_plan(const DecodeModel& model);
 // After tensors of the layers were replaced by others of the same shapes.
 void renew(DecodePlan& plan, const DecodeModel& model);

@@ -1,19 +1,15 @@
 // What the decoding kernel is told, and where everything lies in shared memory and in the memory
-// through which blocks talk.
+// through which teams talk.
 #pragma once
 
 #include "tensor/ops/decode.h"
-#include "tensor/ops/decode_ring.cuh"
+#include "tensor/ops/decode_team.cuh"
 
 namespace infini {
 
-constexpr int kMostGroup = 8;    // query heads that share a key/value head
-constexpr int kMostSplits = 32;  // a lane each when they are merged
-
-// Rows of partial sums that a block adds up at a time, one lane each.
-constexpr int kBatch = 4;           // octets
-constexpr int kPartialStride = 72;  // of an octet: 8 warps by 8 rows, and a pad
-constexpr int kPartials = 2 * kBatch * 2 * kPartialStride;
+constexpr int kMostGroup = 8;  // query heads that share a key/value head
+constexpr int kMostTeams = 16;
+constexpr int kUnit = 16;  // rows that a warp multiplies at a time
 
 template <class N>
 struct LayerPointers {
@@ -22,28 +18,21 @@ struct LayerPointers {
   N *window_qkv, *window_rotated;
 };
 
-// Offsets in the words of one layer; qkv comes first. Vectors of N lie there two to a word for
-// bf16.
-struct ExchangeLayout {
-  int records = 0, mixed = 0, middle = 0, inner = 0, sum = 0, layer_words = 0;
-  int record_words = 0;  // see decode_attention.cuh
-};
-
 // Offsets in bytes.
 struct SharedLayout {
-  int layers = 0, zero = 0, sums = 0, partials = 0, angles = 0, stream = 0, x = 0;
-  int raw = 0, turned = 0, queries = 0, mapped = 0, normalizer = 0, scores = 0, state = 0;
-  int local = 0, recalled = 0, stages = 0;
+  int layers = 0, inverse = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0, records = 0,
+      mixed = 0;
+  int inner = 0, partials = 0, outputs = 0, letters = 0, scores = 0, state = 0, local = 0;
+  int recalled = 0, ring = 0;
   int score_stride = 0;  // numbers of a query head
-  int slice = 0;         // at most so many rows of the memory in a block
-  int stage_count = 0;
+  int ring_bytes = 0;
   int bytes = 0;
 };
 
 template <class N>
 struct DecodeArgs {
   const LayerPointers<N>* layers;
-  int layer_count, width, heads, kv_heads, head_width, inner, vocabulary, splits;
+  int layer_count, width, heads, kv_heads, head_width, inner, vocabulary, teams;
   DecodeActivation activation;
   float scale, norm_eps, recall_eps;
   bool recalls, bypass_empty;
@@ -56,10 +45,10 @@ struct DecodeArgs {
   std::uint32_t *exchange, *next_exchange;  // of this step; of the next one, to be emptied
   int exchange_words;
   int* status;
-  ExchangeLayout words;
   SharedLayout shared;
 
   __host__ __device__ int group() const { return heads / kv_heads; }
+  __host__ __device__ int units() const { return width / kUnit; }
 };
 
 // Whole numbers [begin, end): the share of `part` among `parts` in `count`.
@@ -73,96 +62,119 @@ __device__ __forceinline__ Share share_of(int count, int part, int parts) {
   return {static_cast<int>(begin), static_cast<int>(end)};
 }
 
-// The products of a layer in their order, and the one after the last layer.
-enum class Part { kHeads, kOutput, kInner, kDown, kVocabulary };
-constexpr int kPartsOfLayer = 4;
+// a / b for whole numbers of a few thousand.
+__device__ __forceinline__ int quotient(int a, int b) {
+  return static_cast<int>(__fdividef(static_cast<float>(a) + 0.5f, static_cast<float>(b)));
+}
 
-// A matrix of `halves` times `rows` rows; row r of the result comes from row r of each half.
-template <class N>
-struct Product {
-  const N* matrix;
-  int rows, columns, halves;
+// What a block has of everything. Teams share out the key/value heads, every `teams`-th one, and
+// the inner width of the feed-forward networks; blocks of a team share out rows.
+struct Place {
+  int team, rank;
+  int attending;  // teams that have heads
+  int feeding;    // teams that have columns of the inner width
+  Share units;    // rows of the residual stream
+  Share inner;    // columns of the team
+  Share own;      // of these, the block's: those whose rows it multiplies
+
+  template <class N>
+  __device__ explicit Place(const DecodeArgs<N>& args)
+      : team(static_cast<int>(blockIdx.x) / kTeam),
+        rank(rank_in_team()),
+        attending(min(args.teams, args.kv_heads)),
+        feeding(min(args.teams, args.inner / kUnit)),
+        units(share_of(args.units(), rank, kTeam)),
+        inner{} {
+    if (team < feeding) inner = share_of(args.inner / kUnit, team, feeding);
+    inner = {inner.begin * kUnit, inner.end * kUnit};
+    own = share_of(inner.size() / 8, rank, kTeam);
+    own = {inner.begin + own.begin * 8, inner.begin + own.end * 8};
+  }
 };
-template <class N>
-__device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args,
-                                                 const LayerPointers<N>& layer, Part part) {
-  const int queries = args.heads * args.head_width;
-  switch (part) {
-    case Part::kHeads:
-      return {layer.qkv, queries + 2 * args.kv_heads * args.head_width, args.width, 1};
-    case Part::kOutput:
-      return {layer.output, args.width, queries, 1};
-    case Part::kInner:
-      return {layer.up, args.inner, args.width,
-              args.activation == DecodeActivation::kSwiglu ? 2 : 1};
-    case Part::kDown:
-      return {layer.down, args.width, args.inner, 1};
-    default:
-      return {args.head, args.vocabulary, args.width, 1};
+
+// What follows what in a layer: attention and its output projection for one head after another, a
+// meeting of all teams, the feed-forward network, a meeting. The vocabulary follows the last layer.
+enum class Part { kHeads, kOutput, kMiddle, kInner, kDown, kSum, kVocabulary };
+
+// Calls use(layer, part, kv_head) in that order. There is one call, so that the code of a product
+// is there once and stays in the instruction cache.
+template <class N, class Use>
+__device__ __forceinline__ void each_part(const DecodeArgs<N>& args, Use use) {
+  const int team = static_cast<int>(blockIdx.x) / kTeam;
+  const Part first = team < args.kv_heads ? Part::kHeads : Part::kMiddle;
+  Part part = first;
+  int layer = 0, kv_head = team;
+#pragma unroll 1
+  while (true) {
+    use(layer, part, kv_head);
+    if (part == Part::kVocabulary) return;
+    if (part == Part::kOutput && kv_head + args.teams < args.kv_heads) {
+      part = Part::kHeads;
+      kv_head += args.teams;
+    } else if (part == Part::kSum) {
+      ++layer;
+      kv_head = team;
+      part = layer < args.layer_count ? first : Part::kVocabulary;
+    } else {
+      part = static_cast<Part>(static_cast<int>(part) + 1);
+    }
   }
 }
 
-// Calls use(layer, part) for all products of a token in their order: one loop, so that the code of
-// a product is there once and stays in the instruction cache. The one after the layers has their
-// number.
-template <class N, class Use>
-__device__ __forceinline__ void each_product(const DecodeArgs<N>& args, Use use) {
-  const int in_layers = args.layer_count * kPartsOfLayer;
-#pragma unroll 1
-  for (int i = 0; i <= in_layers; ++i)
-    use(i / kPartsOfLayer,
-        i < in_layers ? static_cast<Part>(i % kPartsOfLayer) : Part::kVocabulary);
+// The residual stream times the weights of a norm, as a product wants it: units of 16 numbers, with
+// each the sum of the squares of its part of the stream. The root is taken out of the product.
+template <class N>
+constexpr int kNormUnitBytes = kUnit* static_cast<int>(sizeof(N)) + 16;
+
+// Rows of heads, keys and values in shared memory are 16 bytes apart, so that 8 of them at the same
+// column lie in different banks.
+constexpr int kRowPad = 16;
+template <class N>
+__host__ __device__ int head_stride(int head_width) {
+  return head_width * static_cast<int>(sizeof(N)) + kRowPad;
 }
 
-template <class N>
-constexpr int kPiece = kPieceBytes / static_cast<int>(sizeof(N));  // columns
+// A warp's numbers before they are sent.
+constexpr int kLetterBytes = 256;
+// The sums of all warps for 8 units, of this batch and of the one before.
+constexpr int kBatch = 8, kPartials = kBatch * kConsumerWarps * kUnit;
 
 // Shared memory as the consumers see it.
 template <class N>
 struct Desk {
   const DecodeArgs<N>& args;
+  Place place;
   Patience patience;
   LayerPointers<N>* layers;
-  uint4* zero;      // 16 bytes of zeros
-  float* sums;      // [warps]
-  float* partials;  // [2, kBatch, 2, kPartialStride]
-  float* angles;    // [K] of this position
-  float* stream;    // [D] the residual stream
-  std::byte* x;     // the vector that matrices are multiplied with, see store_operand
+  float* inverse;           // of the root of the mean square of the stream
+  float* angles;            // [K] of this position
+  float* stream;            // the block's units of the residual stream
+  std::byte *middle, *sum;  // the stream in a layer and between layers, times norms
+  std::byte* mixed;         // [g, K] of N, what attention found
+  std::byte* inner;         // the team's columns of N
+  float* partials;          // [2, kBatch, warps, kUnit]
+  float* outputs;           // the block's units of the output projection, of a team with many heads
+  std::byte* letter;        // of this warp
   int tid, warp, lane;
 
   __device__ Desk(const DecodeArgs<N>& plan, std::byte* shared, const Patience& patience_)
       : args(plan),
+        place(plan),
         patience(patience_),
         layers(reinterpret_cast<LayerPointers<N>*>(shared + plan.shared.layers)),
-        zero(reinterpret_cast<uint4*>(shared + plan.shared.zero)),
-        sums(reinterpret_cast<float*>(shared + plan.shared.sums)),
-        partials(reinterpret_cast<float*>(shared + plan.shared.partials)),
+        inverse(reinterpret_cast<float*>(shared + plan.shared.inverse)),
         angles(reinterpret_cast<float*>(shared + plan.shared.angles)),
         stream(reinterpret_cast<float*>(shared + plan.shared.stream)),
-        x(shared + plan.shared.x),
+        middle(shared + plan.shared.middle),
+        sum(shared + plan.shared.sum),
+        mixed(shared + plan.shared.mixed),
+        inner(shared + plan.shared.inner),
+        partials(reinterpret_cast<float*>(shared + plan.shared.partials)),
+        outputs(reinterpret_cast<float*>(shared + plan.shared.outputs)),
+        letter(shared + plan.shared.letters + threadIdx.x / 32 * kLetterBytes),
         tid(static_cast<int>(threadIdx.x)),
         warp(tid / 32),
         lane(tid % 32) {}
-
-  // Calls use(i, words) for 16-byte vectors i = tid, tid + kConsumers... once they have come.
-  template <class Use>
-  __device__ __forceinline__ void each_vector(const void* vectors, bool waits, int count,
-                                              Use use) const {
-    constexpr int kAtOnce = 2;
-    const auto* const from = static_cast<const uint4*>(vectors);
-#pragma unroll 1
-    for (int first = tid; first < count; first += kAtOnce * kConsumers) {
-      uint4 words[kAtOnce];
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j)
-        if (const int i = first + j * kConsumers; i < count) words[j] = load_relaxed(from + i);
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j)
-        if (const int i = first + j * kConsumers; i < count)
-          use(i, waits ? await(from + i, words[j], patience) : words[j]);
-    }
-  }
 };
 
 }  // namespace infini

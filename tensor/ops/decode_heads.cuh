@@ -1,190 +1,175 @@
-// How the attention of one token is shared out: a block has some keys of the window and as many
-// rows of the memory, for all query heads of a key/value head.
+// How the attention of one token is shared out: a team has the query heads of a key/value head, and
+// a block of it some keys of the window and as many rows of the memory.
 #pragma once
 
-#include "tensor/ops/decode_product.cuh"
+#include "tensor/ops/decode_stream.cuh"
 
 namespace infini {
 
-// A block's part in a key/value head: some keys of the window, as many rows of the memory, and in
-// the end some columns, by pairs.
 struct HeadShare {
-  bool any;  // the last blocks may have none
-  int kv_head, split;
-  Share keys, rows, pairs;
+  Share keys, rows;
 
   template <class N>
   __device__ explicit HeadShare(const DecodeArgs<N>& args)
-      : any(static_cast<int>(blockIdx.x) < args.kv_heads * args.splits),
-        kv_head(static_cast<int>(blockIdx.x) / args.splits),
-        split(static_cast<int>(blockIdx.x) % args.splits),
-        keys(share_of(args.position, split, args.splits)),
-        rows(share_of(args.head_width, split, args.splits)),
-        pairs(share_of(args.head_width / 2, split, args.splits)) {}
+      : keys(share_of(args.position, rank_in_team(), kTeam)),
+        rows(share_of(args.head_width, rank_in_team(), kTeam)) {}
 };
 
-// Keys or values lie in a stage one after the other, padded like rows.
 template <class N>
-__host__ __device__ int key_stride(int head_width) {
-  return head_width * static_cast<int>(sizeof(N)) + kRowPad;
-}
-template <class N>
-__device__ __forceinline__ int keys_of_stage(int head_width) {
-  return kOctet * min(kConsumerWarps, kStageBytes / (kOctet * key_stride<N>(head_width)));
-}
-// Rows of the memory lie there without gaps.
-__device__ __forceinline__ int rows_of_stage(int head_width) {
-  return kStageBytes / (head_width * static_cast<int>(sizeof(float)));
+__device__ __forceinline__ int keys_of_tile(int head_width) {
+  constexpr int kRound = 8 * kConsumerWarps;
+  return kTileBytes / (kRound * head_stride<N>(head_width)) * kRound;
 }
 
-// The copying warp's side: the block's keys, values and rows of the memory.
+// A copying warp's side: the block's keys, values and rows of the memory, with these of the
+// normalizer.
 template <class N>
-__device__ void stream_heads(const DecodeArgs<N>& args, const LayerPointers<N>& layer, Ring& ring,
-                             std::uint64_t policy) {
+__device__ __forceinline__ void stream_heads(const DecodeArgs<N>& args,
+                                             const LayerPointers<N>& layer, int kv_head,
+                                             Producer& ring, std::uint64_t policy) {
   const HeadShare share(args);
-  if (!share.any) return;
-  const int lane = static_cast<int>(threadIdx.x) % 32, width = args.head_width;
-  const int stride = key_stride<N>(width), at_once = keys_of_stage<N>(width);
-  const std::int64_t qkv_leading = std::int64_t{args.heads + 2 * args.kv_heads} * width;
-  const std::int64_t rotated_leading = std::int64_t{args.heads + args.kv_heads} * width;
-  const auto stream_keys = [&](const N* from, std::int64_t leading) {
-    const int bytes = width * static_cast<int>(sizeof(N));
+  const int width = args.head_width;
+  const int stride = head_stride<N>(width), at_once = keys_of_tile<N>(width);
+  const int bytes = width * static_cast<int>(sizeof(N));
+#pragma unroll 1
+  for (int values = 0; values < 2; ++values) {
+    const int head = args.heads + kv_head + values * args.kv_heads;
+    const int leading = (args.heads + (1 + values) * args.kv_heads) * width;
+    const N* const from = (values ? layer.window_qkv : layer.window_rotated) + head * width;
+#pragma unroll 1
     for (int first = share.keys.begin; first < share.keys.end; first += at_once) {
       const int count = min(at_once, share.keys.end - first);
-      std::byte* const to = ring.claim(count * bytes);
-      for (int i = lane; i < count; i += 32)
-        ring.copy(to + i * stride, from + (first + i) * leading, bytes, policy);
-      ring.advance();
+      std::byte* const to = ring.claim(count * stride);
+      int keys = 0;
+#pragma unroll 1
+      for (int begin = 0; begin < count; begin += ring.kThreads) {
+        const int i = begin + ring.thread();
+        keys += __popc(__ballot_sync(0xffffffff, i < count));
+        if (i < count)
+          ring.copy(to + i * stride, from + std::int64_t{first + i} * leading, bytes, policy);
+      }
+      ring.commit(keys * bytes);
     }
-  };
-  stream_keys(layer.window_rotated + (args.heads + share.kv_head) * width, rotated_leading);
-  stream_keys(layer.window_qkv + (args.heads + args.kv_heads + share.kv_head) * width, qkv_leading);
-  if (!layer.matrix) return;
-  const int rows = rows_of_stage(width);
-  for (int first = share.rows.begin; first < share.rows.end; first += rows) {
-    const int bytes = min(rows, share.rows.end - first) * width * static_cast<int>(sizeof(float));
-    std::byte* const to = ring.claim(bytes);
-    if (lane == 0)
-      ring.copy(to, layer.matrix + (std::int64_t{share.kv_head} * width + first) * width, bytes,
-                policy);
-    ring.advance();
   }
+  if (!layer.matrix) return;
+  const int row_bytes = width * static_cast<int>(sizeof(float)), rows = share.rows.size();
+  const int sums_bytes = rows * static_cast<int>(sizeof(float));
+  std::byte* const to = ring.claim(rows * row_bytes + sums_bytes);
+  const int first = kv_head * width + share.rows.begin;
+  const bool copies = threadIdx.x / 32 == kDecodeThreads / 32 - 1;
+  if (copies && threadIdx.x % 32 == 0) {
+    ring.copy(to, layer.matrix + std::int64_t{first} * width, rows * row_bytes, policy);
+    ring.copy(to + rows * row_bytes, layer.normalizer + first, sums_bytes, policy);
+  }
+  ring.commit(copies ? rows * row_bytes + sums_bytes : 0);
 }
 
-// Numbers of the attention in shared memory; g query heads.
-template <class N>
+// What a block found for a query head: the weighted sum of values [K], sigma(q) M [K], then the
+// highest score, the sum of weights, sigma(q) z, and 1 where z is not all zeros.
+constexpr int kRecordExtra = 4;
+__host__ __device__ constexpr int record_numbers(int head_width) {
+  return 2 * head_width + kRecordExtra;
+}
+
+// Numbers of the attention in shared memory; g query heads, at most kGroup.
+template <class N, int kGroup>
 struct AttentionDesk : Desk<N> {
   HeadShare share;
-  int group, width;
-  float* raw;          // [g + 2, K] queries, key and value of the token
-  float* turned;       // [g + 1, K] queries and key at their position
-  std::byte* queries;  // bf16: [g, K] as operands of octets
-  float* mapped;       // [g, rows] sigma(q)
-  float* normalizer;   // [rows]
-  float* scores;       // [g, keys and the token]
-  float* state;        // [4, warps, kMostGroup] highest scores, sums; then [2, kMostGroup] of rows
+  int group, width, stride;
+  std::byte* heads;  // [2 g + 2, K] of N: turned queries, turned key, value, queries as they were
+  float* records;    // [blocks of the team, g, numbers of a record]
+  float* scores;     // [g, keys and the token]
+  float* state;      // [2, warps, kMostGroup] highest scores, sums; then [3, kMostGroup], see below
   float *local, *recalled;  // [warps, g, K]
 
   __device__ explicit AttentionDesk(const Desk<N>& desk, std::byte* shared)
-      : Desk<N>(desk), share(desk.args), group(desk.args.group()), width(desk.args.head_width) {
+      : Desk<N>(desk),
+        share(desk.args),
+        group(desk.args.group()),
+        width(desk.args.head_width),
+        stride(head_stride<N>(width)),
+        heads(shared + desk.args.shared.heads) {
     const SharedLayout& at = desk.args.shared;
     const auto floats = [&](int offset) { return reinterpret_cast<float*>(shared + offset); };
-    raw = floats(at.raw);
-    turned = floats(at.turned);
-    queries = shared + at.queries;
-    mapped = floats(at.mapped);
-    normalizer = floats(at.normalizer);
+    records = floats(at.records);
     scores = floats(at.scores);
     state = floats(at.state);
     local = floats(at.local);
     recalled = floats(at.recalled);
   }
+  __device__ const N* query(int head) const { return row_of(head); }
+  __device__ const N* key() const { return row_of(group); }
+  __device__ const N* value() const { return row_of(group + 1); }
+  __device__ const N* raw_query(int head) const { return row_of(group + 2 + head); }
+  __device__ const N* row_of(int row) const {
+    return reinterpret_cast<const N*>(heads + row * stride);
+  }
   __device__ float* highest(int warp_) const { return state + warp_ * kMostGroup; }
   __device__ float* total(int warp_) const { return state + (kConsumerWarps + warp_) * kMostGroup; }
+  // sigma(q) z, and whether z is not all zeros.
   __device__ float* denominators() const { return state + 2 * kConsumerWarps * kMostGroup; }
+  __device__ float* gates() const { return denominators() + 2 * kMostGroup; }
   __device__ float* row_of_scores(int head) const {
     return scores + head * this->args.shared.score_stride;
   }
-  // The token itself is a key of the first block of a head, and there of warp 0.
-  __device__ bool has_token() const { return share.split == 0 && this->warp == 0; }
+  // The token itself is a key of the first block of a team, and there of the warp that has
+  // the fewest others.
+  __device__ bool has_token() const {
+    return this->place.rank == 0 && this->warp == kConsumerWarps - 1;
+  }
   // The keys of a warp are every 8th octet: number i of them, perhaps beyond the last.
   __device__ int key_of_warp(int i) const {
-    return (this->warp + i / kOctet * kConsumerWarps) * kOctet + i % kOctet;
+    return (this->warp + i / 8 * kConsumerWarps) * 8 + i % 8;
   }
-  // Calls use(first, stage) for the stages of this block's keys.
+  // Calls use(key, row) for the octets of this warp: their first key and where it lies.
   template <class Use>
-  __device__ void each_stage(Ring& ring, Use use) const {
-    for (int first = 0; first < share.keys.size(); first += keys_of_stage<N>(width)) {
-      use(first, ring.acquire());
+  __device__ __forceinline__ void each_octet(Consumer& ring, Use use) const {
+    const int at_once = keys_of_tile<N>(width);
+#pragma unroll 1
+    for (int first = 0; first < share.keys.size(); first += at_once) {
+      const int end = min(share.keys.size(), first + at_once);
+      const std::byte* const tile = ring.acquire((end - first) * stride);
+#pragma unroll 1
+      for (int key = first + this->warp * 8; key < end; key += 8 * kConsumerWarps)
+        use(key, tile + (key - first) * stride);
       ring.release();
     }
   }
-  // Calls use(key, row) for the octets of a stage that are this warp's: their first key and where
-  // it lies.
-  template <class Use>
-  __device__ void each_octet(int first, const std::byte* stage, Use use) const {
-    const int end = min(share.keys.size(), first + keys_of_stage<N>(width));
-    for (int key = first; key < end; key += kOctet)
-      if (key / kOctet % kConsumerWarps == this->warp)
-        use(key, stage + (key - first) * key_stride<N>(width));
-  }
 };
 
-// Queries, key and value of the token from the other blocks, turned and mapped.
-template <class N>
-__device__ void stage_heads(const AttentionDesk<N>& desk, const LayerPointers<N>& layer,
-                            const std::uint32_t* qkv) {
-  constexpr int n = kPackSize<N>;
+// Eight rows and the eight half a head further, as the product left them: lane % 16 has one. They
+// turn by their position and go to the team and to the window.
+template <class N, int kGroup>
+__device__ __forceinline__ void finish_heads(const AttentionDesk<N, kGroup>& desk,
+                                             const Mailbox& mailbox, const LayerPointers<N>& layer,
+                                             const Product<N>& product, int unit, float sum) {
   const DecodeArgs<N>& args = desk.args;
-  const int group = desk.group, width = desk.width, packs = width / n, half = width / 2;
-  const HeadShare& share = desk.share;
-  // Loads that need not wait come first.
-  if (layer.normalizer)
-    for (int i = desk.tid; i < share.rows.size(); i += kConsumers)
-      desk.normalizer[i] = layer.normalizer[share.kv_head * width + share.rows.begin + i];
-#pragma unroll 1
-  for (int item = desk.tid; item < (group + 2) * packs; item += kConsumers) {
-    const int section = item / packs, pack = item % packs;
-    const int head = section < group    ? share.kv_head * group + section
-                     : section == group ? args.heads + share.kv_head
-                                        : args.heads + args.kv_heads + share.kv_head;
-    const uint4* const from = reinterpret_cast<const uint4*>(qkv) + head * packs + pack;
-    const uint4 words = await(from, load_relaxed(from), desk.patience);
-    float values[n];
-    unpack<N>(words, values);
-    store_pack<n>(desk.raw + section * width + pack * n, values);
+  const int width = desk.width, group = desk.group, row = desk.lane % 16, octet = row / 8;
+  const int section = quotient(product.first + unit, width / 16);
+  const int first = (product.first + unit - section * (width / 16)) * 8, column = first + row % 8;
+  const float value = rounded<N>(sum), other = __shfl_xor_sync(0xffffffff, value, 8);
+  const float cosine = desk.angles[column], sine = desk.angles[column + width / 2];
+  const float turned = octet ? value * cosine + other * sine : value * cosine - other * sine;
+  const bool is_value = section == group + 1;
+  auto* const letter = reinterpret_cast<N*>(desk.letter);
+  if (desk.lane < 16) {
+    letter[row] = N(is_value ? value : turned);
+    letter[16 + row] = N(value);
+    const int number = product.row(unit, octet) + row % 8;
+    layer.window_qkv[std::int64_t{args.position} * (args.heads + 2 * args.kv_heads) * width +
+                     number] = N(value);
+    if (section == group)
+      layer.window_rotated[std::int64_t{args.position} * (args.heads + args.kv_heads) * width +
+                           number] = N(turned);
   }
-  sync_consumers();
-  N* const key_row =
-      layer.window_rotated +
-      (std::int64_t{args.position} * (args.heads + args.kv_heads) + args.heads + share.kv_head) *
-          width;
-#pragma unroll 1
-  for (int item = desk.tid; item < (group + 1) * half; item += kConsumers) {
-    const int section = item / half, c = item % half;
-    const float low = desk.raw[section * width + c], high = desk.raw[section * width + c + half];
-    const float cosine = desk.angles[c], sine = desk.angles[c + half];
-    const float turned[2] = {rounded<N>(low * cosine - high * sine),
-                             rounded<N>(high * cosine + low * sine)};
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const int column = c + e * half;
-      desk.turned[section * width + column] = turned[e];
-      if (section == group) {
-        if (share.split == 0) key_row[column] = N(turned[e]);
-      } else if constexpr (sizeof(N) == 2) {  // as store_operand does
-        const int in = column % 32, word = column / 32 * 16 + in % 8 / 2 * 4 + in / 8;
-        reinterpret_cast<N*>(desk.queries + section * width * 2)[2 * word + in % 2] = N(turned[e]);
-      }
-    }
-  }
-#pragma unroll 1
-  for (int item = desk.tid; item < group * share.rows.size(); item += kConsumers) {
-    const int head = item / share.rows.size(), row = item % share.rows.size();
-    const float q = desk.raw[head * width + share.rows.begin + row];
-    desk.mapped[head * args.shared.slice + row] = q > 0 ? q + 1 : expf(q);
-  }
-  sync_consumers();
+  // Octets of the letter: the two of the row that turned, or of the value, and those of the query.
+  constexpr int kVectors = 8 * static_cast<int>(sizeof(N)) / 16;  // of an octet
+  std::byte* const to = desk.heads + section * desk.stride + first * static_cast<int>(sizeof(N));
+  mailbox.send_all(letter, (section < group ? 4 : 2) * kVectors, [&](int i) {
+    const int at = i / kVectors;
+    return to + at / 2 * (group + 2) * desk.stride +
+           at % 2 * (width / 2) * static_cast<int>(sizeof(N)) + i % kVectors * 16;
+  });
 }
 
 }  // namespace infini

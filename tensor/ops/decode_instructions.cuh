@@ -1,5 +1,6 @@
 // Instructions of Hopper that the decoding kernel needs: bulk copies into shared memory, barriers
-// there, accesses that other blocks see without a fence.
+// there, stores into the shared memory of other blocks, accesses that all blocks see without a
+// fence.
 #pragma once
 
 #include <cstddef>
@@ -48,6 +49,28 @@ __device__ __forceinline__ bool has_passed(std::uint64_t* barrier, unsigned pari
   return passed != 0;
 }
 
+// Where the block of that rank in the cluster has what lies at `address` here.
+__device__ __forceinline__ std::uint32_t address_in(std::uint32_t address, int rank) {
+  std::uint32_t result;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(result) : "r"(address), "r"(rank));
+  return result;
+}
+// Stores 16 bytes in the block that address_in() named; the barrier there counts them.
+__device__ __forceinline__ void store_async(std::uint32_t to, uint4 words, std::uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(to),
+      "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w), "r"(barrier)
+      : "memory");
+}
+// All threads of the cluster arrive, then wait for each other.
+__device__ __forceinline__ void arrive_in_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void wait_for_cluster() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 // Lines copied under this policy are the first to make room in the L2 cache.
 __device__ __forceinline__ std::uint64_t read_once() {
   std::uint64_t policy;
@@ -70,11 +93,6 @@ __device__ __forceinline__ uint4 load_relaxed(const uint4* from) {
   asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w)
                : "l"(from));
-  return w;
-}
-__device__ __forceinline__ uint2 load_relaxed(const uint2* from) {
-  uint2 w;
-  asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(w.x), "=r"(w.y) : "l"(from));
   return w;
 }
 __device__ __forceinline__ int load_relaxed(const int* from) {

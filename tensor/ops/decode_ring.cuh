@@ -1,4 +1,4 @@
-// How the decoding kernel brings matrices near: one warp of a block copies into a ring of stages in
+// How the decoding kernel brings matrices near: some warps of a block copy tiles into a ring in
 // shared memory, whatever comes next in an order that does not depend on results, while the others
 // consume. So memory stays busy while blocks wait for each other.
 #pragma once
@@ -9,79 +9,140 @@
 namespace infini {
 
 constexpr int kConsumerWarps = 8, kConsumers = 32 * kConsumerWarps;
-constexpr int kDecodeThreads = kConsumers + 32;  // the last warp copies
+// Lanes of a warp start copies one after the other, so the rows of a tile are shared out to warps.
+constexpr int kCopiers = 3;
+// First the consumers, then the warp of norms and those that copy.
+constexpr int kDecodeThreads = kConsumers + 32 + 32 * kCopiers;
 
-// Rows of a matrix come in pieces of 2 KB. A row in a stage is 16 bytes apart from the end of the
-// one before, so that 8 rows at the same column lie in different banks.
-constexpr int kOctet = 8;  // rows of a stage
-constexpr int kPieceBytes = 2048, kRowPad = 16, kRowStride = kPieceBytes + kRowPad;
-constexpr int kStageBytes = 17 * 1024;
-static_assert(kOctet * kRowStride <= kStageBytes);
+constexpr int kTiles = 16;             // at most at a time
+constexpr int kTileBytes = 40 * 1024;  // at most of a tile
+constexpr int kTileAlignment = 128;
+// Copies on their way fill the queues before memory, in which the words that blocks wait for stand
+// as well: no more of a block than keep memory busy.
+constexpr int kFlightBytes = 104 * 1024;
 
 // The consumers alone.
 __device__ __forceinline__ void sync_consumers() { named_barrier(1, kConsumers); }
 
-// The stages as one side sees them; every warp of a side keeps its own.
-class Ring {
- public:
-  __device__ Ring(std::byte* stages, std::uint64_t* barriers, int count, Patience patience)
-      : stages_(stages),
-        full_(barriers),
-        empty_(barriers + count),
-        count_(count),
-        patience_(patience) {}
+// The consumers and the warp that finds what the norm multiplies their sums with.
+__device__ __forceinline__ void meet_norm() { named_barrier(2, kConsumers + 32); }
+
+// Waits for the end of a phase. Each try takes a while by itself.
+__device__ __forceinline__ void wait_for(std::uint64_t* barrier, unsigned parity,
+                                         const Patience& patience) {
+  for (unsigned tries = 0; !has_passed(barrier, parity) && patience.lasts(16 * tries + 15);
+       ++tries) {
+  }
+}
+
+struct Ring {
+  std::byte* bytes;
+  int capacity;
+  std::uint64_t *full, *empty;  // [kTiles] barriers
+  Patience patience;
 
   // By one thread, before anyone uses the ring.
   __device__ void init() const {
-    for (int i = 0; i < count_; ++i) {
-      init_barrier(full_ + i, 1);
-      init_barrier(empty_ + i, kConsumerWarps);
+    for (int i = 0; i < kTiles; ++i) {
+      init_barrier(full + i, kCopiers);
+      init_barrier(empty + i, kConsumerWarps);
     }
-    publish_barriers();
   }
+};
 
-  // The producer's warp: waits until the next stage is free, which `bytes` will then fill.
-  __device__ std::byte* claim(int bytes) const {
-    wait(empty_ + slot_, phase_ ^ 1);
-    if (threadIdx.x % 32 == 0) expect_bytes(full_ + slot_, bytes);
-    __syncwarp();
-    return stages_ + slot_ * kStageBytes;
+// Where tiles lie: one after the other, from the beginning again where one does not fit. Both sides
+// come to the same places by themselves.
+class TilePlaces {
+ public:
+  static __device__ int room(int bytes) {
+    return (bytes + kTileAlignment - 1) / kTileAlignment * kTileAlignment;
   }
-  // Addresses and bytes are multiples of 16.
-  __device__ void copy(std::byte* to, const void* from, int bytes, std::uint64_t policy) const {
-    copy_bulk(to, from, bytes, full_ + slot_, policy);
-  }
-
-  // A consumer's warp: waits for the contents of the next stage.
-  __device__ const std::byte* acquire() const {
-    wait(full_ + slot_, phase_);
-    return stages_ + slot_ * kStageBytes;
-  }
-  __device__ void release() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive(empty_ + slot_);
-    advance();
-  }
-
-  __device__ void advance() {
-    if (++slot_ < count_) return;
-    slot_ = 0;
-    phase_ ^= 1;
+  // Returns the offset of the next tile, and what stays unused before it.
+  __device__ int next(int bytes, int capacity, int& unused) {
+    unused = end_ + room(bytes) > capacity ? capacity - end_ : 0;
+    const int begin = unused > 0 ? 0 : end_;
+    end_ = begin + room(bytes);
+    return begin;
   }
 
  private:
-  __device__ void wait(std::uint64_t* barrier, unsigned phase) const {
-    // Each try takes a while by itself.
-    for (unsigned tries = 0; !has_passed(barrier, phase) && patience_.lasts(16 * tries + 15);
-         ++tries) {
-    }
+  int end_ = 0;
+};
+
+// A copying warp's side; all of them take every tile in turn and copy a part of it.
+class Producer {
+ public:
+  __device__ explicit Producer(const Ring& ring) : ring_(ring) {}
+
+  // Of the threads of all copying warps, neighbours in different warps.
+  static constexpr int kThreads = 32 * kCopiers;
+  static __device__ int thread() {
+    const int own = static_cast<int>(threadIdx.x) - (kDecodeThreads - kThreads);
+    return own % 32 * kCopiers + own / 32;
   }
 
-  std::byte* stages_;
-  std::uint64_t *full_, *empty_;
-  int count_, slot_ = 0;
-  unsigned phase_ = 0;
-  Patience patience_;
+  // Waits until there is room for a tile and returns it.
+  __device__ std::byte* claim(int bytes) {
+    int unused;
+    const int at = places_.next(bytes, ring_.capacity, unused);
+    claimed_ += unused + TilePlaces::room(bytes);
+    while (claimed_ - freed_ > ring_.capacity || tile_ - oldest_ == kTiles) {
+      wait_for(ring_.empty + oldest_ % kTiles, oldest_ / kTiles % 2, ring_.patience);
+      freed_ = end_of(oldest_++);
+    }
+    if (landing_ < oldest_) landing_ = oldest_, landed_ = freed_;
+    while (claimed_ - landed_ > kFlightBytes && landing_ < tile_) {
+      wait_for(ring_.full + landing_ % kTiles, landing_ / kTiles % 2, ring_.patience);
+      landed_ = end_of(landing_++);
+    }
+    if (static_cast<int>(threadIdx.x) % 32 == tile_ % kTiles) end_ = claimed_;
+    return ring_.bytes + at;
+  }
+  // Addresses and bytes are multiples of 16.
+  __device__ void copy(std::byte* to, const void* from, int bytes, std::uint64_t policy) const {
+    copy_bulk(to, from, bytes, ring_.full + tile_ % kTiles, policy);
+  }
+  // All lanes, after the copies of `bytes` by this warp.
+  __device__ void commit(int bytes) {
+    if (threadIdx.x % 32 == 0) expect_bytes(ring_.full + tile_ % kTiles, bytes);
+    ++tile_;
+  }
+
+ private:
+  __device__ int end_of(int tile) const { return __shfl_sync(0xffffffff, end_, tile % kTiles); }
+
+  const Ring& ring_;
+  TilePlaces places_;
+  int tile_ = 0, oldest_ = 0, landing_ = 0;   // numbers: the next, not yet free, not yet here
+  int claimed_ = 0, freed_ = 0, landed_ = 0;  // bytes since the beginning
+  int end_ = 0;                               // of the tile of this lane
+};
+
+// A consuming warp's side; every warp takes all tiles in turn.
+class Consumer {
+ public:
+  __device__ explicit Consumer(const Ring& ring) : ring_(ring) {}
+
+  // Waits for the next tile, for which the producer claimed so many bytes.
+  __device__ const std::byte* acquire(int bytes) {
+    int unused;
+    const int at = places_.next(bytes, ring_.capacity, unused);
+    wait_for(ring_.full + slot_, parity_, ring_.patience);
+    return ring_.bytes + at;
+  }
+  __device__ void release() {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) arrive(ring_.empty + slot_);
+    if (++slot_ < kTiles) return;
+    slot_ = 0;
+    parity_ ^= 1;
+  }
+
+ private:
+  const Ring& ring_;
+  TilePlaces places_;
+  int slot_ = 0;
+  unsigned parity_ = 0;
 };
 
 }  // namespace infini

@@ -43,7 +43,6 @@ __device__ __forceinline__ void publish(std::uint32_t* to, float value) {
 __device__ __forceinline__ bool has_come(uint4 w) {
   return w.x != kEmpty && w.y != kEmpty && w.z != kEmpty && w.w != kEmpty;
 }
-__device__ __forceinline__ bool has_come(uint2 w) { return w.x != kEmpty && w.y != kEmpty; }
 
 // The words once they have come; `words` was read from there before.
 template <class Words>
@@ -53,25 +52,14 @@ __device__ __forceinline__ Words await(const Words* from, Words words, const Pat
   return words;
 }
 
-// Neighbours in a vector of N, from an even index.
+// e^x and 1 / (1 + e^-x) as exactly as elements of N can show.
 template <class N>
-__device__ __forceinline__ void publish_pair(std::uint32_t* vector, int index, float a, float b) {
-  if constexpr (sizeof(N) == 2) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-    publish(vector + index / 2, *reinterpret_cast<const std::uint32_t*>(&pair));
-  } else {
-    publish(vector + index, a);
-    publish(vector + index + 1, b);
-  }
+__device__ __forceinline__ float exp_of(float x) {
+  return sizeof(N) == 2 ? exp_approx(x) : expf(x);
 }
-
-// 16 bytes of N as numbers.
-template <class N, class Words>
-__device__ __forceinline__ void unpack(const Words& words, float (&values)[kPackSize<N>]) {
-  static_assert(sizeof(Words) == 16);
-  const auto& pack = *reinterpret_cast<const Held<kPackSize<N>, N>*>(&words);
-#pragma unroll
-  for (int i = 0; i < kPackSize<N>; ++i) values[i] = pack[i];
+template <class N>
+__device__ __forceinline__ float sigmoid_of(float x) {
+  return sizeof(N) == 2 ? reciprocal_approx(1 + exp_approx(-x)) : 1 / (1 + expf(-x));
 }
 
 template <class N>

@@ -38,6 +38,7 @@ const Case kCases[] = {
      FirstSegment::kBypass},
     {"no_memory", 64, 8, 4, 32, 64, 10, MemoryRule::kNone},
     {"long_window", 64, 8, 8, 128, 96, 700, MemoryRule::kDelta, Activation::kSwiglu},
+    {"heads_in_turn", 80, 20, 20, 32, 112, 12},  // more than teams of blocks
 };
 
 ModelConfig config_of(const Case& form) {
@@ -182,6 +183,12 @@ TEST_P(GpuDecoder, GoesOnByItselfInACopy) {
   const Tensor went_on = read(decoder, std::span(ids).subspan(split));
   EXPECT_TRUE(same_bytes(went_on, read(alone, std::span(ids).subspan(split))));
   EXPECT_FALSE(same_bytes(went_on, read(copy, std::span(ids).subspan(split))));
+}
+
+TEST_P(GpuDecoder, GoesOpByOpWhereAsked) {
+  const InfiniTransformer model = model_of(GetParam(), DType::kBFloat16, Device::kCuda);
+  EXPECT_FALSE(Decoder(model, SingleTokens::kOpByOp).has_kernel());
+  EXPECT_EQ(Decoder(model).has_kernel(), is_hopper());
 }
 
 std::string case_name(const testing::TestParamInfo<Case>& tested) { return tested.param.name; }
