@@ -26,6 +26,8 @@ __device__ __forceinline__ void produce(const DecodeArgs<N>& args, const Ring& r
     stream_rows(ring, product_of(args, place, layer, part, kv_head), policy);
     if (part == Part::kHeads) stream_heads(args, layer, kv_head, ring, policy);
   });
+  // Where someone has given up, copies may still be on their way to a block that nothing else keeps.
+  if (load_relaxed(args.status) != 0) __nanosleep(1'000'000);
 }
 
 template <class N>
