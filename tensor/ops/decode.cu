@@ -108,6 +108,7 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   at.state = take_floats((2 * kConsumerWarps + 3) * kMostGroup);
   at.local = take_floats(kConsumerWarps * group * head_width);
   at.recalled = take_floats(kConsumerWarps * group * head_width);
+  at.nothing = take(kNothingBytes);
   at.ring = (end + kTileAlignment - 1) / kTileAlignment * kTileAlignment;
   const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   at.ring_bytes = (most - at.ring) / kTileAlignment * kTileAlignment;

@@ -26,6 +26,9 @@ __device__ __forceinline__ void produce(const DecodeArgs<N>& args, const Ring& r
     stream_rows(ring, product_of(args, place, layer, part, kv_head), policy);
     if (part == Part::kHeads) stream_heads(args, layer, kv_head, ring, policy);
   });
+  // Where someone has given up, copies may still be on their way to a block that nothing else
+  // keeps.
+  if (load_relaxed(args.status) != 0) __nanosleep(1'000'000);
 }
 
 template <class N>
@@ -90,12 +93,14 @@ struct Mailboxes {
 
   template <class N>
   __device__ Mailboxes(const DecodeArgs<N>& args, const Place& place, std::uint64_t* posts)
-      : heads(posts + kHeadsPost, (2 * args.group() + 2) * args.head_width * size<N>()),
+      : heads(posts + kHeadsPost,
+              (2 * args.group() + 2) * args.head_width * size<N>() +
+                  nothing_bytes((args.group() + 2) * (args.head_width / kUnit))),
         records(posts + kRecordsPost,
                 kTeam * args.group() * record_numbers(args.head_width) * size<float>()),
-        middle(posts + kMiddlePost, args.units() * kNormUnitBytes<N>),
+        middle(posts + kMiddlePost, args.units() * kNormUnitBytes<N> + nothing_bytes(args.units())),
         inner(posts + kInnerPost, place.inner.size() * size<N>()),
-        sum(posts + kSumPost, args.units() * kNormUnitBytes<N>) {}
+        sum(posts + kSumPost, args.units() * kNormUnitBytes<N> + nothing_bytes(args.units())) {}
 
   template <class T>
   static constexpr __device__ int size() {
@@ -166,6 +171,7 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
       });
       return;
     }
+    if (part == Part::kHeads && product.units == 0) send_nothing(desk, mailboxes.heads);
     std::byte* const units = part == Part::kInner ? desk.middle : desk.sum;
     multiply_columns(desk, ring, product, {units, kNormUnitBytes<N>}, turn,
                      [&](int unit, float sum) {

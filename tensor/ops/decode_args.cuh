@@ -23,7 +23,7 @@ struct SharedLayout {
   int layers = 0, inverse = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0, records = 0,
       mixed = 0;
   int inner = 0, partials = 0, outputs = 0, letters = 0, scores = 0, state = 0, local = 0;
-  int recalled = 0, ring = 0;
+  int recalled = 0, nothing = 0, ring = 0;
   int score_stride = 0;  // numbers of a query head
   int ring_bytes = 0;
   int bytes = 0;
@@ -136,6 +136,12 @@ __host__ __device__ int head_stride(int head_width) {
 
 // A warp's numbers before they are sent.
 constexpr int kLetterBytes = 256;
+// What a block sends that has no unit to send, so that its team waits for it as well; then what all
+// such blocks of a team send that shares out so many units.
+constexpr int kNothingBytes = 16;
+__device__ __forceinline__ int nothing_bytes(int units) {
+  return max(0, kTeam - units) * kNothingBytes;
+}
 // The sums of all warps for 8 units, of this batch and of the one before.
 constexpr int kBatch = 8, kPartials = kBatch * kConsumerWarps * kUnit;
 
@@ -155,6 +161,7 @@ struct Desk {
   float* partials;          // [2, kBatch, warps, kUnit]
   float* outputs;           // the block's units of the output projection, of a team with many heads
   std::byte* letter;        // of this warp
+  std::byte* nothing;       // where blocks send that have nothing to say
   int tid, warp, lane;
 
   __device__ Desk(const DecodeArgs<N>& plan, std::byte* shared, const Patience& patience_)
@@ -172,6 +179,7 @@ struct Desk {
         partials(reinterpret_cast<float*>(shared + plan.shared.partials)),
         outputs(reinterpret_cast<float*>(shared + plan.shared.outputs)),
         letter(shared + plan.shared.letters + threadIdx.x / 32 * kLetterBytes),
+        nothing(shared + plan.shared.nothing),
         tid(static_cast<int>(threadIdx.x)),
         warp(tid / 32),
         lane(tid % 32) {}

@@ -13,7 +13,9 @@ __device__ __forceinline__ void score_octet(const AttentionDesk<N, kGroup>& desk
   const int width = desk.width, lane = desk.lane;
   if constexpr (sizeof(N) == 2) {
     const int column = lane / 8 * 16;
-    const std::byte* const row = rows + lane % 8 * desk.stride + column;
+    // The last octet of a tile may lack rows, which need not be shared memory at the ring's end.
+    const int last = desk.share.keys.size() - 1 - key;
+    const std::byte* const row = rows + min(lane % 8, last) * desk.stride + column;
     const std::byte* const query =
         reinterpret_cast<const std::byte*>(desk.query(min(lane % 8, desk.group - 1))) + column;
     float first[4] = {}, second[4] = {};

@@ -59,8 +59,10 @@ class TilePlaces {
   }
   // Returns the offset of the next tile, and what stays unused before it.
   __device__ int next(int bytes, int capacity, int& unused) {
-    unused = end_ + room(bytes) > capacity ? capacity - end_ : 0;
-    const int begin = unused > 0 ? 0 : end_;
+    // Nothing is unused where the tile before ended with the ring.
+    const bool fits = end_ + room(bytes) <= capacity;
+    unused = fits ? 0 : capacity - end_;
+    const int begin = fits ? end_ : 0;
     end_ = begin + room(bytes);
     return begin;
   }

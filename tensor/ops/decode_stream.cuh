@@ -52,6 +52,11 @@ __device__ __forceinline__ void embed(const Desk<N>& desk, const N* row, const f
   meet_norm();
 }
 
+template <class N>
+__device__ __forceinline__ void send_nothing(const Desk<N>& desk, const Mailbox& mailbox) {
+  if (desk.warp == 0) mailbox.send_all(desk.nothing, desk.letter, kNothingBytes);
+}
+
 // Adds what `teams` teams found to the block's units of the stream and hands these, times the
 // weights of the next norm, to the team. A warp has a unit, a lane four rows of every 8th team.
 template <class N>
@@ -59,6 +64,7 @@ __device__ __forceinline__ void gather(const Desk<N>& desk, const Mailbox& mailb
                                        std::byte* units, const std::uint32_t* parts, int teams,
                                        const float* weight) {
   constexpr int kRounds = kMostTeams / 8;
+  if (desk.place.units.size() == 0) send_nothing(desk, mailbox);
   const int quarter = desk.lane % 4, team = desk.lane / 4;
 #pragma unroll 1
   for (int own = desk.warp; own < desk.place.units.size(); own += kConsumerWarps) {
