@@ -34,7 +34,7 @@ __device__ __forceinline__ void add_squares(const T* from, T& sum) {
 template <int n, class T>
 __device__ __forceinline__ Squares<T> measure_tile(const Entry<T>& entry, T scale,
                                                    T (&shared)[kWarps][kTileColumns]) {
-  const Tile tile = tile_of(entry);
+  const Tile tile = tile_of(entry, blockIdx.x);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   T column_sums[kTileColumns / (32 * n)][n] = {};
   Squares<T> squares;
@@ -42,7 +42,7 @@ __device__ __forceinline__ Squares<T> measure_tile(const Entry<T>& entry, T scal
     T row_sum = 0;
     visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
       T g[n];
-      stream_in(entry.gradient + i, g);
+      load_pack(entry.gradient + i, g);
 #pragma unroll
       for (int k = 0; k < n; ++k) {
         const T scaled = scale * g[k];
@@ -75,7 +75,7 @@ __device__ __forceinline__ Squares<T> measure_piece(const Entry<T>& entry, const
   const T keep = static_cast<T>(rule.keep), fresh = static_cast<T>(1 - rule.keep);
   const T epsilon = static_cast<T>(rule.epsilon);
   Squares<T> squares;
-  visit_piece<n>(entry, [&](std::int64_t i) {
+  visit_piece<n>(entry, blockIdx.x, 0, 1, [&](std::int64_t i) {
     T g[n], square[n];
     stream_in(entry.gradient + i, g);
     stream_in(entry.square + i, square);
@@ -167,15 +167,15 @@ __global__ void __launch_bounds__(kWideThreads) average(const __grid_constant__ 
 }
 
 template <int n, class T>
-__device__ __forceinline__ T square_tile(const Entry<T>& entry, T scale, T mean) {
-  const Tile tile = tile_of(entry);
+__device__ __forceinline__ T square_tile(const Entry<T>& entry, const Tile& tile, T scale, T mean) {
   const Factors<n, T> factors(entry, tile, scale, mean);
   T sum = 0;
   for (std::int64_t row = tile.row + threadIdx.x / 32; row < tile.row_end; row += kWarps) {
     const T row_factor = factors.row(entry, row);
     visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
       T u[n];
-      factors.update(entry.gradient + i, row_factor, p, u);
+      load_pack(entry.gradient + i, u);
+      factors.turn(row_factor, p, u);
 #pragma unroll
       for (int k = 0; k < n; ++k) sum += u[k] * u[k];
     });
@@ -183,20 +183,24 @@ __device__ __forceinline__ T square_tile(const Entry<T>& entry, T scale, T mean)
   return sum;
 }
 
-// One block per tile; those of parameters that are not factored are measured already.
+// One block per tile; those of parameters that are not factored are measured already. The last
+// tile comes first: what was measured last is still in the L2 cache, and so is for apply() what is
+// read last here.
 template <class T>
 __global__ void __launch_bounds__(kThreads) square(const __grid_constant__ Work<T> work) {
   const Rule& rule = work.rule;
   if (!isfinite(*rule.gradient_scale)) return;
-  const int index = entry_of_block(work.table, &Entry<T>::first_tile);
+  const unsigned block = gridDim.x - 1 - blockIdx.x;
+  const int index = entry_of_block(work.table, &Entry<T>::first_tile, block);
   const Entry<T>& entry = work.table.entries[index];
   if (!entry.row_mean) return;
+  const Tile tile = tile_of(entry, block);
   const T scale = static_cast<T>(*rule.gradient_scale);
   const T mean = static_cast<T>(rule.row_mean_means[index]);
-  const T sum = entry.packed ? square_tile<kPackSize<T>>(entry, scale, mean)
-                             : square_tile<1>(entry, scale, mean);
+  const T sum = entry.packed ? square_tile<kPackSize<T>>(entry, tile, scale, mean)
+                             : square_tile<1>(entry, tile, scale, mean);
   const double total = block_sum<kThreads>(static_cast<double>(sum));
-  if (threadIdx.x == 0) rule.update_squares[blockIdx.x] = total;
+  if (threadIdx.x == 0) rule.update_squares[block] = total;
 }
 
 // One block per entry.
@@ -218,13 +222,17 @@ __global__ void __launch_bounds__(kWideThreads) pace(const __grid_constant__ Wor
 template <int n, class T>
 __device__ __forceinline__ void apply_tile(const Entry<T>& entry, const Motion<T>& motion, T scale,
                                            T mean) {
-  const Tile tile = tile_of(entry);
+  const Tile tile = tile_of(entry, blockIdx.x / kParts);
   const Factors<n, T> factors(entry, tile, scale, mean);
-  for (std::int64_t row = tile.row + threadIdx.x / 32; row < tile.row_end; row += kWarps) {
+  constexpr std::int64_t kRows = kTileRows / kParts;
+  const std::int64_t begin = tile.row + blockIdx.x % kParts * kRows;
+  const std::int64_t end = min(tile.row_end, begin + kRows);
+  for (std::int64_t row = begin + threadIdx.x / 32; row < end; row += kWarps) {
     const T row_factor = factors.row(entry, row);
     Moving<n, T> moving[kTileColumns / (32 * n)];
     visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
-      factors.update(entry.gradient + i, row_factor, p, moving[p].u);
+      stream_in(entry.gradient + i, moving[p].u);
+      factors.turn(row_factor, p, moving[p].u);
       moving[p].read(entry, i);
     });
     visit_row<n>(entry, tile, row,
@@ -235,7 +243,7 @@ __device__ __forceinline__ void apply_tile(const Entry<T>& entry, const Motion<T
 template <int n, class T>
 __device__ __forceinline__ void apply_piece(const Entry<T>& entry, const Motion<T>& motion,
                                             T scale) {
-  visit_piece<n>(entry, [&](std::int64_t i) {
+  visit_piece<n>(entry, blockIdx.x / kParts, blockIdx.x % kParts, kParts, [&](std::int64_t i) {
     Moving<n, T> moving;
     T square[n];
     stream_in(entry.gradient + i, moving.u);
@@ -247,12 +255,12 @@ __device__ __forceinline__ void apply_piece(const Entry<T>& entry, const Motion<
   });
 }
 
-// One block per tile.
+// One block per part of a tile.
 template <class T>
 __global__ void __launch_bounds__(kThreads) apply(const __grid_constant__ Work<T> work) {
   const Rule& rule = work.rule;
   if (!isfinite(*rule.gradient_scale)) return;
-  const int index = entry_of_block(work.table, &Entry<T>::first_tile);
+  const int index = entry_of_block(work.table, &Entry<T>::first_tile, blockIdx.x / kParts);
   const Entry<T>& entry = work.table.entries[index];
   const T scale = static_cast<T>(*rule.gradient_scale);
   const double pace = rule.paces[index];
@@ -351,7 +359,7 @@ void launch(const AdafactorKernels::Step& step, std::span<const AdafactorKernels
   }
   pace<<<table.count, kWideThreads, 0, stream>>>(work);
   check_launch("adafactor pace");
-  apply<<<tile_blocks, kThreads, 0, stream>>>(work);
+  apply<<<kParts * tile_blocks, kThreads, 0, stream>>>(work);
   check_launch("adafactor apply");
 }
 

@@ -10,6 +10,7 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 // other parameter, kPiece elements.
 constexpr std::int64_t kTileRows = 128;
 constexpr int kTileColumns = 512;
+constexpr int kParts = 4;  // blocks that share a tile where nothing is summed over it
 constexpr std::int64_t kPiece = 16384;
 constexpr int kFoldWidth = 32;      // rows or columns whose sums a block folds
 constexpr int kWideThreads = 1024;  // of blocks that look after a whole parameter
@@ -67,9 +68,10 @@ struct Tile {
   std::int64_t row, row_end, column;
   std::int64_t row_index, column_index;  // in tiles
 };
+// Tile number `tile` of the table's.
 template <class T>
-__device__ __forceinline__ Tile tile_of(const Entry<T>& entry) {
-  const unsigned index = blockIdx.x - entry.first_tile;
+__device__ __forceinline__ Tile tile_of(const Entry<T>& entry, unsigned tile) {
+  const unsigned index = tile - entry.first_tile;
   const auto across = static_cast<unsigned>(ceil_div(entry.columns, kTileColumns));
   const std::int64_t row_index = index / across, column_index = index % across;
   return {.row = row_index * kTileRows,
@@ -92,11 +94,13 @@ __device__ __forceinline__ void visit_row(const Entry<T>& entry, const Tile& til
   }
 }
 
-// Calls visit(i) for each pack of n elements of a parameter that is not factored.
+// Calls visit(i) for each pack of n elements of part `part` of `parts` of a tile of a parameter
+// that is not factored.
 template <int n, class T, class Visit>
-__device__ __forceinline__ void visit_piece(const Entry<T>& entry, Visit&& visit) {
-  const std::int64_t begin = kPiece * (blockIdx.x - entry.first_tile);
-  const std::int64_t end = min(entry.columns, begin + kPiece);
+__device__ __forceinline__ void visit_piece(const Entry<T>& entry, unsigned tile, int part,
+                                            int parts, Visit&& visit) {
+  const std::int64_t begin = kPiece * (tile - entry.first_tile) + kPiece / parts * part;
+  const std::int64_t end = min(entry.columns, begin + kPiece / parts);
   for (std::int64_t i = begin + n * threadIdx.x; i < end; i += n * kThreads) visit(i);
 }
 
@@ -118,9 +122,8 @@ struct Factors {
   __device__ __forceinline__ T row(const Entry<T>& entry, std::int64_t r) const {
     return scale * sqrt(mean / entry.row_mean[r]);
   }
-  // The updates of the p-th pack, gradients from `gradient` on.
-  __device__ __forceinline__ void update(const T* gradient, T row_factor, int p, T (&u)[n]) const {
-    stream_in(gradient, u);
+  // Turns the p-th pack of gradients into updates.
+  __device__ __forceinline__ void turn(T row_factor, int p, T (&u)[n]) const {
 #pragma unroll
     for (int k = 0; k < n; ++k) u[k] = u[k] * row_factor * column[p][k];
   }

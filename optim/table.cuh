@@ -31,11 +31,12 @@ void for_each_table(Updates updates, Launch&& launch) {
 // The number of the entry that block `block` works on, where `first` of an entry is its first
 // block: the last that begins there or before.
 template <class Entry>
-__device__ __forceinline__ int entry_of_block(const Table<Entry>& table, unsigned Entry::*first) {
+__device__ __forceinline__ int entry_of_block(const Table<Entry>& table, unsigned Entry::*first,
+                                              unsigned block = blockIdx.x) {
   int low = 0, high = table.count - 1;
   while (low < high) {
     const int middle = (low + high + 1) / 2;
-    if (table.entries[middle].*first <= blockIdx.x)
+    if (table.entries[middle].*first <= block)
       low = middle;
     else
       high = middle - 1;

@@ -65,8 +65,11 @@ std::vector<ProfileEntry> end_profile() {
                "cudaEventElapsedTime");
     ProfileEntry& entry = by_name[at.names[i]];
     entry.name = at.names[i];
+    const double seconds = milliseconds / 1e3;
+    entry.least = entry.count == 0 ? seconds : std::min(entry.least, seconds);
+    entry.most = std::max(entry.most, seconds);
+    entry.seconds += seconds;
     ++entry.count;
-    entry.seconds += milliseconds / 1e3;
   }
   std::vector<ProfileEntry> entries;
   for (const auto& [name, entry] : by_name) entries.push_back(entry);

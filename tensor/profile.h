@@ -11,7 +11,8 @@ namespace infini {
 struct ProfileEntry {
   std::string name;
   std::int64_t count = 0;
-  double seconds = 0;
+  double seconds = 0;          // of all together
+  double least = 0, most = 0;  // seconds of one
 };
 
 // From here on marks count. Profiles do not nest.

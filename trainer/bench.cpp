@@ -85,8 +85,9 @@ void profile_step(Training& training, const std::string& file) {
   for (const ProfileEntry& entry : entries) sum += entry.seconds;
   std::string lines = text("seconds of the step ", seconds, ", of its parts ", sum, "\n");
   for (const ProfileEntry& entry : entries)
-    lines += fmt::format("{:9.3f} ms {:5.1f} % {:6d} x  {}\n", entry.seconds * 1e3,
-                         100 * entry.seconds / sum, entry.count, entry.name);
+    lines += fmt::format("{:9.3f} ms {:5.1f} % {:6d} x {:8.3f} to {:8.3f} ms  {}\n",
+                         entry.seconds * 1e3, 100 * entry.seconds / sum, entry.count,
+                         entry.least * 1e3, entry.most * 1e3, entry.name);
   write_text(file, lines);
 }
 

@@ -252,7 +252,9 @@ class CudaProduct final : public ProductKernels {
   // C [m, n] and the depth of the sum, in row-major order.
   static std::string profile_name(const ProductShape& shape) {
     return text("product ", shape.n, " x ", shape.m, " x ", shape.k,
-                shape.epilogue == CUBLASLT_EPILOGUE_DEFAULT ? "" : " with gelu",
+                shape.epilogue == CUBLASLT_EPILOGUE_DEFAULT ? ""
+                : shape.epilogue == CUBLASLT_EPILOGUE_DGELU ? " with gelu's gradient"
+                                                            : " with gelu",
                 shape.accumulate ? ", added" : "");
   }
 
