@@ -36,7 +36,7 @@ __device__ __forceinline__ Squares<T> measure_tile(const Entry<T>& entry, T scal
                                                    T (&shared)[kWarps][kTileColumns]) {
   const Tile tile = tile_of(entry, blockIdx.x);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  T column_sums[kTileColumns / (32 * n)][n] = {};
+  T column_sums[kPacks<n>][n] = {};
   Squares<T> squares;
   for (std::int64_t row = tile.row + warp; row < tile.row_end; row += kWarps) {
     T row_sum = 0;
@@ -56,7 +56,7 @@ __device__ __forceinline__ Squares<T> measure_tile(const Entry<T>& entry, T scal
   }
 
 #pragma unroll
-  for (int p = 0; p < kTileColumns / (32 * n); ++p)
+  for (int p = 0; p < kPacks<n>; ++p)
     store_pack(&shared[warp][n * (32 * p + lane)], column_sums[p]);
   __syncthreads();
   for (int c = threadIdx.x; c < kTileColumns && tile.column + c < entry.columns; c += kThreads) {
@@ -115,33 +115,37 @@ __global__ void __launch_bounds__(kThreads) measure(const __grid_constant__ Work
   if (!entry.row_mean) rule.update_squares[blockIdx.x] = update;
 }
 
-// One block per kFoldWidth rows or columns of a matrix, one per lane; warps share the tiles.
+// One block per width of a fold.
 template <class T>
 __global__ void __launch_bounds__(kThreads) fold(const __grid_constant__ Work<T> work) {
   const Rule& rule = work.rule;
   if (!isfinite(*rule.gradient_scale)) return;
   const Entry<T>& entry = work.table.entries[entry_of_block(work.table, &Entry<T>::first_fold)];
-  const std::int64_t row_blocks = ceil_div(entry.rows, kFoldWidth);
-  const std::int64_t block = blockIdx.x - entry.first_fold;
+  const std::int64_t row_blocks = entry.row_fold().blocks(), block = blockIdx.x - entry.first_fold;
   const bool of_rows = block < row_blocks;
+  const Fold fold = of_rows ? entry.row_fold() : entry.column_fold();
   const T* const sums = of_rows ? entry.row_sums : entry.column_sums;
   T* const means = of_rows ? entry.row_mean : entry.column_mean;
-  const std::int64_t length = of_rows ? entry.rows : entry.columns;
   const std::int64_t summed = of_rows ? entry.columns : entry.rows;
-  const std::int64_t tiles = ceil_div(summed, of_rows ? kTileColumns : kTileRows);
 
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const std::int64_t at = (of_rows ? block : block - row_blocks) * kFoldWidth + lane;
+  const std::int64_t at = (of_rows ? block : block - row_blocks) * fold.width() +
+                          (fold.shares() ? lane : static_cast<int>(threadIdx.x));
   double sum = 0;
-  if (at < length) {
+  if (at < fold.length) {
 #pragma unroll 4
-    for (std::int64_t tile = warp; tile < tiles; tile += kWarps) sum += sums[tile * length + at];
+    for (std::int64_t tile = fold.shares() ? warp : 0; tile < fold.tiles;
+         tile += fold.shares() ? kWarps : 1)
+      sum += sums[tile * fold.length + at];
   }
-  __shared__ double shared[kWarps][kFoldWidth];
-  shared[warp][lane] = sum;
-  __syncthreads();
-  if (warp != 0 || at >= length) return;
-  for (int w = 1; w < kWarps; ++w) sum += shared[w][lane];
+  if (fold.shares()) {
+    __shared__ double shared[kWarps][32];
+    shared[warp][lane] = sum;
+    __syncthreads();
+    if (warp != 0) return;
+    for (int w = 1; w < kWarps; ++w) sum += shared[w][lane];
+  }
+  if (at >= fold.length) return;
   const double mean = sum / static_cast<double>(summed) + rule.epsilon;
   means[at] = static_cast<T>(rule.keep * means[at] + (1 - rule.keep) * mean);
 }
@@ -219,24 +223,33 @@ __global__ void __launch_bounds__(kWideThreads) pace(const __grid_constant__ Wor
   rule.paces[blockIdx.x] = entry.learning_rate / max(1.0, excess) * relative;
 }
 
+// Half of the packs of a row at a time, so that registers do for three blocks of a multiprocessor.
+template <int n, int begin, int end, class T>
+__device__ __forceinline__ void apply_packs(const Entry<T>& entry, const Tile& tile,
+                                            std::int64_t row, const Factors<n, T>& factors,
+                                            T row_factor, const Motion<T>& motion) {
+  Moving<n, T> moving[end - begin];
+  visit_row<n, begin, end>(entry, tile, row, [&](std::int64_t i, int p) {
+    stream_in(entry.gradient + i, moving[p - begin].u);
+    factors.turn(row_factor, p, moving[p - begin].u);
+    moving[p - begin].read(entry, i);
+  });
+  visit_row<n, begin, end>(
+      entry, tile, row, [&](std::int64_t i, int p) { moving[p - begin].write(entry, motion, i); });
+}
+
 template <int n, class T>
 __device__ __forceinline__ void apply_tile(const Entry<T>& entry, const Motion<T>& motion, T scale,
                                            T mean) {
-  const Tile tile = tile_of(entry, blockIdx.x / kParts);
-  const Factors<n, T> factors(entry, tile, scale, mean);
   constexpr std::int64_t kRows = kTileRows / kParts;
-  const std::int64_t begin = tile.row + blockIdx.x % kParts * kRows;
-  const std::int64_t end = min(tile.row_end, begin + kRows);
-  for (std::int64_t row = begin + threadIdx.x / 32; row < end; row += kWarps) {
+  Tile tile = tile_of(entry, blockIdx.x / kParts);
+  tile.row += blockIdx.x % kParts * kRows;
+  tile.row_end = min(tile.row_end, tile.row + kRows);
+  const Factors<n, T> factors(entry, tile, scale, mean);
+  for (std::int64_t row = tile.row + threadIdx.x / 32; row < tile.row_end; row += kWarps) {
     const T row_factor = factors.row(entry, row);
-    Moving<n, T> moving[kTileColumns / (32 * n)];
-    visit_row<n>(entry, tile, row, [&](std::int64_t i, int p) {
-      stream_in(entry.gradient + i, moving[p].u);
-      factors.turn(row_factor, p, moving[p].u);
-      moving[p].read(entry, i);
-    });
-    visit_row<n>(entry, tile, row,
-                 [&](std::int64_t i, int p) { moving[p].write(entry, motion, i); });
+    apply_packs<n, 0, kPacks<n> / 2>(entry, tile, row, factors, row_factor, motion);
+    apply_packs<n, kPacks<n> / 2, kPacks<n>>(entry, tile, row, factors, row_factor, motion);
   }
 }
 
@@ -257,7 +270,8 @@ __device__ __forceinline__ void apply_piece(const Entry<T>& entry, const Motion<
 
 // One block per part of a tile.
 template <class T>
-__global__ void __launch_bounds__(kThreads) apply(const __grid_constant__ Work<T> work) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 3 : 1)
+    apply(const __grid_constant__ Work<T> work) {
   const Rule& rule = work.rule;
   if (!isfinite(*rule.gradient_scale)) return;
   const int index = entry_of_block(work.table, &Entry<T>::first_tile, blockIdx.x / kParts);

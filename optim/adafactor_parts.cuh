@@ -12,12 +12,22 @@ constexpr std::int64_t kTileRows = 128;
 constexpr int kTileColumns = 512;
 constexpr int kParts = 4;  // blocks that share a tile where nothing is summed over it
 constexpr std::int64_t kPiece = 16384;
-constexpr int kFoldWidth = 32;      // rows or columns whose sums a block folds
+constexpr std::int64_t kFewTiles = 8;
 constexpr int kWideThreads = 1024;  // of blocks that look after a whole parameter
 
 __host__ __device__ constexpr std::int64_t ceil_div(std::int64_t count, std::int64_t each) {
   return (count + each - 1) / each;
 }
+
+// The rows of a matrix, or its columns, each with a sum from every tile that it passes through:
+// warps share the tiles of 32 of them where these are many, otherwise a thread has them all.
+struct Fold {
+  std::int64_t length, tiles;
+
+  __host__ __device__ bool shares() const { return tiles > kFewTiles; }
+  __host__ __device__ std::int64_t width() const { return shares() ? 32 : kThreads; }  // of a block
+  __host__ __device__ std::int64_t blocks() const { return ceil_div(length, width()); }
+};
 
 template <class T>
 struct Entry {
@@ -45,8 +55,14 @@ struct Entry {
   std::int64_t column_sum_count() const {
     return row_mean ? ceil_div(rows, kTileRows) * columns : 0;
   }
+  __host__ __device__ Fold row_fold() const {
+    return {.length = rows, .tiles = ceil_div(columns, kTileColumns)};
+  }
+  __host__ __device__ Fold column_fold() const {
+    return {.length = columns, .tiles = ceil_div(rows, kTileRows)};
+  }
   std::int64_t fold_count() const {
-    return row_mean ? ceil_div(rows, kFoldWidth) + ceil_div(columns, kFoldWidth) : 0;
+    return row_mean ? row_fold().blocks() + column_fold().blocks() : 0;
   }
 };
 
@@ -81,14 +97,18 @@ __device__ __forceinline__ Tile tile_of(const Entry<T>& entry, unsigned tile) {
           .column_index = column_index};
 }
 
-// Calls visit(i, p) for each pack of n columns in `tile` that this lane reads of `row`: the p-th,
-// its first element i.
-template <int n, class T, class Visit>
+// Packs of n columns that a lane reads of a row of a tile.
+template <int n>
+constexpr int kPacks = kTileColumns / (32 * n);
+
+// Calls visit(i, p) for each pack of n columns in `tile` that this lane reads of `row`, the p-th of
+// `begin` to `end`: its first element is i.
+template <int n, int begin = 0, int end = kPacks<n>, class T, class Visit>
 __device__ __forceinline__ void visit_row(const Entry<T>& entry, const Tile& tile, std::int64_t row,
                                           Visit&& visit) {
   const std::int64_t first = tile.column + n * (threadIdx.x % 32);
 #pragma unroll
-  for (int p = 0; p < kTileColumns / (32 * n); ++p) {
+  for (int p = begin; p < end; ++p) {
     const std::int64_t column = first + 32 * n * p;
     if (column < entry.columns) visit(row * entry.columns + column, p);
   }
@@ -107,7 +127,7 @@ __device__ __forceinline__ void visit_piece(const Entry<T>& entry, unsigned tile
 // Updates U[r, c] = G[r, c] row_factor column_factor[c] of the columns of one lane.
 template <int n, class T>
 struct Factors {
-  T column[kTileColumns / (32 * n)][n];
+  T column[kPacks<n>][n];
   T scale, mean;
 
   __device__ __forceinline__ Factors(const Entry<T>& entry, const Tile& tile, T gradient_scale,

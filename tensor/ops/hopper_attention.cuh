@@ -17,7 +17,9 @@ constexpr int kTile = 64;                                // tokens, the rows of 
 constexpr int kConsumers = 2;                            // warpgroups that compute
 constexpr int kBlock = kConsumers * kTile;               // tokens of an item of work
 constexpr int kThreads = (kConsumers + 1) * kWarpgroup;  // the last warpgroup copies
-constexpr int kReleases = kConsumers * kWarpgroup / 32;  // every warp says that it is done
+// Every thread says that it is done with a slot: no slower than every warp, and racecheck, which
+// does not see that a warp's barrier comes before what one lane says for all, can follow.
+constexpr int kReleases = kConsumers * kWarpgroup;
 // A block may share out what its threads have at first and no more: what is missing is waited for.
 constexpr int kConsumerRegisters = 240, kProducerRegisters = 24;
 static_assert(kConsumers * kConsumerRegisters + kProducerRegisters <=
@@ -74,11 +76,8 @@ __device__ __forceinline__ int own_row() { return threadIdx.x % kWarpgroup / 32 
 // The first of this thread's two columns among 8.
 __device__ __forceinline__ int own_column() { return lane() % 4 * 2; }
 
-// This warp reads a slot no more.
-__device__ __forceinline__ void release(Barrier& empty) {
-  __syncwarp();
-  if (lane() == 0) arrive(empty);
-}
+// This thread reads a slot no more.
+__device__ __forceinline__ void release(Barrier& empty) { arrive(empty); }
 
 __device__ __forceinline__ float exp2_approx(float x) {
   float result;

@@ -59,7 +59,7 @@ __device__ __forceinline__ void put_row_sums(float* row_sums, std::int64_t head,
 }
 
 // Fills row_sums from the row dots [B S, H, T], a thread for each of `count` rows.
-inline __global__ void __launch_bounds__(kRowSumThreads)
+static __global__ void __launch_bounds__(kRowSumThreads)
     given_row_sums_kernel(const float* dots, const float* log_sum, int tokens, int tiles,
                           std::int64_t count, float* row_sums) {
   const std::int64_t i = std::int64_t{blockIdx.x} * kRowSumThreads + threadIdx.x;
