@@ -9,9 +9,11 @@
 
 namespace infini {
 
-enum class Shard { kNone, kOptimizer };
-constexpr std::array<std::pair<std::string_view, Shard>, 2> enum_names(Shard) {
-  return {{{"none", Shard::kNone}, {"optimizer", Shard::kOptimizer}}};
+// Each divides what the one before it does, and more.
+enum class Shard { kNone, kOptimizer, kGradients };
+constexpr std::array<std::pair<std::string_view, Shard>, 3> enum_names(Shard) {
+  return {
+      {{"none", Shard::kNone}, {"optimizer", Shard::kOptimizer}, {"gradients", Shard::kGradients}}};
 }
 
 struct ParallelConfig {
@@ -31,7 +33,8 @@ struct ParallelConfig {
     field("segment", segment, "ranks that share each row, consecutive segments each");
     field("shard", shard,
           "what ranks that hold the same parameters divide among them instead of each keeping all: "
-          "optimizer: its state");
+          "optimizer: its state; gradients: these too, summed block by block as the backward pass "
+          "hands them out");
     field(
         "row_leaves", row_leaves,
         "gradients are added as a balanced tree over this many groups of rows, so that any number "

@@ -59,11 +59,39 @@ void check_segments(const RunConfig& config, const Layout& layout) {
                        groups, by);
 }
 
+// Ranks that divide the gradients sum those of each backward pass before the next: a tree is then
+// over one pass of each rank.
+void check_shard(const RunConfig& config, const Layout& layout) {
+  const ParallelConfig& parallel = config.parallel;
+  if (parallel.shard < Shard::kGradients || layout.replicas.size() == 1) return;
+  if (parallel.row_leaves == 0) return;
+  const std::string with =
+      text(" with parallel.shard = ",
+           enum_names(parallel.shard)[static_cast<std::size_t>(parallel.shard)].first,
+           ", which sums the gradients of each backward pass over the ranks by itself");
+  check<ConfigError>(parallel.row_leaves == layout.data,
+                     "parallel.row_leaves = ", parallel.row_leaves,
+                     " must be 0 or parallel.data = ", layout.data, with);
+  check<ConfigError>(parallel.segment_leaves == 0 || parallel.segment_leaves == layout.segments,
+                     "parallel.segment_leaves = ", parallel.segment_leaves,
+                     " must be 0 or parallel.segment = ", layout.segments, with);
+  check<ConfigError>(config.train.schedule == RowSchedule::kParallel,
+                     "parallel.row_leaves = ", parallel.row_leaves,
+                     " needs train.schedule = parallel", with);
+  const std::int64_t segment = config.model.segment_tokens;
+  check<ConfigError>(
+      config.data.source != DataKind::kStore || config.data.row_tokens % segment == 0,
+      "parallel.row_leaves = ", parallel.row_leaves,
+      " needs data.row_tokens = ", config.data.row_tokens,
+      " in whole segments of model.segment_tokens = ", segment, with);
+}
+
 }  // namespace
 
 void check_parallel(const RunConfig& config, const Layout& layout) {
   check_rows(config, layout);
   check_segments(config, layout);
+  check_shard(config, layout);
 }
 
 }  // namespace infini

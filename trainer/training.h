@@ -44,6 +44,8 @@ class Training {
 
   std::string description() const { return source_->description(); }
   std::int64_t steps_done() const { return steps_done_; }
+  // Where ranks divide the gradients or parameters, all of them run it together, alike, and it is
+  // there as long as this Training.
   InfiniTransformer& model() { return model_; }
   Device device() const { return model_.device(); }
   const RunConfig& config() const { return config_; }  // with the vocabulary filled in
@@ -75,9 +77,10 @@ class Training {
   RankExchange exchange_;  // with the ranks that share this one's rows
   std::unique_ptr<BatchSource> source_;
   std::string tokenizer_;  // serialised; saved with every checkpoint
+  ParameterShards shards_;
   InfiniTransformer model_;
   std::unique_ptr<Optimizer> optimizer_;
-  ParameterShards shards_;
+  std::unique_ptr<RankLender> lender_;  // where ranks divide gradients
   GradientBuckets buckets_;
   Memories memories_;  // of this rank's rows, where the source carries them
   std::optional<BatchLoader> loader_;

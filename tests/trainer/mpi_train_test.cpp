@@ -38,6 +38,26 @@ TEST_F(MpiTrain, DividedStateGoesOnUndividedAndBack) {
   }
 }
 
+// What ranks divide they do not sum by the tree of more rows than there are ranks: the run beside
+// it divides nothing, and has the same tree before and after.
+TEST_F(MpiTrain, WhatRanksDivideGoesOnOnAnyNumber) {
+  const std::string same = "optim.clip_norm=0 train.recompute_blocks=true directory=";
+  const auto leaves = [](int ranks) { return text(" parallel.row_leaves=", ranks); };
+  for (const int ranks : {1, 4}) {
+    const std::string whole = text("whole", ranks);
+    expect_exit(train_on(1, same + whole + leaves(2) + " --stop-after 3"), kExitStopped);
+    expect_exit(train_on(1, same + whole + leaves(ranks) + " --resume"), 0);
+    for (const char* shard : {"gradients"}) {
+      const std::string run = text(shard, ranks), divided = text(" parallel.shard=", shard);
+      SCOPED_TRACE(run);
+      expect_exit(train_on(2, same + run + leaves(2) + divided + " --stop-after 3"), kExitStopped);
+      expect_exit(train_on(ranks, same + run + leaves(ranks) + divided + " --resume"), 0);
+      EXPECT_EQ(find_latest(path(run))->ranks(), ranks);
+      EXPECT_TRUE(held(run) == held(whole));
+    }
+  }
+}
+
 TEST_F(MpiTrain, OneRankSpeaksForAll) {
   const Outcome outcome = train_on(4, "directory=run");
   expect_exit(outcome, 0);
