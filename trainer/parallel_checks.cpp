@@ -63,6 +63,9 @@ void check_segments(const RunConfig& config, const Layout& layout) {
 // over one pass of each rank.
 void check_shard(const RunConfig& config, const Layout& layout) {
   const ParallelConfig& parallel = config.parallel;
+  check<ConfigError>(parallel.shard != Shard::kParameters || config.train.recompute_blocks,
+                     "parallel.shard = parameters gives a block's values back when the block has "
+                     "run and needs train.recompute_blocks = true, got false");
   if (parallel.shard < Shard::kGradients || layout.replicas.size() == 1) return;
   if (parallel.row_leaves == 0) return;
   const std::string with =

@@ -18,14 +18,16 @@ ParameterShards::ParameterShards(const Communicator& replicas, Shard shard,
 
 Keeps ParameterShards::keeps() const {
   if (!divides(Shard::kGradients)) return {};
-  return [owners = owner_by_name_, rank = replicas_.rank()](const ParameterSpec& spec) {
-    return Kept{.value = true, .gradient = owners.at(spec.name) == rank};
+  return [owners = owner_by_name_, rank = replicas_.rank(),
+          values = divides(Shard::kParameters)](const ParameterSpec& spec) {
+    const bool mine = owners.at(spec.name) == rank;
+    return Kept{.value = mine || !values, .gradient = mine};
   };
 }
 
 std::unique_ptr<RankLender> ParameterShards::lender(const Parameters& parameters) const {
   if (!divides(Shard::kGradients)) return nullptr;
-  return std::make_unique<RankLender>(replicas_, parameters, owners_);
+  return std::make_unique<RankLender>(replicas_, parameters, owners_, divides(Shard::kParameters));
 }
 
 bool ParameterShards::updates(const Parameter& parameter) const {
@@ -68,7 +70,7 @@ Tensor ParameterShards::square_sum_of_gradients(const Parameters& parameters) co
 }
 
 void ParameterShards::share_values(const Parameters& parameters) const {
-  if (!divides(Shard::kOptimizer)) return;
+  if (!divides(Shard::kOptimizer) || divides(Shard::kParameters)) return;
   std::vector<int> owners = owners_;
   for (std::size_t i = 0; i < owners.size(); ++i)
     if (full_precision_[i]) owners[i] = FlatPiece::kEveryone;

@@ -18,6 +18,9 @@ class ParameterShards {
   ParameterShards(const Communicator& replicas, Shard shard,
                   const std::vector<ParameterSpec>& specs);
 
+  // Whether ranks can only run the model together, because each keeps the values of some
+  // parameters.
+  bool divides_values() const { return divides(Shard::kParameters); }
   // What this rank keeps of each parameter; empty: everything of all.
   Keeps keeps() const;
   // What lends the rest, of which `parameters` are kept here; none where everything is.
@@ -35,7 +38,7 @@ class ParameterShards {
 
   // The sum of the squares of all gradients, an fp64 scalar, after every exchange.
   Tensor square_sum_of_gradients(const Parameters& parameters) const;
-  // Brings every rank the values that others have updated.
+  // Brings every rank that keeps them the values that others have updated.
   void share_values(const Parameters& parameters) const;
 
  private:

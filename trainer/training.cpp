@@ -227,7 +227,7 @@ TensorBuffers Training::buffers(bool to_write) {
   TensorBuffers buffers(to_write);
   std::vector<NamedTensor> states;
   for (const Parameter& parameter : model_.parameters().all()) {
-    if (to_write && !shards_.saves(parameter)) continue;
+    if (to_write ? !shards_.saves(parameter) : !parameter.master) continue;
     buffers.add(parameter.name, parameter.master);
     std::ranges::move(optimizer_->state_of(parameter.name), std::back_inserter(states));
   }
@@ -268,8 +268,11 @@ void Training::resume(const Checkpoint& checkpoint) {
   const TensorBuffers tensors = buffers(false);
   std::vector<NamedBuffer> all = tensors.list();
   all.push_back(tokenizer_buffer(tokenizer_));
-  const std::vector<std::string>& others = optimizer_->state_elsewhere();
-  checkpoint.read_all(all, {others.begin(), others.end()});
+  const std::vector<std::string>& states = optimizer_->state_elsewhere();
+  std::set<std::string> others(states.begin(), states.end());
+  for (const Parameter& parameter : model_.parameters().all())
+    if (!parameter.master) others.insert(parameter.name);
+  checkpoint.read_all(all, others);
   tensors.put_back();
   model_.parameters().refresh_values();
   const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());

@@ -44,12 +44,16 @@ class Training {
 
   std::string description() const { return source_->description(); }
   std::int64_t steps_done() const { return steps_done_; }
-  // Where ranks divide the gradients or parameters, all of them run it together, alike, and it is
-  // there as long as this Training.
+  // Where ranks divide the parameters they run it together, all alike.
   InfiniTransformer& model() { return model_; }
   Device device() const { return model_.device(); }
   const RunConfig& config() const { return config_; }  // with the vocabulary filled in
   const Layout& layout() const { return layout_; }
+  // The ranks that can each run the model by themselves, for work that they divide: all of them, or
+  // this one as if it were alone where they can only run it together.
+  Communicator independent_ranks() const {
+    return shards_.divides_values() ? Communicator() : layout_.all;
+  }
 
   CheckpointContents contents();  // this rank's part
   // Continues where the checkpoint stands; call before the first step.

@@ -1,10 +1,12 @@
 // Ranks that divide gradients or parameters train the model that one rank trains.
+#include "model/decoder.h"
 #include "tests/mpi/training_on_ranks.h"
+#include "trainer/perplexity.h"
 
 namespace infini {
 namespace {
 
-const char* const kShards[] = {"gradients"};
+const char* const kShards[] = {"gradients", "parameters"};
 
 class Shards : public OnRanks {
  protected:
@@ -104,6 +106,30 @@ TEST_F(Shards, SkipAStepThatOneRankCannotTake) {
   }
 }
 
+// Documents of other lengths than rows, and single tokens, read by all ranks together.
+TEST_F(Shards, AreMeasuredTogether) {
+  const Communicator all(test_world());
+  const std::vector<std::string> base{text("parallel.row_leaves=", all.size()),
+                                      "train.recompute_blocks=true", "optim.clip_norm=0"};
+  std::vector<std::string> divided = base;
+  divided.push_back("parallel.shard=parameters");
+  Training one = training_on(Communicator(), base, store_);
+  Training part = training_on(all, divided, store_);
+  for (int i = 0; i < 3; ++i) {  // values that change between measurements
+    one.step();
+    part.step();
+    const Communicator readers = part.independent_ranks();
+    EXPECT_EQ(readers.size(), 1);
+    const PerplexityReport whole = measure_perplexity(one.model(), *store_, {});
+    const PerplexityReport mine = measure_perplexity(
+        part.model(), *store_, {.share = readers.rank(), .shares = readers.size()});
+    EXPECT_EQ(mine.token_perplexity(), whole.token_perplexity());
+    const std::vector<std::int32_t> prompt{3, 1, 2};
+    EXPECT_EQ(Decoder(part.model()).generate_greedy(prompt, 12),
+              Decoder(one.model()).generate_greedy(prompt, 12));
+  }
+}
+
 // Wide enough that parameters outweigh activations: eight blocks of 0.75 MiB each, AdamW.
 TEST_F(Shards, HoldTheirPartAndTwoBlocks) {
   const Communicator all(test_world());
@@ -137,7 +163,9 @@ TEST_F(Shards, HoldTheirPartAndTwoBlocks) {
     EXPECT_LT(mine.held, 1.02 * held);
     EXPECT_LT(mine.peak, 1.02 * (held + blocks * block + pass));
   };
+  // Two blocks of gradients; of values as well.
   expect_within(use("gradients"), 1, 3, 2);
+  expect_within(use("parameters"), 0, 4, 4);
 }
 
 TEST_F(Shards, RefuseTreesThatNoSumOfPassesGives) {
@@ -159,6 +187,9 @@ TEST_F(Shards, RefuseTreesThatNoSumOfPassesGives) {
   EXPECT_THAT(refusal({leaves, "train.schedule=streaming"}),
               ::testing::HasSubstr(
                   text("parallel.row_leaves = ", count, " needs train.schedule = parallel", with)));
+  EXPECT_THAT(
+      message_of<ConfigError>([&] { training_on(all, {"parallel.shard=parameters"}, store_); }),
+      ::testing::HasSubstr("needs train.recompute_blocks = true, got false"));
   EXPECT_THAT(refusal({leaves, "data.row_tokens=20"}),
               ::testing::HasSubstr("needs data.row_tokens = 20 in whole segments of "
                                    "model.segment_tokens = 8"));
