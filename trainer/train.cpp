@@ -84,18 +84,18 @@ bool save(Training& training, const fs::path& directory) {
   }
 }
 
-// Ranks divide the documents; the first reports.
+// Ranks divide the documents where each can read by itself; the first reports.
 void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
-  const Communicator& all = training.layout().all;
+  const Communicator readers = training.independent_ranks();
   const PerplexityReport report =
       over_ranks(measure_perplexity(training.model(), store,
                                     {.segments_at_once = config.evaluate.segments_at_once,
                                      .document_tokens = config.evaluate.document_tokens,
-                                     .share = all.rank(),
-                                     .shares = all.size()}),
-                 all);
+                                     .share = readers.rank(),
+                                     .shares = readers.size()}),
+                 readers);
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
                report.token_perplexity());
   if (reporter)
