@@ -5,49 +5,78 @@
 namespace infini {
 
 ParameterShards::ParameterShards(const Communicator& replicas, Shard shard,
-                                 const Parameters& parameters)
-    : replicas_(replicas),
-      shard_(shard),
-      gradients_(parameters.gradients()),
-      values_(parameters.values()) {
-  std::vector<std::int64_t> sizes;
-  for (const Parameter& parameter : parameters.all()) sizes.push_back(parameter.master.size());
-  std::vector<int> owners = owners_of(sizes, replicas_.size());
-  for (std::size_t i = 0; i < owners.size(); ++i) {
-    const Parameter& parameter = parameters.all()[i];
-    owners_[parameter.name] = owners[i];
-    if (!divided() || parameter.full_precision) owners[i] = FlatPiece::kEveryone;
+                                 const std::vector<ParameterSpec>& specs)
+    : replicas_(replicas), shard_(shard) {
+  for (const ParameterSpec& spec : specs) {
+    sizes_.push_back(spec.shape.size());
+    full_precision_.push_back(spec.full_precision);
+    if (spec.full_precision) full_elements_ += spec.shape.size();
   }
-  pieces_ = pieces_of(sizes, owners);
+  owners_ = owners_of(sizes_, replicas_.size());
+  for (std::size_t i = 0; i < specs.size(); ++i) owner_by_name_[specs[i].name] = owners_[i];
+}
+
+Keeps ParameterShards::keeps() const {
+  if (!divides(Shard::kGradients)) return {};
+  return [owners = owner_by_name_, rank = replicas_.rank(),
+          values = divides(Shard::kParameters)](const ParameterSpec& spec) {
+    const bool mine = owners.at(spec.name) == rank;
+    return Kept{.value = mine || !values, .gradient = mine};
+  };
+}
+
+std::unique_ptr<RankLender> ParameterShards::lender(const Parameters& parameters) const {
+  if (!divides(Shard::kGradients)) return nullptr;
+  return std::make_unique<RankLender>(replicas_, parameters, owners_, divides(Shard::kParameters));
 }
 
 bool ParameterShards::updates(const Parameter& parameter) const {
-  return !divided() || parameter.full_precision || saves(parameter);
+  return !divides(Shard::kOptimizer) || parameter.full_precision || saves(parameter);
 }
 
 bool ParameterShards::saves(const Parameter& parameter) const {
-  return owners_.at(parameter.name) == replicas_.rank();
+  return owner_by_name_.at(parameter.name) == replicas_.rank();
 }
 
-Tensor ParameterShards::square_sum_of_gradients() const {
-  if (!divided()) return square_sum(gradients_);
-  const Tensor total = Tensor::zeros({}, DType::kFloat64, gradients_.device());
-  for (const FlatPiece& piece : pieces_) {
+Tensor ParameterShards::exchanged(const Parameters& parameters) const {
+  const Tensor& gradients = parameters.gradients();
+  return divides(Shard::kGradients) ? gradients.slice(0, full_elements_) : gradients;
+}
+
+std::vector<FlatPiece> ParameterShards::pieces() const {
+  if (divides(Shard::kGradients)) return {{.begin = 0, .end = full_elements_}};
+  std::vector<int> owners = owners_;
+  for (std::size_t i = 0; i < owners.size(); ++i)
+    if (!divides(Shard::kOptimizer) || full_precision_[i]) owners[i] = FlatPiece::kEveryone;
+  return pieces_of(sizes_, owners);
+}
+
+Tensor ParameterShards::square_sum_of_gradients(const Parameters& parameters) const {
+  const Tensor& gradients = parameters.gradients();
+  if (!divides(Shard::kOptimizer)) return square_sum(gradients);
+  std::vector<FlatPiece> all = pieces();
+  if (divides(Shard::kGradients))
+    all.push_back({.begin = full_elements_, .end = gradients.size(), .owner = replicas_.rank()});
+  const Tensor total = Tensor::zeros({}, DType::kFloat64, gradients.device());
+  for (const FlatPiece& piece : all) {
     const int counts = piece.owner == FlatPiece::kEveryone ? 0 : piece.owner;
     if (counts == replicas_.rank())
       add_into({.tensor = total, .accumulate = true},
-               square_sum(gradients_.slice(piece.begin, piece.size())));
+               square_sum(gradients.slice(piece.begin, piece.size())));
   }
   replicas_.all_reduce(total);
   replicas_.wait();
   return total;
 }
 
-void ParameterShards::share_values() const {
-  if (!divided()) return;
-  for (const FlatPiece& piece : pieces_)
+void ParameterShards::share_values(const Parameters& parameters) const {
+  if (!divides(Shard::kOptimizer) || divides(Shard::kParameters)) return;
+  std::vector<int> owners = owners_;
+  for (std::size_t i = 0; i < owners.size(); ++i)
+    if (full_precision_[i]) owners[i] = FlatPiece::kEveryone;
+  for (const FlatPiece& piece : pieces_of(sizes_, owners))
     if (piece.owner != FlatPiece::kEveryone)
-      replicas_.broadcast(values_.slice(piece.begin, piece.size()), piece.owner);
+      replicas_.broadcast(parameters.values().slice(piece.begin, piece.size()), piece.owner);
   replicas_.wait();
 }
 

@@ -2,40 +2,55 @@
 #pragma once
 
 #include <map>
+#include <memory>
 
 #include "distributed/layout.h"
-#include "distributed/owners.h"
-#include "tensor/parameters.h"
+#include "distributed/rank_lender.h"
 
 namespace infini {
 
 // Parameters are owned whole, so that what an optimizer measures over one of them (Adafactor: means
-// of rows and columns, root mean squares) is measured by one rank as if it were alone.
+// of rows and columns, root mean squares) is measured by one rank as if it were alone. Those in
+// full precision (norms, gates), of which there are few, are kept and updated by every rank.
 class ParameterShards {
  public:
-  ParameterShards(const Communicator& replicas, Shard shard, const Parameters& parameters);
+  // Collective over `replicas`, as all calls of one that is divided are.
+  ParameterShards(const Communicator& replicas, Shard shard,
+                  const std::vector<ParameterSpec>& specs);
 
-  // Whether this rank updates the parameter: all ranks do where nothing is divided, and always for
-  // those in full precision (norms, gates), of which there are few.
+  // Whether ranks can only run the model together, because each keeps the values of some
+  // parameters.
+  bool divides_values() const { return divides(Shard::kParameters); }
+  // What this rank keeps of each parameter; empty: everything of all.
+  Keeps keeps() const;
+  // What lends the rest, of which `parameters` are kept here; none where everything is.
+  std::unique_ptr<RankLender> lender(const Parameters& parameters) const;
+
+  // Whether this rank updates the parameter: all ranks do where nothing is divided.
   bool updates(const Parameter& parameter) const;
   // Whether this rank is the one that saves it.
   bool saves(const Parameter& parameter) const;
 
-  // For the exchange of gradients: who needs the sum of which.
-  const std::vector<FlatPiece>& pieces() const { return pieces_; }
-  // The sum of the squares of all gradients, an fp64 scalar, after that exchange.
-  Tensor square_sum_of_gradients() const;
-  // Brings every rank the values that others have updated.
-  void share_values() const;
+  // The gradients [n] that are exchanged after the backward pass or as it makes them final, and who
+  // needs the sum of which. Others a lender exchanges.
+  Tensor exchanged(const Parameters& parameters) const;
+  std::vector<FlatPiece> pieces() const;
+
+  // The sum of the squares of all gradients, an fp64 scalar, after every exchange.
+  Tensor square_sum_of_gradients(const Parameters& parameters) const;
+  // Brings every rank that keeps them the values that others have updated.
+  void share_values(const Parameters& parameters) const;
 
  private:
-  bool divided() const { return shard_ != Shard::kNone && replicas_.size() > 1; }
+  bool divides(Shard what) const { return shard_ >= what && replicas_.size() > 1; }
 
   Communicator replicas_;
   Shard shard_;
-  Tensor gradients_, values_;  // [P]
-  std::map<std::string, int> owners_;
-  std::vector<FlatPiece> pieces_;
+  std::vector<std::int64_t> sizes_;  // of each parameter
+  std::vector<int> owners_;
+  std::vector<bool> full_precision_;
+  std::map<std::string, int> owner_by_name_;
+  std::int64_t full_elements_ = 0;  // of those in full precision together
 };
 
 }  // namespace infini

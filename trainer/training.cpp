@@ -73,11 +73,14 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
       exchange_(layout_.segment_group),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
-      model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device)),
-      shards_(layout_.replicas, config_.parallel.shard, model_.parameters()),
-      buckets_(layout_.replicas, model_.parameters().gradients(), shards_.pieces(),
+      shards_(layout_.replicas, config_.parallel.shard, parameter_specs(config_.model)),
+      model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device),
+             shards_.keeps()),
+      lender_(shards_.lender(model_.parameters())),
+      buckets_(layout_.replicas, shards_.exchanged(model_.parameters()), shards_.pieces(),
                config_.parallel.bucket_mebibytes) {
   allow_tf32(config_.train.compute == Compute::kTf32);
+  model_.borrow_from(lender_.get());
   model_.parameters().initialise(static_cast<std::uint64_t>(config_.seed));
   optimizer_ =
       make_optimizer(config_.optim, model_.parameters(),
@@ -118,10 +121,10 @@ StepReport Training::step() {
   }
   // A memory that overflowed would spoil its lane for good.
   const Tensor conditions[] = {sums.loss(), sums.memory_squares()};
-  const GradientScale clip =
-      gradient_scale(shards_.square_sum_of_gradients(), conditions, config_.optim.clip_norm);
+  const GradientScale clip = gradient_scale(shards_.square_sum_of_gradients(model_.parameters()),
+                                            conditions, config_.optim.clip_norm);
   optimizer_->step(factor, clip.scale);
-  shards_.share_values();
+  shards_.share_values(model_.parameters());
 
   const std::vector<double> numbers = together({sums.loss(), sums.nll(), clip.norm, clip.scale});
   report.loss = numbers[0];
@@ -181,7 +184,7 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
                         .site = 0};
     const Rows rows = layout_.segments == 1 ? rows_of(batch, first, part)
                                             : shared_rows_of(batch, first, part, exchange_);
-    const bool leave = i + 1 == parts && leaves <= 1;
+    const bool leave = i + 1 == parts && leaves <= 1 && !lender_;
     const RowsResult result = recurrence.train(
         rows, before, scale, key, nullptr, leave ? &final : nullptr,
         segment_leaves > 0 ? Recurrence::TapeDone(add_segment_leaf) : Recurrence::TapeDone());
@@ -194,6 +197,7 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
           add_into({.tensor = sums.memory_squares(), .accumulate = true}, square_sum(tensor));
     copy_memories(rows_of(sums.memory, first, part), result.memory);
   }
+  if (lender_) lender_->finish();
   buckets_.finish();
   layout_.replicas.all_reduce(sums.totals);
   layout_.replicas.wait();
@@ -204,8 +208,7 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
 std::string Training::memory_account() const {
   const Parameters& parameters = model_.parameters();
   std::int64_t model = parameters.masters().bytes() + parameters.gradients().bytes();
-  if (parameters.compute() != parameters.masters().dtype())
-    model += parameters.count() * bytes_of(parameters.compute());
+  if (parameters.compute() != parameters.masters().dtype()) model += parameters.values().bytes();
   std::int64_t optimizer = 0, carried = 0;
   for (const NamedTensor& state : optimizer_->state()) optimizer += state.tensor.bytes();
   for (const MemoryState& state : memories_)
@@ -225,7 +228,7 @@ TensorBuffers Training::buffers(bool to_write) {
   TensorBuffers buffers(to_write);
   std::vector<NamedTensor> states;
   for (const Parameter& parameter : model_.parameters().all()) {
-    if (to_write && !shards_.saves(parameter)) continue;
+    if (to_write ? !shards_.saves(parameter) : !parameter.master) continue;
     buffers.add(parameter.name, parameter.master);
     std::ranges::move(optimizer_->state_of(parameter.name), std::back_inserter(states));
   }
@@ -266,8 +269,11 @@ void Training::resume(const Checkpoint& checkpoint) {
   const TensorBuffers tensors = buffers(false);
   std::vector<NamedBuffer> all = tensors.list();
   all.push_back(tokenizer_buffer(tokenizer_));
-  const std::vector<std::string>& others = optimizer_->state_elsewhere();
-  checkpoint.read_all(all, {others.begin(), others.end()});
+  const std::vector<std::string>& states = optimizer_->state_elsewhere();
+  std::set<std::string> others(states.begin(), states.end());
+  for (const Parameter& parameter : model_.parameters().all())
+    if (!parameter.master) others.insert(parameter.name);
+  checkpoint.read_all(all, others);
   tensors.put_back();
   model_.parameters().refresh_values();
   const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());
