@@ -91,6 +91,7 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   SharedLayout at;
   at.score_stride = keys + 1;
   at.layers = take(static_cast<int>(model.layers.size() * sizeof(LayerPointers<N>)));
+  at.products = take(kParts * static_cast<int>(sizeof(Product<N>)));
   at.inverse = take_floats(1);
   at.angles = take_floats(head_width);
   at.stream = take_floats(own_units * kUnit);

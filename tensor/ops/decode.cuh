@@ -50,6 +50,9 @@ __device__ __forceinline__ void prepare(const Desk<N>& desk) {
     reinterpret_cast<std::uint64_t*>(desk.layers)[i] =
         reinterpret_cast<const std::uint64_t*>(args.layers)[i];
   for (int i = desk.tid; i < args.head_width; i += kConsumers) desk.angles[i] = args.angles[i];
+  if (desk.tid < kParts)
+    desk.products[desk.tid] =
+        product_of(args, desk.place, LayerPointers<N>{}, static_cast<Part>(desk.tid), 0);
   sync_consumers();
   const int stride = static_cast<int>(gridDim.x) * kConsumers;
   const int thread = static_cast<int>(blockIdx.x) * kConsumers + desk.tid;
@@ -152,7 +155,8 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
       mailbox.wait(number, patience);
       return;
     }
-    const Product<N> product = product_of(args, place, layer, part, kv_head);
+    Product<N> product = desk.products[static_cast<int>(part)];
+    product.kv_head = kv_head;
     if (part == Part::kOutput || part == Part::kDown) {
       const bool output = part == Part::kOutput;
       if (!output && product.columns > 0) mailboxes.inner.wait(number, patience);
@@ -209,7 +213,7 @@ __device__ __forceinline__ void find_norms(const DecodeArgs<N>& args, std::byte*
     if (part != Part::kHeads && part != Part::kInner && part != Part::kVocabulary) return;
     const float inverse = inverse_rms(desk, part == Part::kInner ? desk.middle : desk.sum);
     if (desk.lane == 0) *desk.inverse = inverse;
-    const int units = product_of(args, desk.place, LayerPointers<N>{}, part, kv_head).units;
+    const int units = desk.products[static_cast<int>(part)].units;
 #pragma unroll 1
     for (int batch = 0; batch < max(1, units); batch += kBatch) meet_norm();
   });

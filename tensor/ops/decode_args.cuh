@@ -20,8 +20,8 @@ struct LayerPointers {
 
 // Offsets in bytes.
 struct SharedLayout {
-  int layers = 0, inverse = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0, records = 0,
-      mixed = 0;
+  int layers = 0, products = 0, inverse = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0,
+      records = 0, mixed = 0;
   int inner = 0, partials = 0, outputs = 0, letters = 0, scores = 0, state = 0, local = 0;
   int recalled = 0, nothing = 0, ring = 0;
   int score_stride = 0;  // numbers of a query head
@@ -95,6 +95,7 @@ struct Place {
 // What follows what in a layer: attention and its output projection for one head after another, a
 // meeting of all teams, the feed-forward network, a meeting. The vocabulary follows the last layer.
 enum class Part { kHeads, kOutput, kMiddle, kInner, kDown, kSum, kVocabulary };
+constexpr int kParts = 7;
 
 // Calls use(layer, part, kv_head) in that order. There is one call, so that the code of a product
 // is there once and stays in the instruction cache.
@@ -147,11 +148,14 @@ constexpr int kBatch = 8, kPartials = kBatch * kConsumerWarps * kUnit;
 
 // Shared memory as the consumers see it.
 template <class N>
+struct Product;
+template <class N>
 struct Desk {
   const DecodeArgs<N>& args;
   Place place;
   Patience patience;
   LayerPointers<N>* layers;
+  Product<N>* products;     // [kParts], of some layer and the first head
   float* inverse;           // of the root of the mean square of the stream
   float* angles;            // [K] of this position
   float* stream;            // the block's units of the residual stream
@@ -169,6 +173,7 @@ struct Desk {
         place(plan),
         patience(patience_),
         layers(reinterpret_cast<LayerPointers<N>*>(shared + plan.shared.layers)),
+        products(reinterpret_cast<Product<N>*>(shared + plan.shared.products)),
         inverse(reinterpret_cast<float*>(shared + plan.shared.inverse)),
         angles(reinterpret_cast<float*>(shared + plan.shared.angles)),
         stream(reinterpret_cast<float*>(shared + plan.shared.stream)),

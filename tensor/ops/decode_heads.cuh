@@ -145,8 +145,8 @@ __device__ __forceinline__ void finish_heads(const AttentionDesk<N, kGroup>& des
                                              const Product<N>& product, int unit, float sum) {
   const DecodeArgs<N>& args = desk.args;
   const int width = desk.width, group = desk.group, row = desk.lane % 16, octet = row / 8;
-  const int section = quotient(product.first + unit, width / 16);
-  const int first = (product.first + unit - section * (width / 16)) * 8, column = first + row % 8;
+  const auto place = product.head_unit(unit);
+  const int section = place.section, column = place.column + row % 8;
   const float value = rounded<N>(sum), other = __shfl_xor_sync(0xffffffff, value, 8);
   const float cosine = desk.angles[column], sine = desk.angles[column + width / 2];
   const float turned = octet ? value * cosine + other * sine : value * cosine - other * sine;
@@ -155,21 +155,24 @@ __device__ __forceinline__ void finish_heads(const AttentionDesk<N, kGroup>& des
   if (desk.lane < 16) {
     letter[row] = N(is_value ? value : turned);
     letter[16 + row] = N(value);
-    const int number = product.row(unit, octet) + row % 8;
-    layer.window_qkv[std::int64_t{args.position} * (args.heads + 2 * args.kv_heads) * width +
-                     number] = N(value);
-    if (section == group)
-      layer.window_rotated[std::int64_t{args.position} * (args.heads + args.kv_heads) * width +
-                           number] = N(turned);
   }
   // Octets of the letter: the two of the row that turned, or of the value, and those of the query.
   constexpr int kVectors = 8 * static_cast<int>(sizeof(N)) / 16;  // of an octet
-  std::byte* const to = desk.heads + section * desk.stride + first * static_cast<int>(sizeof(N));
+  std::byte* const to =
+      desk.heads + section * desk.stride + place.column * static_cast<int>(sizeof(N));
   mailbox.send_all(letter, (section < group ? 4 : 2) * kVectors, [&](int i) {
     const int at = i / kVectors;
     return to + at / 2 * (group + 2) * desk.stride +
            at % 2 * (width / 2) * static_cast<int>(sizeof(N)) + i % kVectors * 16;
   });
+  if (desk.lane >= 16) return;
+  const int number = product.row(place, octet) + row % 8;
+  layer
+      .window_qkv[std::int64_t{args.position} * (args.heads + 2 * args.kv_heads) * width + number] =
+      N(value);
+  if (section == group)
+    layer.window_rotated[std::int64_t{args.position} * (args.heads + args.kv_heads) * width +
+                         number] = N(turned);
 }
 
 }  // namespace infini

@@ -21,35 +21,47 @@ struct Product {
   int first, end;  // rows; for heads, units of a head
   int head_width, group, heads, kv_heads, kv_head;
   int partner;  // rows from an octet to that which it is paired with, 0 for the next octet
+  // Bytes from a row to the next in a tile, so that threads that read together meet different
+  // banks: those of 8 rows at the same 16 bytes where warps share the columns, otherwise those of 2
+  // rows at the same 64 bytes.
+  int stride;
+  int units_of_tile;
 
+  // A unit of a head: what it is of, queries in turn, the key or the value, and its first column.
+  struct HeadUnit {
+    int section, column;
+  };
+  __device__ HeadUnit head_unit(int unit) const {
+    const int section = quotient(first + unit, head_width / 16);
+    return {section, (first + unit - section * (head_width / 16)) * 8};
+  }
+  __device__ int row(const HeadUnit& unit, int octet) const {
+    const int head = unit.section < group    ? kv_head * group + unit.section
+                     : unit.section == group ? heads + kv_head
+                                             : heads + kv_heads + kv_head;
+    return head * head_width + unit.column + octet * (head_width / 2);
+  }
   // The first row of an octet of a unit.
   __device__ int row(int unit, int octet) const {
-    if (part != Part::kHeads)
-      return first + (partner ? unit * 8 + octet * partner : unit * 16 + octet * 8);
-    const int section = quotient(first + unit, head_width / 16);
-    const int column = (first + unit - section * (head_width / 16)) * 8;
-    const int head = section < group    ? kv_head * group + section
-                     : section == group ? heads + kv_head
-                                        : heads + kv_heads + kv_head;
-    return head * head_width + column + octet * (head_width / 2);
+    if (part == Part::kHeads) return row(head_unit(unit), octet);
+    return first + (partner ? unit * 8 + octet * partner : unit * 16 + octet * 8);
   }
   __device__ int rows(int unit, int octet) const {
     if (part == Part::kHeads) return 8;
     return max(0, min(8, end - row(unit, octet) + (octet ? partner : 0)));
   }
   __device__ int piece_columns(int column) const { return min(kPiece<N>, columns - column); }
-  // Bytes from a row to the next in a tile, so that threads that read together meet different
-  // banks: those of 8 rows at the same 16 bytes where warps share the columns, otherwise those of 2
-  // rows at the same 64 bytes.
-  __device__ int stride() const {
+
+  __device__ void lay_out() {
     const int bytes = min(kPiece<N>, columns) * static_cast<int>(sizeof(N));
-    if (part != Part::kOutput && part != Part::kDown) return (bytes / 16 | 1) * 16;
-    return (bytes + 63) / 128 * 128 + 64;
-  }
-  __device__ int units_of_tile() const {
-    if (columns > kPiece<N>) return 1;
-    const int unit = kUnit * stride();
-    return 8 * unit <= kTileBytes ? 8 : 4 * unit <= kTileBytes ? 4 : 2 * unit <= kTileBytes ? 2 : 1;
+    const bool shares_rows = part == Part::kOutput || part == Part::kDown;
+    stride = shares_rows ? (bytes + 63) / 128 * 128 + 64 : (bytes / 16 | 1) * 16;
+    const int unit = kUnit * stride;
+    units_of_tile = columns > kPiece<N>      ? 1
+                    : 8 * unit <= kTileBytes ? 8
+                    : 4 * unit <= kTileBytes ? 4
+                    : 2 * unit <= kTileBytes ? 2
+                                             : 1;
   }
 };
 
@@ -70,7 +82,9 @@ __device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, cons
                      .heads = args.heads,
                      .kv_heads = args.kv_heads,
                      .kv_head = kv_head,
-                     .partner = 0};
+                     .partner = 0,
+                     .stride = 0,
+                     .units_of_tile = 0};
   switch (part) {
     case Part::kHeads: {
       const Share share = share_of((group + 2) * (width / 16), place.rank, kTeam);
@@ -107,6 +121,7 @@ __device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, cons
       product.units = args.head ? share.size() : 0;
     }
   }
+  product.lay_out();
   return product;
 }
 
@@ -114,7 +129,7 @@ __device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, cons
 template <class N>
 __device__ __forceinline__ void stream_rows(Producer& ring, const Product<N>& product,
                                             std::uint64_t policy) {
-  const int stride = product.stride(), at_once = product.units_of_tile();
+  const int stride = product.stride, at_once = product.units_of_tile;
 #pragma unroll 1
   for (int first = 0; first < product.units; first += at_once) {
     const int slots = min(at_once, product.units - first) * kUnit;

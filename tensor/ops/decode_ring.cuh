@@ -30,7 +30,8 @@ __device__ __forceinline__ void meet_norm() { named_barrier(2, kConsumers + 32);
 // Waits for the end of a phase. Each try takes a while by itself.
 __device__ __forceinline__ void wait_for(std::uint64_t* barrier, unsigned parity,
                                          const Patience& patience) {
-  for (unsigned tries = 0; !has_passed(barrier, parity) && patience.lasts(16 * tries + 15);
+  for (unsigned tries = 0;
+       !__all_sync(kAllLanes, has_passed(barrier, parity)) && patience.lasts(16 * tries + 15);
        ++tries) {
   }
 }

@@ -71,25 +71,23 @@ __device__ __forceinline__ void gather(const Desk<N>& desk, const Mailbox& mailb
     const int unit = desk.place.units.begin + own;
     const auto* const from =
         reinterpret_cast<const uint4*>(parts + unit * desk.args.teams * kUnit) + desk.lane;
+    const int rounds = (teams - team + 7) / 8;  // of this lane
     uint4 words[kRounds];
 #pragma unroll
     for (int i = 0; i < kRounds; ++i)
-      words[i] = team + 8 * i < teams ? load_relaxed(from + 32 * i) : uint4{0, 0, 0, 0};
+      words[i] = i < rounds ? load_relaxed(from + 32 * i) : uint4{0, 0, 0, 0};
     // This load is not to be put off until after the wait.
     const uint4 factors =
         load_relaxed(reinterpret_cast<const uint4*>(weight + unit * kUnit + 4 * quarter));
-    float values[4], before[4];
+    float values[4] = {}, before[4];
     float* const stream = desk.stream + own * kUnit + 4 * quarter;
     load_pack<4>(stream, before);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) values[e] = 0;
+    await(from, 32, rounds, words, desk.patience);
 #pragma unroll
     for (int i = 0; i < kRounds; ++i) {
-      if (team + 8 * i < teams) words[i] = await(from + 32 * i, words[i], desk.patience);
       values[0] += __uint_as_float(words[i].x), values[1] += __uint_as_float(words[i].y);
       values[2] += __uint_as_float(words[i].z), values[3] += __uint_as_float(words[i].w);
     }
-    __syncwarp();
     float square = 0;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
