@@ -18,6 +18,14 @@ struct LayerPointers {
   N *window_qkv, *window_rotated;
 };
 
+// What the kernel knows of a model when it is compiled: the type of its numbers, how many query
+// heads share a key/value head at most, the width of the stream and that of a head, 0 for any.
+template <class Number, int most_of_group, int width = 0, int head_width = 0>
+struct Known {
+  using N = Number;
+  static constexpr int kGroup = most_of_group, kWidth = width, kHeadWidth = head_width;
+};
+
 // Offsets in bytes.
 struct SharedLayout {
   int layers = 0, products = 0, inverse = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0,
@@ -29,10 +37,11 @@ struct SharedLayout {
   int bytes = 0;
 };
 
-template <class N>
+template <class M>
 struct DecodeArgs {
+  using N = typename M::N;
   const LayerPointers<N>* layers;
-  int layer_count, width, heads, kv_heads, head_width, inner, vocabulary, teams;
+  int layer_count, any_width, heads, kv_heads, any_head_width, inner, vocabulary, teams;
   DecodeActivation activation;
   float scale, norm_eps, recall_eps;
   bool recalls, bypass_empty;
@@ -47,8 +56,12 @@ struct DecodeArgs {
   int* status;
   SharedLayout shared;
 
-  __host__ __device__ int group() const { return heads / kv_heads; }
-  __host__ __device__ int units() const { return width / kUnit; }
+  __host__ __device__ int width() const { return M::kWidth ? M::kWidth : any_width; }
+  __host__ __device__ int head_width() const {
+    return M::kHeadWidth ? M::kHeadWidth : any_head_width;
+  }
+  __host__ __device__ int group() const { return M::kGroup == 1 ? 1 : heads / kv_heads; }
+  __host__ __device__ int units() const { return width() / kUnit; }
 };
 
 // Whole numbers [begin, end): the share of `part` among `parts` in `count`.
@@ -77,8 +90,8 @@ struct Place {
   Share inner;    // columns of the team
   Share own;      // of these, the block's: those whose rows it multiplies
 
-  template <class N>
-  __device__ explicit Place(const DecodeArgs<N>& args)
+  template <class M>
+  __device__ explicit Place(const DecodeArgs<M>& args)
       : team(static_cast<int>(blockIdx.x) / kTeam),
         rank(rank_in_team()),
         attending(min(args.teams, args.kv_heads)),
@@ -99,8 +112,8 @@ constexpr int kParts = 7;
 
 // Calls use(layer, part, kv_head) in that order. There is one call, so that the code of a product
 // is there once and stays in the instruction cache.
-template <class N, class Use>
-__device__ __forceinline__ void each_part(const DecodeArgs<N>& args, Use use) {
+template <class M, class Use>
+__device__ __forceinline__ void each_part(const DecodeArgs<M>& args, Use use) {
   const int team = static_cast<int>(blockIdx.x) / kTeam;
   const Part first = team < args.kv_heads ? Part::kHeads : Part::kMiddle;
   Part part = first;
@@ -147,15 +160,16 @@ __device__ __forceinline__ int nothing_bytes(int units) {
 constexpr int kBatch = 8, kPartials = kBatch * kConsumerWarps * kUnit;
 
 // Shared memory as the consumers see it.
-template <class N>
+template <class M>
 struct Product;
-template <class N>
+template <class M>
 struct Desk {
-  const DecodeArgs<N>& args;
+  using N = typename M::N;
+  const DecodeArgs<M>& args;
   Place place;
   Patience patience;
   LayerPointers<N>* layers;
-  Product<N>* products;     // [kParts], of some layer and the first head
+  Product<M>* products;     // [kParts], of some layer and the first head
   float* inverse;           // of the root of the mean square of the stream
   float* angles;            // [K] of this position
   float* stream;            // the block's units of the residual stream
@@ -168,12 +182,12 @@ struct Desk {
   std::byte* nothing;       // where blocks send that have nothing to say
   int tid, warp, lane;
 
-  __device__ Desk(const DecodeArgs<N>& plan, std::byte* shared, const Patience& patience_)
+  __device__ Desk(const DecodeArgs<M>& plan, std::byte* shared, const Patience& patience_)
       : args(plan),
         place(plan),
         patience(patience_),
         layers(reinterpret_cast<LayerPointers<N>*>(shared + plan.shared.layers)),
-        products(reinterpret_cast<Product<N>*>(shared + plan.shared.products)),
+        products(reinterpret_cast<Product<M>*>(shared + plan.shared.products)),
         inverse(reinterpret_cast<float*>(shared + plan.shared.inverse)),
         angles(reinterpret_cast<float*>(shared + plan.shared.angles)),
         stream(reinterpret_cast<float*>(shared + plan.shared.stream)),

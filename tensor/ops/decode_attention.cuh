@@ -7,9 +7,10 @@
 namespace infini {
 
 // Scores of the keys of an octet, for every head.
-template <class N, int kGroup>
-__device__ __forceinline__ void score_octet(const AttentionDesk<N, kGroup>& desk, int key,
+template <class M>
+__device__ __forceinline__ void score_octet(const AttentionDesk<M>& desk, int key,
                                             const std::byte* rows) {
+  using N = typename M::N;
   const int width = desk.width, lane = desk.lane;
   if constexpr (sizeof(N) == 2) {
     const int column = lane / 8 * 16;
@@ -48,8 +49,9 @@ __device__ __forceinline__ void score_octet(const AttentionDesk<N, kGroup>& desk
 }
 
 // Turns the scores of this warp's keys into weights relative to the highest of them.
-template <class N, int kGroup>
-__device__ __forceinline__ void weigh(const AttentionDesk<N, kGroup>& desk) {
+template <class M>
+__device__ __forceinline__ void weigh(const AttentionDesk<M>& desk) {
+  using N = typename M::N;
   const int keys = desk.share.keys.size(), width = desk.width;
 #pragma unroll 1
   for (int head = 0; head < desk.group; ++head) {
@@ -84,19 +86,20 @@ __device__ __forceinline__ void weigh(const AttentionDesk<N, kGroup>& desk) {
 
 // The sum of values by weights over this warp's keys. Lanes share a key, a pack of columns each;
 // several keys are read at a time.
-template <class N, int kGroup>
-__device__ __forceinline__ void add_values(const AttentionDesk<N, kGroup>& desk, Consumer& ring) {
+template <class M>
+__device__ __forceinline__ void add_values(const AttentionDesk<M>& desk, Consumer& ring) {
+  using N = typename M::N;
   constexpr int n = kPackSize<N>;
   const int width = desk.width, packs = width / n, keys = desk.share.keys.size();
   int lanes = 32;  // of a key
   while (lanes / 2 >= packs) lanes /= 2;
   const int at_once = 32 / lanes, own = desk.lane / lanes, pack = desk.lane % lanes;
-  float sums[kGroup][n] = {};
+  float sums[M::kGroup][n] = {};
   const auto add = [&](int key, const N* row) {
     float values[n];
     load_pack<n>(row + pack * n, values);
 #pragma unroll
-    for (int head = 0; head < kGroup; ++head)
+    for (int head = 0; head < M::kGroup; ++head)
       if (head < desk.group) {
         const float weight = desk.row_of_scores(head)[key];
 #pragma unroll
@@ -111,7 +114,7 @@ __device__ __forceinline__ void add_values(const AttentionDesk<N, kGroup>& desk,
   });
   if (desk.has_token() && own == 0 && pack < packs) add(keys, desk.value());
 #pragma unroll
-  for (int head = 0; head < kGroup; ++head)
+  for (int head = 0; head < M::kGroup; ++head)
     if (head < desk.group) {
 #pragma unroll 1
       for (int distance = lanes; distance < 32; distance *= 2)
@@ -126,13 +129,13 @@ __device__ __forceinline__ void add_values(const AttentionDesk<N, kGroup>& desk,
 __device__ __forceinline__ float mapped(float q) { return q > 0 ? q + 1 : expf(q); }
 
 // sigma(q) M over this warp's rows, every 8th of the block's, and sigma(q) z by the warp of a head.
-template <class N, int kGroup>
-__device__ __forceinline__ void add_memory(const AttentionDesk<N, kGroup>& desk, Consumer& ring) {
+template <class M>
+__device__ __forceinline__ void add_memory(const AttentionDesk<M>& desk, Consumer& ring) {
   const int width = desk.width, rows = desk.share.rows.size();
   const auto sigma = [&](int head, int row) {
     return mapped(float(desk.raw_query(head)[desk.share.rows.begin + row]));
   };
-  float sums[kGroup][2][4] = {};
+  float sums[M::kGroup][2][4] = {};
   const std::byte* const tile = ring.acquire(rows * (width + 1) * static_cast<int>(sizeof(float)));
   const auto* const matrix = reinterpret_cast<const float*>(tile);
 #pragma unroll 1
@@ -143,7 +146,7 @@ __device__ __forceinline__ void add_memory(const AttentionDesk<N, kGroup>& desk,
         float values[4];
         load_pack<4>(matrix + row * width + c, values);
 #pragma unroll
-        for (int head = 0; head < kGroup; ++head)
+        for (int head = 0; head < M::kGroup; ++head)
           if (head < desk.group) {
             const float factor = sigma(head, row);
 #pragma unroll
@@ -165,7 +168,7 @@ __device__ __forceinline__ void add_memory(const AttentionDesk<N, kGroup>& desk,
   }
   ring.release();
 #pragma unroll
-  for (int head = 0; head < kGroup; ++head)
+  for (int head = 0; head < M::kGroup; ++head)
     if (head < desk.group)
 #pragma unroll
       for (int part = 0; part < 2; ++part)
@@ -175,9 +178,10 @@ __device__ __forceinline__ void add_memory(const AttentionDesk<N, kGroup>& desk,
 }
 
 // The sums of all warps, in a fixed order, to the team: a warp has 32 columns at a time.
-template <class N, int kGroup>
-__device__ __forceinline__ void send_records(const AttentionDesk<N, kGroup>& desk,
-                                             const Mailbox& mailbox, bool recalls) {
+template <class M>
+__device__ __forceinline__ void send_records(const AttentionDesk<M>& desk, const Mailbox& mailbox,
+                                             bool recalls) {
+  using N = typename M::N;
   const int group = desk.group, width = desk.width, numbers = record_numbers(width);
   auto* const letter = reinterpret_cast<float*>(desk.letter);
   const auto add_warps = [&](const float* from) {
@@ -225,9 +229,10 @@ __device__ __forceinline__ void send_records(const AttentionDesk<N, kGroup>& des
 }
 
 // g A_mem + (1 - g) A_dot, in every block.
-template <class N, int kGroup>
-__device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& desk) {
-  const DecodeArgs<N>& args = desk.args;
+template <class M>
+__device__ __forceinline__ void merge_records(const AttentionDesk<M>& desk) {
+  using N = typename M::N;
+  const DecodeArgs<M>& args = desk.args;
   const int group = desk.group, width = desk.width, numbers = record_numbers(width);
 #pragma unroll 1
   for (int item = desk.tid; item < group * width; item += kConsumers) {
@@ -260,10 +265,12 @@ __device__ __forceinline__ void merge_records(const AttentionDesk<N, kGroup>& de
   sync_consumers();
 }
 
-template <class N, int kGroup>
-__device__ __forceinline__ void attend(const AttentionDesk<N, kGroup>& desk,
-                                       const LayerPointers<N>& layer, int kv_head, Consumer& ring,
-                                       const Mailbox& heads, const Mailbox& records, int turn) {
+template <class M>
+__device__ __forceinline__ void attend(const AttentionDesk<M>& desk,
+                                       const LayerPointers<typename M::N>& layer, int kv_head,
+                                       Consumer& ring, const Mailbox& heads, const Mailbox& records,
+                                       int turn) {
+  using N = typename M::N;
   const bool recalls = layer.matrix != nullptr;
   const bool has_gate = desk.args.recalls && desk.tid < desk.group;
   int gate = 0;

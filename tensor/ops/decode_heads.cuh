@@ -9,10 +9,10 @@ namespace infini {
 struct HeadShare {
   Share keys, rows;
 
-  template <class N>
-  __device__ explicit HeadShare(const DecodeArgs<N>& args)
+  template <class M>
+  __device__ explicit HeadShare(const DecodeArgs<M>& args)
       : keys(share_of(args.position, rank_in_team(), kTeam)),
-        rows(share_of(args.head_width, rank_in_team(), kTeam)) {}
+        rows(share_of(args.head_width(), rank_in_team(), kTeam)) {}
 };
 
 template <class N>
@@ -23,12 +23,13 @@ __device__ __forceinline__ int keys_of_tile(int head_width) {
 
 // A copying warp's side: the block's keys, values and rows of the memory, with these of the
 // normalizer.
-template <class N>
-__device__ __forceinline__ void stream_heads(const DecodeArgs<N>& args,
-                                             const LayerPointers<N>& layer, int kv_head,
+template <class M>
+__device__ __forceinline__ void stream_heads(const DecodeArgs<M>& args,
+                                             const LayerPointers<typename M::N>& layer, int kv_head,
                                              Producer& ring, std::uint64_t policy) {
+  using N = typename M::N;
   const HeadShare share(args);
-  const int width = args.head_width;
+  const int width = args.head_width();
   const int stride = head_stride<N>(width), at_once = keys_of_tile<N>(width);
   const int bytes = width * static_cast<int>(sizeof(N));
 #pragma unroll 1
@@ -71,9 +72,10 @@ __host__ __device__ constexpr int record_numbers(int head_width) {
   return 2 * head_width + kRecordExtra;
 }
 
-// Numbers of the attention in shared memory; g query heads, at most kGroup.
-template <class N, int kGroup>
-struct AttentionDesk : Desk<N> {
+// Numbers of the attention in shared memory; g query heads, at most M::kGroup.
+template <class M>
+struct AttentionDesk : Desk<M> {
+  using N = typename M::N;
   HeadShare share;
   int group, width, stride;
   std::byte* heads;  // [2 g + 2, K] of N: turned queries, turned key, value, queries as they were
@@ -82,11 +84,11 @@ struct AttentionDesk : Desk<N> {
   float* state;      // [2, warps, kMostGroup] highest scores, sums; then [3, kMostGroup], see below
   float *local, *recalled;  // [warps, g, K]
 
-  __device__ explicit AttentionDesk(const Desk<N>& desk, std::byte* shared)
-      : Desk<N>(desk),
+  __device__ explicit AttentionDesk(const Desk<M>& desk, std::byte* shared)
+      : Desk<M>(desk),
         share(desk.args),
         group(desk.args.group()),
-        width(desk.args.head_width),
+        width(desk.args.head_width()),
         stride(head_stride<N>(width)),
         heads(shared + desk.args.shared.heads) {
     const SharedLayout& at = desk.args.shared;
@@ -139,11 +141,12 @@ struct AttentionDesk : Desk<N> {
 
 // Eight rows and the eight half a head further, as the product left them: lane % 16 has one. They
 // turn by their position and go to the team and to the window.
-template <class N, int kGroup>
-__device__ __forceinline__ void finish_heads(const AttentionDesk<N, kGroup>& desk,
-                                             const Mailbox& mailbox, const LayerPointers<N>& layer,
-                                             const Product<N>& product, int unit, float sum) {
-  const DecodeArgs<N>& args = desk.args;
+template <class M>
+__device__ __forceinline__ void finish_heads(const AttentionDesk<M>& desk, const Mailbox& mailbox,
+                                             const LayerPointers<typename M::N>& layer,
+                                             const Product<M>& product, int unit, float sum) {
+  using N = typename M::N;
+  const DecodeArgs<M>& args = desk.args;
   const int width = desk.width, group = desk.group, row = desk.lane % 16, octet = row / 8;
   const auto place = product.head_unit(unit);
   const int section = place.section, column = place.column + row % 8;

@@ -12,8 +12,9 @@ constexpr int kPiece = kPieceBytes / static_cast<int>(sizeof(N));  // columns
 
 // The rows that this block multiplies with: units of two octets, for what makes numbers of two rows
 // has a pair of them in one unit. Rows that a unit lacks are not read and their sums mean nothing.
-template <class N>
+template <class M>
 struct Product {
+  using N = typename M::N;
   const N* matrix;  // at the first column
   int leading;      // numbers from a row to the next
   int columns, units;
@@ -21,25 +22,24 @@ struct Product {
   int first, end;  // rows; for heads, units of a head
   int head_width, group, heads, kv_heads, kv_head;
   int partner;  // rows from an octet to that which it is paired with, 0 for the next octet
-  // Bytes from a row to the next in a tile, so that threads that read together meet different
-  // banks: those of 8 rows at the same 16 bytes where warps share the columns, otherwise those of 2
-  // rows at the same 64 bytes.
-  int stride;
-  int units_of_tile;
+  int stride, units_of_tile;  // see below
 
   // A unit of a head: what it is of, queries in turn, the key or the value, and its first column.
   struct HeadUnit {
     int section, column;
   };
+  __device__ int units_of_head() const { return (M::kHeadWidth ? M::kHeadWidth : head_width) / 16; }
   __device__ HeadUnit head_unit(int unit) const {
-    const int section = quotient(first + unit, head_width / 16);
-    return {section, (first + unit - section * (head_width / 16)) * 8};
+    const int number = first + unit;
+    const int section =
+        M::kHeadWidth ? number / units_of_head() : quotient(number, units_of_head());
+    return {section, (number - section * units_of_head()) * 8};
   }
   __device__ int row(const HeadUnit& unit, int octet) const {
     const int head = unit.section < group    ? kv_head * group + unit.section
                      : unit.section == group ? heads + kv_head
                                              : heads + kv_heads + kv_head;
-    return head * head_width + unit.column + octet * (head_width / 2);
+    return head * units_of_head() * 16 + unit.column + octet * units_of_head() * 8;
   }
   // The first row of an octet of a unit.
   __device__ int row(int unit, int octet) const {
@@ -51,28 +51,34 @@ struct Product {
     return max(0, min(8, end - row(unit, octet) + (octet ? partner : 0)));
   }
   __device__ int piece_columns(int column) const { return min(kPiece<N>, columns - column); }
-
-  __device__ void lay_out() {
-    const int bytes = min(kPiece<N>, columns) * static_cast<int>(sizeof(N));
-    const bool shares_rows = part == Part::kOutput || part == Part::kDown;
-    stride = shares_rows ? (bytes + 63) / 128 * 128 + 64 : (bytes / 16 | 1) * 16;
-    const int unit = kUnit * stride;
-    units_of_tile = columns > kPiece<N>      ? 1
-                    : 8 * unit <= kTileBytes ? 8
-                    : 4 * unit <= kTileBytes ? 4
-                    : 2 * unit <= kTileBytes ? 2
-                                             : 1;
-  }
 };
 
+// Bytes from a row to the next in a tile, so that threads that read together meet different banks:
+// those of 8 rows at the same 16 bytes where warps share the columns, otherwise those of 2 rows at
+// the same 64 bytes.
 template <class N>
-__device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, const Place& place,
-                                                 const LayerPointers<N>& layer, Part part,
-                                                 int kv_head) {
-  const int width = args.head_width, group = args.group(), queries = args.heads * width;
-  Product<N> product{.matrix = layer.qkv,
-                     .leading = args.width,
-                     .columns = args.width,
+__device__ __forceinline__ int tile_stride(int columns, bool warps_share_columns) {
+  const int bytes = min(kPiece<N>, columns) * static_cast<int>(sizeof(N));
+  return warps_share_columns ? (bytes / 16 | 1) * 16 : (bytes + 63) / 128 * 128 + 64;
+}
+template <class N>
+__device__ __forceinline__ int tile_units(int columns, int stride) {
+  const int unit = kUnit * stride;
+  return columns > kPiece<N>      ? 1
+         : 8 * unit <= kTileBytes ? 8
+         : 4 * unit <= kTileBytes ? 4
+         : 2 * unit <= kTileBytes ? 2
+                                  : 1;
+}
+
+template <class M>
+__device__ __forceinline__ Product<M> product_of(const DecodeArgs<M>& args, const Place& place,
+                                                 const LayerPointers<typename M::N>& layer,
+                                                 Part part, int kv_head) {
+  const int width = args.head_width(), group = args.group(), queries = args.heads * width;
+  Product<M> product{.matrix = layer.qkv,
+                     .leading = args.width(),
+                     .columns = args.width(),
                      .units = 0,
                      .part = part,
                      .first = 0,
@@ -121,14 +127,17 @@ __device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, cons
       product.units = args.head ? share.size() : 0;
     }
   }
-  product.lay_out();
+  product.stride =
+      tile_stride<typename M::N>(product.columns, part != Part::kOutput && part != Part::kDown);
+  product.units_of_tile = tile_units<typename M::N>(product.columns, product.stride);
   return product;
 }
 
 // A copying warp's side.
-template <class N>
-__device__ __forceinline__ void stream_rows(Producer& ring, const Product<N>& product,
+template <class M>
+__device__ __forceinline__ void stream_rows(Producer& ring, const Product<M>& product,
                                             std::uint64_t policy) {
+  using N = typename M::N;
   const int stride = product.stride, at_once = product.units_of_tile;
 #pragma unroll 1
   for (int first = 0; first < product.units; first += at_once) {

@@ -172,11 +172,13 @@ class UnitSum<float> {
 // Warps share the columns; then a warp for each unit calls use(unit, sum) with the sum of row
 // lane % 16 in every lane. The warp of the norm is met before that, once for every 8 units. The
 // sums of a unit are put away while the next one is read.
-template <class N, class Use>
-__device__ __forceinline__ void multiply_columns(const Desk<N>& desk, Consumer& ring,
-                                                 const Product<N>& product, const Operand& x,
+template <class M, class Use>
+__device__ __forceinline__ void multiply_columns(const Desk<M>& desk, Consumer& ring,
+                                                 const Product<M>& product, const Operand& x,
                                                  int& turn, Use use) {
-  const int stride = product.stride, at_once = product.units_of_tile;
+  using N = typename M::N;
+  const int columns = desk.args.width(), stride = tile_stride<N>(columns, true);
+  const int at_once = tile_units<N>(columns, stride);
   ColumnShare<N> share;
   int batch = 0;
 #pragma unroll 1
@@ -196,10 +198,10 @@ __device__ __forceinline__ void multiply_columns(const Desk<N>& desk, Consumer& 
     for (int first = 0; first < count; first += at_once) {
       const int slots = min(at_once, count - first);
 #pragma unroll 1
-      for (int column = 0; column < product.columns; column += kPiece<N>) {
-        if (batch + first == 0 || product.columns > kPiece<N>)
+      for (int column = 0; column < columns; column += kPiece<N>) {
+        if (batch + first == 0 || columns > kPiece<N>)
           share.load({x.bytes + column / kUnit * x.step, x.step}, desk.warp,
-                     product.piece_columns(column) / kUnit);
+                     min(kPiece<N>, columns - column) / kUnit);
         const std::byte* const tile = ring.acquire(slots * kUnit * stride);
 #pragma unroll 1
         for (int unit = 0; unit < slots; ++unit) {  // one, where there are several pieces
@@ -230,10 +232,11 @@ __device__ __forceinline__ void multiply_columns(const Desk<N>& desk, Consumer& 
 
 // Warps share the rows, x lies in order. They call use(unit, sum): lanes 0 and 1 of every four have
 // the sums of rows lane / 4 and lane / 4 + 8.
-template <class N, class Use>
-__device__ __forceinline__ void multiply_rows(const Desk<N>& desk, Consumer& ring,
-                                              const Product<N>& product, const std::byte* x,
+template <class M, class Use>
+__device__ __forceinline__ void multiply_rows(const Desk<M>& desk, Consumer& ring,
+                                              const Product<M>& product, const std::byte* x,
                                               Use use) {
+  using N = typename M::N;
   const int stride = product.stride, at_once = product.units_of_tile;
 #pragma unroll 1
   for (int first = 0; first < product.units; first += at_once) {
