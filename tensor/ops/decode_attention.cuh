@@ -63,22 +63,22 @@ __device__ __forceinline__ void weigh(const AttentionDesk<M>& desk) {
         sum += float(desk.query(head)[c]) * float(desk.key()[c]);
       own = warp_sum(sum);
     }
-    float best = own, total = 0;
-    if (desk.key_of_warp(0) < keys) {
-      for (int i = desk.lane; desk.key_of_warp(i) < keys; i += 32)
-        best = fmaxf(best, scores[desk.key_of_warp(i)]);
-      best = warp_max(best);
-      for (int i = desk.lane; desk.key_of_warp(i) < keys; i += 32) {
-        float& score = scores[desk.key_of_warp(i)];
-        score = exp_of<N>(desk.args.scale * (score - best));
-        total += score;
-      }
-      total = warp_sum(total);
+    const int first = desk.key_of_warp(desk.lane);  // most have no other
+    const float score = first < keys ? scores[first] : -INFINITY;
+    float best = fmaxf(own, score), total = 0;
+#pragma unroll 1
+    for (int i = desk.lane + 32; desk.key_of_warp(i) < keys; i += 32)
+      best = fmaxf(best, scores[desk.key_of_warp(i)]);
+    best = warp_max(best);
+    const auto weight = [&](float of) { return exp_of<N>(desk.args.scale * (of - best)); };
+    if (first < keys) total = scores[first] = weight(score);
+#pragma unroll 1
+    for (int i = desk.lane + 32; desk.key_of_warp(i) < keys; i += 32) {
+      float& other = scores[desk.key_of_warp(i)];
+      total += other = weight(other);
     }
-    if (desk.lane == 0 && desk.has_token()) {
-      scores[keys] = exp_of<N>(desk.args.scale * (own - best));
-      total += scores[keys];
-    }
+    if (desk.lane == 0 && desk.has_token()) total += scores[keys] = weight(own);
+    total = warp_sum(total);
     if (desk.lane == 0) desk.highest(desk.warp)[head] = best, desk.total(desk.warp)[head] = total;
   }
   __syncwarp();
@@ -126,14 +126,17 @@ __device__ __forceinline__ void add_values(const AttentionDesk<M>& desk, Consume
     }
 }
 
-__device__ __forceinline__ float mapped(float q) { return q > 0 ? q + 1 : expf(q); }
+template <class N>
+__device__ __forceinline__ float mapped(float q) {
+  return q > 0 ? q + 1 : exp_of<N>(q);
+}
 
 // sigma(q) M over this warp's rows, every 8th of the block's, and sigma(q) z by the warp of a head.
 template <class M>
 __device__ __forceinline__ void add_memory(const AttentionDesk<M>& desk, Consumer& ring) {
   const int width = desk.width, rows = desk.share.rows.size();
   const auto sigma = [&](int head, int row) {
-    return mapped(float(desk.raw_query(head)[desk.share.rows.begin + row]));
+    return mapped<typename M::N>(float(desk.raw_query(head)[desk.share.rows.begin + row]));
   };
   float sums[M::kGroup][2][4] = {};
   const std::byte* const tile = ring.acquire(rows * (width + 1) * static_cast<int>(sizeof(float)));
@@ -153,18 +156,18 @@ __device__ __forceinline__ void add_memory(const AttentionDesk<M>& desk, Consume
             for (int e = 0; e < 4; ++e) sums[head][part][e] += factor * values[e];
           }
       }
-  if (desk.warp < desk.group) {
+  // The last warp has the token as well, the first ones have keys when there are few.
+  if (const int head = (desk.warp + 2) % kConsumerWarps; head < desk.group) {
     const float* const normalizer = matrix + rows * width;
     float denominator = 0, written = 0;
     for (int row = desk.lane; row < rows; row += 32) {
-      denominator += sigma(desk.warp, row) * normalizer[row];
+      denominator += sigma(head, row) * normalizer[row];
       if (normalizer[row] != 0) written = 1;
     }
     denominator = warp_sum(denominator);
-    written = __any_sync(0xffffffff, written != 0) ? 1 : 0;
+    written = __any_sync(kAllLanes, written != 0) ? 1 : 0;
     if (desk.lane == 0)
-      desk.denominators()[desk.warp] = denominator,
-      desk.denominators()[kMostGroup + desk.warp] = written;
+      desk.denominators()[head] = denominator, desk.denominators()[kMostGroup + head] = written;
   }
   ring.release();
 #pragma unroll
@@ -177,90 +180,95 @@ __device__ __forceinline__ void add_memory(const AttentionDesk<M>& desk, Consume
                         sums[head][part]);
 }
 
-// The sums of all warps, in a fixed order, to the team: a warp has 32 columns at a time.
+// Over eight neighbouring lanes, in each of them.
+template <class Join>
+__device__ __forceinline__ float join_octet(float value, Join join) {
+#pragma unroll
+  for (int distance = 1; distance < 8; distance *= 2)
+    value = join(value, __shfl_xor_sync(kAllLanes, value, distance));
+  return value;
+}
+__device__ __forceinline__ float octet_sum(float value) {
+  return join_octet(value, [](float a, float b) { return a + b; });
+}
+__device__ __forceinline__ float octet_max(float value) {
+  return join_octet(value, [](float a, float b) { return fmaxf(a, b); });
+}
+static_assert(kConsumerWarps == 8 && kTeam == 8);
+
+// What weights relative to `own` are multiplied by to be relative to `best`.
+template <class M>
+__device__ __forceinline__ float relative(const DecodeArgs<M>& args, float own, float best) {
+  return own == -INFINITY ? 0 : exp_of<typename M::N>(args.scale * (own - best));
+}
+
+// The sums of all warps, in a fixed order, to the team: a warp has 32 columns at a time, of which a
+// lane looks after one, and after the numbers of one of eight warps.
 template <class M>
 __device__ __forceinline__ void send_records(const AttentionDesk<M>& desk, const Mailbox& mailbox,
                                              bool recalls) {
-  using N = typename M::N;
   const int group = desk.group, width = desk.width, numbers = record_numbers(width);
   auto* const letter = reinterpret_cast<float*>(desk.letter);
-  const auto add_warps = [&](const float* from) {
-    float sum = 0;
-#pragma unroll
-    for (int warp = 0; warp < kConsumerWarps; ++warp) sum += from[warp * group * width];
-    return sum;
-  };
 #pragma unroll 1
   for (int first = desk.warp * 32; first < 2 * group * width; first += kConsumers) {
-    const int head = first / (2 * width), begin = first % (2 * width), c = begin + desk.lane;
+    const int head = first / (2 * width), begin = first % (2 * width);
     float* const record = desk.records + (desk.place.rank * group + head) * numbers;
+    const bool is_local = begin < width;
+    const float own = desk.highest(desk.lane % 8)[head], best = octet_max(own);
+    const float factor = relative(desk.args, own, best);
+    const float total = octet_sum(factor * desk.total(desk.lane % 8)[head]);
     float sum = 0;
-    if (begin > width) {
-      if (recalls) sum = add_warps(desk.recalled + head * width + c - width);
-    } else {
-      float best = -INFINITY, total = 0, factors[kConsumerWarps];
+    if (is_local || recalls) {
+      const float weight = is_local ? factor : 1;
+      const float* const from = (is_local ? desk.local + begin : desk.recalled + (begin - width)) +
+                                head * width + desk.lane;
 #pragma unroll
       for (int warp = 0; warp < kConsumerWarps; ++warp)
-        best = fmaxf(best, desk.highest(warp)[head]);
-#pragma unroll
-      for (int warp = 0; warp < kConsumerWarps; ++warp) {
-        const float own = desk.highest(warp)[head];
-        factors[warp] = own == -INFINITY ? 0 : exp_of<N>(desk.args.scale * (own - best));
-        total += factors[warp] * desk.total(warp)[head];
-      }
-      if (begin == width) {
-        const float* const sums = desk.denominators() + head;
-        const float extra[kRecordExtra] = {best, total, recalls ? sums[0] : 0,
-                                           recalls ? sums[kMostGroup] : 0};
-        if (desk.lane == 0) store_pack<kRecordExtra>(letter + 32, extra);
-        if (recalls) sum = add_warps(desk.recalled + head * width + c - width);
-      } else {
-#pragma unroll
-        for (int warp = 0; warp < kConsumerWarps; ++warp)
-          sum += factors[warp] * desk.local[(warp * group + head) * width + c];
-      }
+        sum += __shfl_sync(kAllLanes, weight, warp) * from[warp * group * width];
     }
     letter[desk.lane] = sum;
+    const bool is_last = begin == width;
+    if (is_last && desk.lane == 0) {
+      const float* const sums = desk.denominators() + head;
+      const float extra[kRecordExtra] = {best, total, recalls ? sums[0] : 0,
+                                         recalls ? sums[kMostGroup] : 0};
+      store_pack<kRecordExtra>(letter + 32, extra);
+    }
     // The extra numbers follow all columns.
-    mailbox.send_all(letter, begin == width ? 9 : 8, [&](int i) {
+    mailbox.send_all(letter, is_last ? 9 : 8, [&](int i) {
       return reinterpret_cast<std::byte*>(i < 8 ? record + begin + 4 * i : record + 2 * width);
     });
   }
 }
 
-// g A_mem + (1 - g) A_dot, in every block.
+// g A_mem + (1 - g) A_dot, in every block. A lane looks after a column, and after the numbers of
+// one of eight blocks.
 template <class M>
 __device__ __forceinline__ void merge_records(const AttentionDesk<M>& desk) {
   using N = typename M::N;
   const DecodeArgs<M>& args = desk.args;
-  const int group = desk.group, width = desk.width, numbers = record_numbers(width);
+  const int group = desk.group, width = desk.width, apart = group * record_numbers(width);
 #pragma unroll 1
-  for (int item = desk.tid; item < group * width; item += kConsumers) {
-    const int head = item / width, c = item % width;
-    const float* const records = desk.records + head * numbers;
-    float best = -INFINITY;
-#pragma unroll
-    for (int block = 0; block < kTeam; ++block)
-      best = fmaxf(best, records[block * group * numbers + 2 * width]);
-    float y = 0, total = 0, memory = 0, denominator = 0, written = 0;
+  for (int first = desk.warp * 32; first < group * width; first += kConsumers) {
+    const int head = first / width, c = first % width + desk.lane;
+    const float* const records = desk.records + head * record_numbers(width);
+    float extra[kRecordExtra];
+    load_pack<kRecordExtra>(records + desk.lane % 8 * apart + 2 * width, extra);
+    const float factor = relative(args, extra[0], octet_max(extra[0]));
+    const float total = octet_sum(factor * extra[1]), denominator = octet_sum(extra[2]);
+    const float written = octet_max(extra[3]);
+    float y = 0, memory = 0;
 #pragma unroll
     for (int block = 0; block < kTeam; ++block) {
-      const float* const record = records + block * group * numbers;
-      float extra[kRecordExtra];
-      load_pack<kRecordExtra>(record + 2 * width, extra);
-      const float factor = extra[0] == -INFINITY ? 0 : exp_of<N>(args.scale * (extra[0] - best));
-      y += factor * record[c];
-      total += factor * extra[1];
-      memory += record[width + c];
-      denominator += extra[2];
-      written = fmaxf(written, extra[3]);
+      y += __shfl_sync(kAllLanes, factor, block) * records[block * apart + c];
+      memory += records[block * apart + width + c];
     }
     y = rounded<N>(y / total);
     if (args.recalls) {
       const float gate = args.bypass_empty && written == 0 ? 0 : desk.gates()[head];
       y = gate * (memory / fmaxf(denominator, args.recall_eps)) + (1 - gate) * y;
     }
-    reinterpret_cast<N*>(desk.mixed)[item] = N(y);
+    reinterpret_cast<N*>(desk.mixed)[head * width + c] = N(y);
   }
   sync_consumers();
 }

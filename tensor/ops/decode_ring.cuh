@@ -27,13 +27,18 @@ __device__ __forceinline__ void sync_consumers() { named_barrier(1, kConsumers);
 // The consumers and the warp that finds what the norm multiplies their sums with.
 __device__ __forceinline__ void meet_norm() { named_barrier(2, kConsumers + 32); }
 
-// Waits for the end of a phase. Each try takes a while by itself.
-__device__ __forceinline__ void wait_for(std::uint64_t* barrier, unsigned parity,
-                                         const Patience& patience) {
+// Waits for the end of a phase. Each try takes a while by itself. The loop is elsewhere: what is
+// fetched between steps is to be short.
+static __device__ __noinline__ void wait_long(std::uint64_t* barrier, unsigned parity,
+                                              Patience patience) {
   for (unsigned tries = 0;
        !__all_sync(kAllLanes, has_passed(barrier, parity)) && patience.lasts(16 * tries + 15);
        ++tries) {
   }
+}
+__device__ __forceinline__ void wait_for(std::uint64_t* barrier, unsigned parity,
+                                         const Patience& patience) {
+  if (!__all_sync(kAllLanes, has_passed(barrier, parity))) wait_long(barrier, parity, patience);
 }
 
 struct Ring {
