@@ -88,7 +88,9 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   const auto share = [](std::int64_t count, std::int64_t parts) {
     return static_cast<int>((count + parts - 1) / parts);
   };
-  const std::int64_t inner_units = model.inner() / kUnit;
+  const int inner_units = static_cast<int>(model.inner() / kUnit);
+  const InnerParts inner(inner_units, std::min(plan.teams, model.heads.kv_heads),
+                         std::min(plan.teams, inner_units));
   const int own_units = share(width / kUnit, kTeam);
   int end = kBarriers * static_cast<int>(sizeof(std::uint64_t));
   const auto take = [&](int bytes) {
@@ -109,8 +111,7 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   at.heads = take((2 * group + 2) * head_stride<N>(head_width));
   at.records = take_floats(kTeam * group * record_numbers(head_width));
   at.mixed = take(group * head_width * size);
-  at.inner =
-      take(share(inner_units, std::min<std::int64_t>(plan.teams, inner_units)) * kUnit * size);
+  at.inner = take(inner.most() * kUnit * size);
   at.partials = take_floats(2 * kPartials);
   at.outputs = take_floats(own_units * kUnit);
   at.letters = take(kConsumerWarps * kLetterBytes);

@@ -75,6 +75,25 @@ __device__ __forceinline__ Share share_of(int count, int part, int parts) {
   return {static_cast<int>(begin), static_cast<int>(end)};
 }
 
+// How teams share out the inner width of the feed-forward network: the first ones, which bring the
+// weights and the window of a head near as well, have one part each, the others two. Where there
+// are not units for that, all have one, and a unit at least.
+struct InnerParts {
+  int units, attending, each, all;
+
+  __host__ __device__ InnerParts(int inner_units, int attending_teams, int teams)
+      : units(inner_units),
+        attending(attending_teams < teams ? attending_teams : teams),
+        each(inner_units < 2 * teams ? 1 : 2),
+        all(before(teams)) {}
+  // Parts of the first `teams` teams, and where their units end.
+  __host__ __device__ int before(int teams) const {
+    return each * teams - (each - 1) * (teams < attending ? teams : attending);
+  }
+  __host__ __device__ int end(int teams) const { return units * before(teams) / all; }
+  __host__ __device__ int most() const { return (units * each + all - 1) / all; }
+};
+
 // a / b for whole numbers of a few thousand.
 __device__ __forceinline__ int quotient(int a, int b) {
   return static_cast<int>(__fdividef(static_cast<float>(a) + 0.5f, static_cast<float>(b)));
@@ -98,8 +117,8 @@ struct Place {
         feeding(min(args.teams, args.inner / kUnit)),
         units(share_of(args.units(), rank, kTeam)),
         inner{} {
-    if (team < feeding) inner = share_of(args.inner / kUnit, team, feeding);
-    inner = {inner.begin * kUnit, inner.end * kUnit};
+    const InnerParts parts(args.inner / kUnit, attending, feeding);
+    if (team < feeding) inner = {parts.end(team) * kUnit, parts.end(team + 1) * kUnit};
     own = share_of(inner.size() / 8, rank, kTeam);
     own = {inner.begin + own.begin * 8, inner.begin + own.end * 8};
   }

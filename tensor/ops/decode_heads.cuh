@@ -41,15 +41,8 @@ __device__ __forceinline__ void stream_heads(const DecodeArgs<M>& args,
     for (int first = share.keys.begin; first < share.keys.end; first += at_once) {
       const int count = min(at_once, share.keys.end - first);
       std::byte* const to = ring.claim(count * stride);
-      int keys = 0;
-#pragma unroll 1
-      for (int begin = 0; begin < count; begin += ring.kThreads) {
-        const int i = begin + ring.thread();
-        keys += __popc(__ballot_sync(0xffffffff, i < count));
-        if (i < count)
-          ring.copy(to + i * stride, from + std::int64_t{first + i} * leading, bytes, policy);
-      }
-      ring.commit(keys * bytes);
+      ring.copy_rows(to, stride, from + std::int64_t{first} * leading,
+                     leading * std::int64_t{sizeof(N)}, count, bytes, policy);
     }
   }
   if (!layer.matrix) return;

@@ -146,10 +146,17 @@ __device__ __forceinline__ void stream_rows(Producer& ring, const Product<M>& pr
     for (int column = 0; column < product.columns; column += kPiece<N>) {
       const int bytes = product.piece_columns(column) * static_cast<int>(sizeof(N));
       std::byte* const to = ring.claim(slots * stride);
+      if ((product.part == Part::kOutput || product.part == Part::kDown) && bytes < kShortRow) {
+        const int row = product.row(first, 0);
+        ring.copy_rows(to, stride, product.matrix + std::int64_t{row} * product.leading + column,
+                       product.leading * std::int64_t{sizeof(N)}, min(slots, product.end - row),
+                       bytes, policy);
+        continue;
+      }
       int rows = 0;
 #pragma unroll 1
       for (int begin = 0; begin < slots; begin += ring.kThreads) {
-        const int slot = begin + ring.thread(), unit = first + slot / kUnit, octet = slot / 8 % 2;
+        const int slot = begin + ring.spread(), unit = first + slot / kUnit, octet = slot / 8 % 2;
         const bool valid = slot < slots && slot % 8 < product.rows(unit, octet);
         rows += __popc(__ballot_sync(0xffffffff, valid));
         if (valid)

@@ -79,7 +79,7 @@ class UnitSum<__nv_bfloat16> {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     rows += lane / 4 * stride + lane % 4 * 16;
     x += lane % 4 * 16;
-    constexpr int kPairs = 5;
+    constexpr int kPairs = 6;
     const int pairs = (count + (lane % 4 < 2)) / 2;  // of this lane: the last may be half a one
 #pragma unroll 1
     for (int pair = 0; pair < (count + 1) / 2; pair += kPairs) {

@@ -17,6 +17,7 @@ constexpr int kDecodeThreads = kConsumers + 32 + 32 * kCopiers;
 constexpr int kTiles = 16;             // at most at a time
 constexpr int kTileBytes = 40 * 1024;  // at most of a tile
 constexpr int kTileAlignment = 128;
+constexpr int kShortRow = 1024;  // bytes from which on the copy engine copies rows faster
 // Copies on their way fill the queues before memory, in which the words that blocks wait for stand
 // as well: no more of a block than keep memory busy.
 constexpr int kFlightBytes = 104 * 1024;
@@ -50,7 +51,7 @@ struct Ring {
   // By one thread, before anyone uses the ring.
   __device__ void init() const {
     for (int i = 0; i < kTiles; ++i) {
-      init_barrier(full + i, kCopiers);
+      init_barrier(full + i, 32 * kCopiers);
       init_barrier(empty + i, kConsumerWarps);
     }
   }
@@ -82,12 +83,12 @@ class Producer {
  public:
   __device__ explicit Producer(const Ring& ring) : ring_(ring) {}
 
-  // Of the threads of all copying warps, neighbours in different warps.
+  // Of the threads of all copying warps; `spread`: neighbours in different warps.
   static constexpr int kThreads = 32 * kCopiers;
   static __device__ int thread() {
-    const int own = static_cast<int>(threadIdx.x) - (kDecodeThreads - kThreads);
-    return own % 32 * kCopiers + own / 32;
+    return static_cast<int>(threadIdx.x) - (kDecodeThreads - kThreads);
   }
+  static __device__ int spread() { return thread() % 32 * kCopiers + thread() / 32; }
 
   // Waits until there is room for a tile and returns it.
   __device__ std::byte* claim(int bytes) {
@@ -112,8 +113,24 @@ class Producer {
   }
   // All lanes, after the copies of `bytes` by this warp.
   __device__ void commit(int bytes) {
-    if (threadIdx.x % 32 == 0) expect_bytes(ring_.full + tile_ % kTiles, bytes);
-    ++tile_;
+    std::uint64_t* const full = ring_.full + tile_++ % kTiles;
+    threadIdx.x % 32 == 0 ? expect_bytes(full, bytes) : arrive(full);
+  }
+  // All threads, instead of the two: `rows` rows of so many bytes each, `pitch` apart, go `stride`
+  // apart. The copy engine takes some 40 clocks for a row, however short; threads take 16 bytes
+  // each.
+  __device__ void copy_rows(std::byte* to, int stride, const void* from, std::int64_t pitch,
+                            int rows, int bytes, std::uint64_t policy) {
+    const int packs = bytes / 16, rows_at_once = kThreads / packs, rest = kThreads % packs;
+    int row = thread() / packs, pack = thread() % packs;
+    const auto* const source = static_cast<const std::byte*>(from);
+#pragma unroll 4
+    while (row < rows) {
+      copy_pack(to + row * stride + pack * 16, source + row * pitch + pack * 16, policy);
+      row += rows_at_once, pack += rest;
+      if (pack >= packs) ++row, pack -= packs;
+    }
+    arrive_after_packs(ring_.full + tile_++ % kTiles);
   }
 
  private:
