@@ -6,43 +6,49 @@
 
 namespace infini {
 
-// Scores of the keys of an octet, for every head.
+// Scores of the keys of two octets, of which there are `count` from `key` on, for every head.
 template <class M>
-__device__ __forceinline__ void score_octet(const AttentionDesk<M>& desk, int key,
-                                            const std::byte* rows) {
+__device__ __forceinline__ void score_octets(const AttentionDesk<M>& desk, int key, int count,
+                                             const std::byte* rows) {
   using N = typename M::N;
   const int width = desk.width, lane = desk.lane;
   if constexpr (sizeof(N) == 2) {
     const int column = lane / 8 * 16;
-    // The last octet of a tile may lack rows, which need not be shared memory at the ring's end.
-    const int last = desk.share.keys.size() - 1 - key;
-    const std::byte* const row = rows + min(lane % 8, last) * desk.stride + column;
+    const std::byte* const first = rows + desk.present(lane % 8, count) * desk.stride + column;
+    const std::byte* const second =
+        rows + desk.present(lane % 8 + kApart, count) * desk.stride + column;
     const std::byte* const query =
         reinterpret_cast<const std::byte*>(desk.query(min(lane % 8, desk.group - 1))) + column;
-    float first[4] = {}, second[4] = {};
+    float sums[4][4] = {};
 #pragma unroll 4
     for (int chunk = 0; chunk < width / 32; ++chunk) {
-      std::uint32_t k[4], q[4];
-      load_matrices<false>(row + chunk * 64, k);
+      std::uint32_t q[4], k[2][4];
       load_matrices<false>(query + chunk * 64, q);
+      load_matrices<false>(first + chunk * 64, k[0]);
+      load_matrices<false>(second + chunk * 64, k[1]);
       const std::uint32_t low[4] = {q[0], 0, q[1], 0}, high[4] = {q[2], 0, q[3], 0};
-      multiply_add(first, low, k[0], k[1]);
-      multiply_add(second, high, k[2], k[3]);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        multiply_add(sums[2 * i], low, k[i][0], k[i][1]);
+        multiply_add(sums[2 * i + 1], high, k[i][2], k[i][3]);
+      }
     }
     const int head = lane / 4;
     if (head >= desk.group) return;
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
-      if (const int at = key + lane % 4 * 2 + i; at < desk.share.keys.size())
-        desk.row_of_scores(head)[at] = first[i] + second[i];
+    for (int i = 0; i < 4; ++i)
+      if (const int at = lane % 4 * 2 + i % 2 + i / 2 * kApart; at < count)
+        desk.row_of_scores(head)[key + at] = sums[i / 2 * 2][i % 2] + sums[i / 2 * 2 + 1][i % 2];
   } else {
-    for (int i = 0; i < min(8, desk.share.keys.size() - key); ++i) {
-      const auto* const row = reinterpret_cast<const float*>(rows + i * desk.stride);
+    for (int i = 0; i < 16; ++i) {
+      const int at = i % 8 + i / 8 * kApart;
+      if (at >= count) return;
+      const auto* const row = reinterpret_cast<const float*>(rows + at * desk.stride);
       for (int head = 0; head < desk.group; ++head) {
         float sum = 0;
         for (int c = lane; c < width; c += 32) sum += row[c] * float(desk.query(head)[c]);
         sum = warp_sum(sum);
-        if (lane == 0) desk.row_of_scores(head)[key + i] = sum;
+        if (lane == 0) desk.row_of_scores(head)[key + at] = sum;
       }
     }
   }
@@ -106,11 +112,12 @@ __device__ __forceinline__ void add_values(const AttentionDesk<M>& desk, Consume
         for (int e = 0; e < n; ++e) sums[head][e] += weight * values[e];
       }
   };
-  desk.each_octet(ring, [&](int key, const std::byte* rows) {
+  desk.each_octets(ring, [&](int key, int count, const std::byte* rows) {
     if (pack >= packs) return;
 #pragma unroll 2
-    for (int i = own; i < min(8, keys - key); i += at_once)
-      add(key + i, reinterpret_cast<const N*>(rows + i * desk.stride));
+    for (int i = own; i < 16; i += at_once)
+      if (const int at = i % 8 + i / 8 * kApart; at < count)
+        add(key + at, reinterpret_cast<const N*>(rows + at * desk.stride));
   });
   if (desk.has_token() && own == 0 && pack < packs) add(keys, desk.value());
 #pragma unroll
@@ -124,6 +131,40 @@ __device__ __forceinline__ void add_values(const AttentionDesk<M>& desk, Consume
       if (own == 0 && pack < packs)
         store_pack<n>(desk.local + (desk.warp * desk.group + head) * width + pack * n, sums[head]);
     }
+}
+
+// The same by tensor cores, for heads of known width: the weights are the left factor, with a row
+// for each head, and two octets of keys are summed over at a time.
+template <class M>
+__device__ __forceinline__ void multiply_values(const AttentionDesk<M>& desk, Consumer& ring) {
+  constexpr int kWidth = M::kHeadWidth;
+  const int lane = desk.lane, head = lane / 4, column = lane % 4 * 2;
+  const float* const weights = desk.row_of_scores(min(head, desk.group - 1));
+  float sums[kWidth / 8][4] = {};
+  const auto add = [&](int key, int count, const std::byte* rows) {
+    const auto weight = [&](int at) {
+      return head < desk.group && at < count ? weights[key + at] : 0.0f;
+    };
+    const auto pair = [&](int at) { return bf16_pair(weight(at), weight(at + 1)); };
+    const std::uint32_t left[4] = {pair(column), 0, pair(column + kApart), 0};
+    const std::byte* const row =
+        rows + desk.present(lane % 8 + lane / 8 % 2 * kApart, count) * desk.stride + lane / 16 * 16;
+#pragma unroll
+    for (int part = 0; part < kWidth / 16; ++part) {
+      std::uint32_t values[4];
+      load_matrices<true>(row + part * 32, values);
+      multiply_add(sums[2 * part], left, values[0], values[1]);
+      multiply_add(sums[2 * part + 1], left, values[2], values[3]);
+    }
+  };
+  desk.each_octets(ring, add);
+  if (desk.has_token())
+    add(desk.share.keys.size(), 1, reinterpret_cast<const std::byte*>(desk.value()));
+  if (head >= desk.group) return;
+  float* const to = desk.local + (desk.warp * desk.group + head) * kWidth + column;
+#pragma unroll
+  for (int part = 0; part < kWidth / 8; ++part)
+    *reinterpret_cast<float2*>(to + 8 * part) = make_float2(sums[part][0], sums[part][1]);
 }
 
 template <class N>
@@ -285,10 +326,15 @@ __device__ __forceinline__ void attend(const AttentionDesk<M>& desk,
   if (has_gate)
     gate = load_relaxed(reinterpret_cast<const int*>(layer.gate + kv_head * desk.group + desk.tid));
   heads.wait(turn, desk.patience);
-  desk.each_octet(ring, [&](int key, const std::byte* rows) { score_octet(desk, key, rows); });
+  desk.each_octets(ring, [&](int key, int count, const std::byte* rows) {
+    score_octets(desk, key, count, rows);
+  });
   __syncwarp();
   weigh(desk);
-  add_values(desk, ring);
+  if constexpr (sizeof(typename M::N) == 2 && M::kHeadWidth > 0)
+    multiply_values(desk, ring);
+  else
+    add_values(desk, ring);
   if (recalls) add_memory(desk, ring);
   if (has_gate) desk.gates()[desk.tid] = sigmoid_of<N>(__int_as_float(gate));
   sync_consumers();

@@ -15,10 +15,10 @@ struct HeadShare {
         rows(share_of(args.head_width(), rank_in_team(), kTeam)) {}
 };
 
+constexpr int kApart = 8 * kConsumerWarps;  // keys from an octet of a warp to the next one
 template <class N>
 __device__ __forceinline__ int keys_of_tile(int head_width) {
-  constexpr int kRound = 8 * kConsumerWarps;
-  return kTileBytes / (kRound * head_stride<N>(head_width)) * kRound;
+  return kTileBytes / (kApart * head_stride<N>(head_width)) * kApart;
 }
 
 // A copying warp's side: the block's keys, values and rows of the memory, with these of the
@@ -116,17 +116,20 @@ struct AttentionDesk : Desk<M> {
   __device__ int key_of_warp(int i) const {
     return (this->warp + i / 8 * kConsumerWarps) * 8 + i % 8;
   }
-  // Calls use(key, row) for the octets of this warp: their first key and where it lies.
+  // A row among `count` that is there: what a tensor core reads for one that is not has no weight.
+  static __device__ int present(int row, int count) { return min(row, count - 1); }
+  // Calls use(key, count, rows) for the octets of this warp, two at a time, kApart keys apart: the
+  // first key, how many keys of the tile there are from it on, and where it lies.
   template <class Use>
-  __device__ __forceinline__ void each_octet(Consumer& ring, Use use) const {
+  __device__ __forceinline__ void each_octets(Consumer& ring, Use use) const {
     const int at_once = keys_of_tile<N>(width);
 #pragma unroll 1
     for (int first = 0; first < share.keys.size(); first += at_once) {
       const int end = min(share.keys.size(), first + at_once);
       const std::byte* const tile = ring.acquire((end - first) * stride);
 #pragma unroll 1
-      for (int key = first + this->warp * 8; key < end; key += 8 * kConsumerWarps)
-        use(key, tile + (key - first) * stride);
+      for (int key = first + this->warp * 8; key < end; key += 2 * kApart)
+        use(key, end - key, tile + (key - first) * stride);
       ring.release();
     }
   }

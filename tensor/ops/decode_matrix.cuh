@@ -61,14 +61,13 @@ __device__ __forceinline__ int tile_stride(int columns, bool warps_share_columns
   const int bytes = min(kPiece<N>, columns) * static_cast<int>(sizeof(N));
   return warps_share_columns ? (bytes / 16 | 1) * 16 : (bytes + 63) / 128 * 128 + 64;
 }
+// Units of a tile: where warps share the columns, as many as divide a batch of 8.
 template <class N>
-__device__ __forceinline__ int tile_units(int columns, int stride) {
+__device__ __forceinline__ int tile_units(int columns, int stride, bool warps_share_columns) {
   const int unit = kUnit * stride;
-  return columns > kPiece<N>      ? 1
-         : 8 * unit <= kTileBytes ? 8
-         : 4 * unit <= kTileBytes ? 4
-         : 2 * unit <= kTileBytes ? 2
-                                  : 1;
+  if (columns > kPiece<N>) return 1;
+  if (!warps_share_columns) return max(1, min(8, kTileBytes / unit));
+  return 8 * unit <= kTileBytes ? 8 : 4 * unit <= kTileBytes ? 4 : 2 * unit <= kTileBytes ? 2 : 1;
 }
 
 template <class M>
@@ -127,9 +126,10 @@ __device__ __forceinline__ Product<M> product_of(const DecodeArgs<M>& args, cons
       product.units = args.head ? share.size() : 0;
     }
   }
-  product.stride =
-      tile_stride<typename M::N>(product.columns, part != Part::kOutput && part != Part::kDown);
-  product.units_of_tile = tile_units<typename M::N>(product.columns, product.stride);
+  const bool warps_share_columns = part != Part::kOutput && part != Part::kDown;
+  product.stride = tile_stride<typename M::N>(product.columns, warps_share_columns);
+  product.units_of_tile =
+      tile_units<typename M::N>(product.columns, product.stride, warps_share_columns);
   return product;
 }
 

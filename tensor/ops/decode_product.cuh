@@ -178,7 +178,7 @@ __device__ __forceinline__ void multiply_columns(const Desk<M>& desk, Consumer& 
                                                  int& turn, Use use) {
   using N = typename M::N;
   const int columns = desk.args.width(), stride = tile_stride<N>(columns, true);
-  const int at_once = tile_units<N>(columns, stride);
+  const int at_once = tile_units<N>(columns, stride, true);
   ColumnShare<N> share;
   int batch = 0;
 #pragma unroll 1

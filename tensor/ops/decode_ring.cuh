@@ -17,10 +17,7 @@ constexpr int kDecodeThreads = kConsumers + 32 + 32 * kCopiers;
 constexpr int kTiles = 16;             // at most at a time
 constexpr int kTileBytes = 40 * 1024;  // at most of a tile
 constexpr int kTileAlignment = 128;
-constexpr int kShortRow = 1024;  // bytes from which on the copy engine copies rows faster
-// Copies on their way fill the queues before memory, in which the words that blocks wait for stand
-// as well: no more of a block than keep memory busy.
-constexpr int kFlightBytes = 104 * 1024;
+constexpr int kShortRow = 512;  // bytes from which on the copy engine copies rows faster
 
 // The consumers alone.
 __device__ __forceinline__ void sync_consumers() { named_barrier(1, kConsumers); }
@@ -99,11 +96,6 @@ class Producer {
       wait_for(ring_.empty + oldest_ % kTiles, oldest_ / kTiles % 2, ring_.patience);
       freed_ = end_of(oldest_++);
     }
-    if (landing_ < oldest_) landing_ = oldest_, landed_ = freed_;
-    while (claimed_ - landed_ > kFlightBytes && landing_ < tile_) {
-      wait_for(ring_.full + landing_ % kTiles, landing_ / kTiles % 2, ring_.patience);
-      landed_ = end_of(landing_++);
-    }
     if (static_cast<int>(threadIdx.x) % 32 == tile_ % kTiles) end_ = claimed_;
     return ring_.bytes + at;
   }
@@ -138,9 +130,9 @@ class Producer {
 
   const Ring& ring_;
   TilePlaces places_;
-  int tile_ = 0, oldest_ = 0, landing_ = 0;   // numbers: the next, not yet free, not yet here
-  int claimed_ = 0, freed_ = 0, landed_ = 0;  // bytes since the beginning
-  int end_ = 0;                               // of the tile of this lane
+  int tile_ = 0, oldest_ = 0;    // numbers: the next, not yet free
+  int claimed_ = 0, freed_ = 0;  // bytes since the beginning
+  int end_ = 0;                  // of the tile of this lane
 };
 
 // A consuming warp's side; every warp takes all tiles in turn.

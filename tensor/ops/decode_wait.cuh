@@ -74,6 +74,13 @@ __device__ __forceinline__ float sigmoid_of(float x) {
   return sizeof(N) == 2 ? reciprocal_approx(1 + exp_approx(-x)) : 1 / (1 + expf(-x));
 }
 
+__device__ __forceinline__ std::uint32_t bf16_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  std::uint32_t word;
+  memcpy(&word, &pair, sizeof word);
+  return word;
+}
+
 template <class N>
 __device__ __forceinline__ float rounded(float value) {
   return float(N(value));
