@@ -7,11 +7,19 @@ namespace {
 
 constexpr int kFewestTiles = 3;  // for which the ring has room
 
-// Calls function.operator()<T>() for the types that have a kernel.
+// Calls function.operator()<M>() for the kernel of a model. The paper's has one of its own: what a
+// token takes is mostly instructions, of which fewer are left where sizes are known.
 template <class Function>
-void dispatch(DType dtype, Function&& function) {
-  dtype == DType::kBFloat16 ? function.template operator()<BFloat16>()
-                            : function.template operator()<float>();
+void dispatch(const DecodeModel& model, Function&& function) {
+  const bool alone = model.heads.group() == 1;
+  if (model.embedding.dtype() == DType::kFloat32)
+    return alone ? function.template operator()<Known<float, 1>>()
+                 : function.template operator()<Known<float, kMostGroup>>();
+  using N = __nv_bfloat16;
+  if (alone && model.width() == 1024 && model.heads.head_width == 128)
+    return function.template operator()<Known<N, 1, 1024, 128>>();
+  alone ? function.template operator()<Known<N, 1>>()
+        : function.template operator()<Known<N, kMostGroup>>();
 }
 
 int device_attribute(cudaDeviceAttr attribute) {
@@ -22,10 +30,10 @@ int device_attribute(cudaDeviceAttr attribute) {
 }
 
 // The newest device that the loaded code may rely on.
-template <class N>
+template <class M>
 bool has_code() {
   cudaFuncAttributes attributes{};
-  cuda_check(cudaFuncGetAttributes(&attributes, decode_kernel<N, 1>), "decode");
+  cuda_check(cudaFuncGetAttributes(&attributes, decode_kernel<M>), "decode");
   return attributes.ptxVersion >= 90 && device_attribute(cudaDevAttrCooperativeLaunch) != 0;
 }
 
@@ -70,8 +78,9 @@ std::int64_t exchange_words(const DecodePlan& plan) {
   return meetings * plan.model.width() * plan.teams;
 }
 
-template <class N>
+template <class M>
 SharedLayout shared_layout(const DecodePlan& plan) {
+  using N = typename M::N;
   const DecodeModel& model = plan.model;
   const int width = static_cast<int>(model.width()), head_width = model.heads.head_width;
   const int group = model.heads.group(), size = static_cast<int>(sizeof(N));
@@ -79,7 +88,9 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   const auto share = [](std::int64_t count, std::int64_t parts) {
     return static_cast<int>((count + parts - 1) / parts);
   };
-  const std::int64_t inner_units = model.inner() / kUnit;
+  const int inner_units = static_cast<int>(model.inner() / kUnit);
+  const InnerParts inner(inner_units, std::min(plan.teams, model.heads.kv_heads),
+                         std::min(plan.teams, inner_units));
   const int own_units = share(width / kUnit, kTeam);
   int end = kBarriers * static_cast<int>(sizeof(std::uint64_t));
   const auto take = [&](int bytes) {
@@ -91,6 +102,7 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   SharedLayout at;
   at.score_stride = keys + 1;
   at.layers = take(static_cast<int>(model.layers.size() * sizeof(LayerPointers<N>)));
+  at.products = take(kParts * static_cast<int>(sizeof(Product<M>)));
   at.inverse = take_floats(1);
   at.angles = take_floats(head_width);
   at.stream = take_floats(own_units * kUnit);
@@ -99,8 +111,7 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   at.heads = take((2 * group + 2) * head_stride<N>(head_width));
   at.records = take_floats(kTeam * group * record_numbers(head_width));
   at.mixed = take(group * head_width * size);
-  at.inner =
-      take(share(inner_units, std::min<std::int64_t>(plan.teams, inner_units)) * kUnit * size);
+  at.inner = take(inner.most() * kUnit * size);
   at.partials = take_floats(2 * kPartials);
   at.outputs = take_floats(own_units * kUnit);
   at.letters = take(kConsumerWarps * kLetterBytes);
@@ -116,29 +127,24 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   return at;
 }
 
-template <class N>
-auto kernel_of(const DecodeModel& model) {
-  return model.heads.group() == 1 ? decode_kernel<N, 1> : decode_kernel<N, kMostGroup>;
-}
-
 // Teams that the device runs at a time, of blocks that take all shared memory.
-template <class N>
-int teams_of_device(const DecodeModel& model) {
+template <class M>
+int teams_of_device() {
   const int bytes = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   // For all plans of a process.
   cuda_check(
-      cudaFuncSetAttribute(kernel_of<N>(model), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+      cudaFuncSetAttribute(decode_kernel<M>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
       "decode");
   cudaLaunchAttribute cluster{};
   cudaLaunchConfig_t config = launch_config(1, bytes, cluster, 1);
   int teams = 0;
-  cuda_check(cudaOccupancyMaxActiveClusters(&teams, kernel_of<N>(model), &config), "decode");
+  cuda_check(cudaOccupancyMaxActiveClusters(&teams, decode_kernel<M>, &config), "decode");
   return std::min(teams, kMostTeams);
 }
 
-template <class T>
+template <class N>
 Tensor layer_pointers(const DecodeModel& model) {
-  using N = Native<T>;
+  using T = std::conditional_t<sizeof(N) == 2, BFloat16, float>;
   static_assert(sizeof(LayerPointers<N>) % 8 == 0);
   std::vector<std::int64_t> words;
   for (const DecodeLayer& layer : model.layers) {
@@ -161,9 +167,10 @@ Tensor layer_pointers(const DecodeModel& model) {
   return Tensor::of(words, {static_cast<std::int64_t>(words.size())}).to(Device::kCuda);
 }
 
-template <class T>
+template <class M>
 void launch_step(const DecodePlan& plan, const DecodeStep& step) {
-  using N = Native<T>;
+  using N = typename M::N;
+  using T = std::conditional_t<sizeof(N) == 2, BFloat16, float>;
   const DecodeModel& model = plan.model;
   const HeadLayout& heads = model.heads;
   auto* const words = reinterpret_cast<std::uint32_t*>(plan.exchange.data<std::int32_t>());
@@ -171,12 +178,12 @@ void launch_step(const DecodePlan& plan, const DecodeStep& step) {
   const auto choice = [](const Tensor& tensor) {
     return tensor ? reinterpret_cast<std::uint64_t*>(tensor.data<std::int64_t>()) : nullptr;
   };
-  DecodeArgs<N> args{.layers = reinterpret_cast<const LayerPointers<N>*>(plan.pointers.raw()),
+  DecodeArgs<M> args{.layers = reinterpret_cast<const LayerPointers<N>*>(plan.pointers.raw()),
                      .layer_count = static_cast<int>(model.layers.size()),
-                     .width = static_cast<int>(model.width()),
+                     .any_width = static_cast<int>(model.width()),
                      .heads = heads.heads,
                      .kv_heads = heads.kv_heads,
-                     .head_width = heads.head_width,
+                     .any_head_width = heads.head_width,
                      .inner = static_cast<int>(model.inner()),
                      .vocabulary = static_cast<int>(model.vocabulary()),
                      .teams = plan.teams,
@@ -200,13 +207,13 @@ void launch_step(const DecodePlan& plan, const DecodeStep& step) {
                      .next_exchange = words + (1 - turn) * count,
                      .exchange_words = static_cast<int>(count),
                      .status = plan.status.data<std::int32_t>(),
-                     .shared = shared_layout<N>(plan)};
+                     .shared = shared_layout<M>(plan)};
   cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config = launch_config(plan.teams, args.shared.bytes, attributes[0], 2);
   // Teams wait for each other, so all of them must run at a time.
   attributes[1].id = cudaLaunchAttributeCooperative;
   attributes[1].val.cooperative = 1;
-  cuda_check(cudaLaunchKernelEx(&config, kernel_of<N>(model), args), "decode");
+  cuda_check(cudaLaunchKernelEx(&config, decode_kernel<M>, args), "decode");
   check_launch("decode");
 }
 
@@ -221,11 +228,10 @@ class CudaDecode final : public DecodeKernels {
                              [](const DecodeLayer& layer) { return is_aligned(layer); }))
       return false;
     bool fits = false;
-    dispatch(type, [&]<class T>() {
-      using N = Native<T>;
-      if (!has_code<N>()) return;
-      plan.teams = teams_of_device<N>(model);
-      if (plan.teams == 0 || shared_layout<N>(plan).ring_bytes < kFewestTiles * kTileBytes) return;
+    dispatch(model, [&]<class M>() {
+      if (!has_code<M>()) return;
+      plan.teams = teams_of_device<M>();
+      if (plan.teams == 0 || shared_layout<M>(plan).ring_bytes < kFewestTiles * kTileBytes) return;
       const std::int64_t words = 2 * exchange_words(plan);
       plan.exchange = Tensor::empty({words}, DType::kInt32, Device::kCuda);
       static_assert(kEmpty == 0xffffffff);
@@ -243,12 +249,12 @@ class CudaDecode final : public DecodeKernels {
     check(std::ranges::all_of(plan.model.layers,
                               [](const DecodeLayer& layer) { return is_aligned(layer); }),
           "decode: expected memories that begin at multiples of 16 bytes");
-    dispatch(plan.model.embedding.dtype(),
-             [&]<class T>() { plan.pointers = layer_pointers<T>(plan.model); });
+    dispatch(plan.model,
+             [&]<class M>() { plan.pointers = layer_pointers<typename M::N>(plan.model); });
   }
 
   void decode(const DecodePlan& plan, const DecodeStep& step) const override {
-    dispatch(plan.model.embedding.dtype(), [&]<class T>() { launch_step<T>(plan, step); });
+    dispatch(plan.model, [&]<class M>() { launch_step<M>(plan, step); });
   }
 };
 

@@ -9,8 +9,9 @@
 namespace infini {
 
 // The order of everything that a block copies: that in which consume() asks for it.
-template <class N>
-__device__ __forceinline__ void produce(const DecodeArgs<N>& args, const Ring& ring_) {
+template <class M>
+__device__ __forceinline__ void produce(const DecodeArgs<M>& args, const Ring& ring_) {
+  using N = typename M::N;
   const std::uint64_t policy = read_once();
   const Place place(args);
   Producer ring(ring_);
@@ -31,8 +32,8 @@ __device__ __forceinline__ void produce(const DecodeArgs<N>& args, const Ring& r
   if (load_relaxed(args.status) != 0) __nanosleep(1'000'000);
 }
 
-template <class N>
-__device__ __forceinline__ int token_of_step(const DecodeArgs<N>& args) {
+template <class M>
+__device__ __forceinline__ int token_of_step(const DecodeArgs<M>& args) {
   if (!args.from) return args.token;
   const std::uint32_t token = ~static_cast<std::uint32_t>(*args.from);
   return token < static_cast<std::uint32_t>(args.vocabulary) ? static_cast<int>(token) : 0;
@@ -40,20 +41,24 @@ __device__ __forceinline__ int token_of_step(const DecodeArgs<N>& args) {
 
 // What the layers hold and the angles come to shared memory, small things that many blocks read to
 // the L2 cache; the words of the next step are emptied.
-template <class N>
-__device__ __forceinline__ void prepare(const Desk<N>& desk) {
+template <class M>
+__device__ __forceinline__ void prepare(const Desk<M>& desk) {
+  using N = typename M::N;
   constexpr int kLine = 32;  // floats
-  const DecodeArgs<N>& args = desk.args;
+  const DecodeArgs<M>& args = desk.args;
   const int pointers = args.layer_count * static_cast<int>(sizeof(LayerPointers<N>) / 8);
 #pragma unroll 1
   for (int i = desk.tid; i < pointers; i += kConsumers)
     reinterpret_cast<std::uint64_t*>(desk.layers)[i] =
         reinterpret_cast<const std::uint64_t*>(args.layers)[i];
-  for (int i = desk.tid; i < args.head_width; i += kConsumers) desk.angles[i] = args.angles[i];
+  for (int i = desk.tid; i < args.head_width(); i += kConsumers) desk.angles[i] = args.angles[i];
+  if (desk.tid < kParts)
+    desk.products[desk.tid] =
+        product_of(args, desk.place, LayerPointers<N>{}, static_cast<Part>(desk.tid), 0);
   sync_consumers();
   const int stride = static_cast<int>(gridDim.x) * kConsumers;
   const int thread = static_cast<int>(blockIdx.x) * kConsumers + desk.tid;
-  const int lines = (args.width + kLine - 1) / kLine;
+  const int lines = (args.width() + kLine - 1) / kLine;
 #pragma unroll 1
   for (int i = thread; i < args.layer_count * lines; i += stride) {
     const LayerPointers<N>& layer = desk.layers[i / lines];
@@ -91,16 +96,18 @@ constexpr int kBarriers = 2 * kTiles + kPosts;
 struct Mailboxes {
   Mailbox heads, records, middle, inner, sum;
 
-  template <class N>
-  __device__ Mailboxes(const DecodeArgs<N>& args, const Place& place, std::uint64_t* posts)
+  template <class M>
+  __device__ Mailboxes(const DecodeArgs<M>& args, const Place& place, std::uint64_t* posts)
       : heads(posts + kHeadsPost,
-              (2 * args.group() + 2) * args.head_width * size<N>() +
-                  nothing_bytes((args.group() + 2) * (args.head_width / kUnit))),
+              (2 * args.group() + 2) * args.head_width() * size<typename M::N>() +
+                  nothing_bytes((args.group() + 2) * (args.head_width() / kUnit))),
         records(posts + kRecordsPost,
-                kTeam * args.group() * record_numbers(args.head_width) * size<float>()),
-        middle(posts + kMiddlePost, args.units() * kNormUnitBytes<N> + nothing_bytes(args.units())),
-        inner(posts + kInnerPost, place.inner.size() * size<N>()),
-        sum(posts + kSumPost, args.units() * kNormUnitBytes<N> + nothing_bytes(args.units())) {}
+                kTeam * args.group() * record_numbers(args.head_width()) * size<float>()),
+        middle(posts + kMiddlePost,
+               args.units() * kNormUnitBytes<typename M::N> + nothing_bytes(args.units())),
+        inner(posts + kInnerPost, place.inner.size() * size<typename M::N>()),
+        sum(posts + kSumPost,
+            args.units() * kNormUnitBytes<typename M::N> + nothing_bytes(args.units())) {}
 
   template <class T>
   static constexpr __device__ int size() {
@@ -113,9 +120,10 @@ struct Mailboxes {
 };
 
 // Inner numbers of a unit, lane % 16 has one, to the team.
-template <class N>
-__device__ __forceinline__ void finish_inner(const Desk<N>& desk, const Mailbox& mailbox,
-                                             const Product<N>& product, int unit, float sum) {
+template <class M>
+__device__ __forceinline__ void finish_inner(const Desk<M>& desk, const Mailbox& mailbox,
+                                             const Product<M>& product, int unit, float sum) {
+  using N = typename M::N;
   const float up = __shfl_xor_sync(0xffffffff, sum, 8);
   const int size = static_cast<int>(sizeof(N));
   if (desk.lane < 16)
@@ -125,16 +133,17 @@ __device__ __forceinline__ void finish_inner(const Desk<N>& desk, const Mailbox&
                    count * size);
 }
 
-template <class N, int kGroup>
-__device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* shared,
+template <class M>
+__device__ __forceinline__ void consume(const DecodeArgs<M>& args, std::byte* shared,
                                         const Ring& ring_, const Patience& patience,
                                         const Mailboxes& mailboxes) {
-  const Desk<N> desk(args, shared, patience);
-  const AttentionDesk<N, kGroup> heads(desk, shared);
+  using N = typename M::N;
+  const Desk<M> desk(args, shared, patience);
+  const AttentionDesk<M> heads(desk, shared);
   Consumer ring(ring_);
   const Place& place = desk.place;
   prepare(desk);
-  embed(desk, args.embedding + std::int64_t{token_of_step(args)} * args.width,
+  embed(desk, args.embedding + std::int64_t{token_of_step(args)} * args.width(),
         desk.layers[0].attention_norm);
   std::uint64_t best = 0;
   int turn = 0, attended = 0;
@@ -152,7 +161,8 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
       mailbox.wait(number, patience);
       return;
     }
-    const Product<N> product = product_of(args, place, layer, part, kv_head);
+    Product<M> product = desk.products[static_cast<int>(part)];
+    product.kv_head = kv_head;
     if (part == Part::kOutput || part == Part::kDown) {
       const bool output = part == Part::kOutput;
       if (!output && product.columns > 0) mailboxes.inner.wait(number, patience);
@@ -198,10 +208,10 @@ __device__ __forceinline__ void consume(const DecodeArgs<N>& args, std::byte* sh
 }
 
 // The warp that finds the inverse of the root of the mean square while the others multiply.
-template <class N>
-__device__ __forceinline__ void find_norms(const DecodeArgs<N>& args, std::byte* shared,
+template <class M>
+__device__ __forceinline__ void find_norms(const DecodeArgs<M>& args, std::byte* shared,
                                            const Patience& patience, const Mailboxes& mailboxes) {
-  const Desk<N> desk(args, shared, patience);
+  const Desk<M> desk(args, shared, patience);
   meet_norm();
   each_part(args, [&](int number, Part part, int kv_head) {
     if (part == Part::kMiddle) mailboxes.middle.wait(number, patience);
@@ -209,14 +219,15 @@ __device__ __forceinline__ void find_norms(const DecodeArgs<N>& args, std::byte*
     if (part != Part::kHeads && part != Part::kInner && part != Part::kVocabulary) return;
     const float inverse = inverse_rms(desk, part == Part::kInner ? desk.middle : desk.sum);
     if (desk.lane == 0) *desk.inverse = inverse;
-    const int units = product_of(args, desk.place, LayerPointers<N>{}, part, kv_head).units;
+    const int units = desk.products[static_cast<int>(part)].units;
 #pragma unroll 1
     for (int batch = 0; batch < max(1, units); batch += kBatch) meet_norm();
   });
 }
 
-template <class N, int kGroup>
-__device__ __forceinline__ void decode_token(const DecodeArgs<N>& args, std::byte* shared) {
+template <class M>
+__device__ __forceinline__ void decode_token(const DecodeArgs<M>& args, std::byte* shared) {
+  using N = typename M::N;
   const Patience patience(args.status);
   auto* const barriers = reinterpret_cast<std::uint64_t*>(shared);
   const Ring ring{.bytes = shared + args.shared.ring,
@@ -239,20 +250,21 @@ __device__ __forceinline__ void decode_token(const DecodeArgs<N>& args, std::byt
   else if (threadIdx.x >= kConsumers)
     find_norms(args, shared, patience, mailboxes);
   else
-    consume<N, kGroup>(args, shared, ring, patience, mailboxes);
+    consume<M>(args, shared, ring, patience, mailboxes);
   // No block may go while another could still send to it.
   __syncwarp();
   arrive_in_cluster();
   wait_for_cluster();
 }
 
-// At most kGroup query heads share a key/value head.
-template <class N, int kGroup>
+// At most M::kGroup query heads share a key/value head.
+template <class M>
 __global__ void __launch_bounds__(kDecodeThreads, 1)
-    decode_kernel(const __grid_constant__ DecodeArgs<N> args) {
+    decode_kernel(const __grid_constant__ DecodeArgs<M> args) {
+  using N = typename M::N;
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char shared[];
-  decode_token<N, kGroup>(args, reinterpret_cast<std::byte*>(shared));
+  decode_token<M>(args, reinterpret_cast<std::byte*>(shared));
 #endif
 }
 

@@ -18,10 +18,18 @@ struct LayerPointers {
   N *window_qkv, *window_rotated;
 };
 
+// What the kernel knows of a model when it is compiled: the type of its numbers, how many query
+// heads share a key/value head at most, the width of the stream and that of a head, 0 for any.
+template <class Number, int most_of_group, int width = 0, int head_width = 0>
+struct Known {
+  using N = Number;
+  static constexpr int kGroup = most_of_group, kWidth = width, kHeadWidth = head_width;
+};
+
 // Offsets in bytes.
 struct SharedLayout {
-  int layers = 0, inverse = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0, records = 0,
-      mixed = 0;
+  int layers = 0, products = 0, inverse = 0, angles = 0, stream = 0, middle = 0, sum = 0, heads = 0,
+      records = 0, mixed = 0;
   int inner = 0, partials = 0, outputs = 0, letters = 0, scores = 0, state = 0, local = 0;
   int recalled = 0, nothing = 0, ring = 0;
   int score_stride = 0;  // numbers of a query head
@@ -29,10 +37,11 @@ struct SharedLayout {
   int bytes = 0;
 };
 
-template <class N>
+template <class M>
 struct DecodeArgs {
+  using N = typename M::N;
   const LayerPointers<N>* layers;
-  int layer_count, width, heads, kv_heads, head_width, inner, vocabulary, teams;
+  int layer_count, any_width, heads, kv_heads, any_head_width, inner, vocabulary, teams;
   DecodeActivation activation;
   float scale, norm_eps, recall_eps;
   bool recalls, bypass_empty;
@@ -47,8 +56,12 @@ struct DecodeArgs {
   int* status;
   SharedLayout shared;
 
-  __host__ __device__ int group() const { return heads / kv_heads; }
-  __host__ __device__ int units() const { return width / kUnit; }
+  __host__ __device__ int width() const { return M::kWidth ? M::kWidth : any_width; }
+  __host__ __device__ int head_width() const {
+    return M::kHeadWidth ? M::kHeadWidth : any_head_width;
+  }
+  __host__ __device__ int group() const { return M::kGroup == 1 ? 1 : heads / kv_heads; }
+  __host__ __device__ int units() const { return width() / kUnit; }
 };
 
 // Whole numbers [begin, end): the share of `part` among `parts` in `count`.
@@ -61,6 +74,25 @@ __device__ __forceinline__ Share share_of(int count, int part, int parts) {
   const unsigned begin = n * part / all, end = n * (part + 1) / all;
   return {static_cast<int>(begin), static_cast<int>(end)};
 }
+
+// How teams share out the inner width of the feed-forward network: the first ones, which bring the
+// weights and the window of a head near as well, have one part each, the others two. Where there
+// are not units for that, all have one, and a unit at least.
+struct InnerParts {
+  int units, attending, each, all;
+
+  __host__ __device__ InnerParts(int inner_units, int attending_teams, int teams)
+      : units(inner_units),
+        attending(attending_teams < teams ? attending_teams : teams),
+        each(inner_units < 2 * teams ? 1 : 2),
+        all(before(teams)) {}
+  // Parts of the first `teams` teams, and where their units end.
+  __host__ __device__ int before(int teams) const {
+    return each * teams - (each - 1) * (teams < attending ? teams : attending);
+  }
+  __host__ __device__ int end(int teams) const { return units * before(teams) / all; }
+  __host__ __device__ int most() const { return (units * each + all - 1) / all; }
+};
 
 // a / b for whole numbers of a few thousand.
 __device__ __forceinline__ int quotient(int a, int b) {
@@ -77,16 +109,16 @@ struct Place {
   Share inner;    // columns of the team
   Share own;      // of these, the block's: those whose rows it multiplies
 
-  template <class N>
-  __device__ explicit Place(const DecodeArgs<N>& args)
+  template <class M>
+  __device__ explicit Place(const DecodeArgs<M>& args)
       : team(static_cast<int>(blockIdx.x) / kTeam),
         rank(rank_in_team()),
         attending(min(args.teams, args.kv_heads)),
         feeding(min(args.teams, args.inner / kUnit)),
         units(share_of(args.units(), rank, kTeam)),
         inner{} {
-    if (team < feeding) inner = share_of(args.inner / kUnit, team, feeding);
-    inner = {inner.begin * kUnit, inner.end * kUnit};
+    const InnerParts parts(args.inner / kUnit, attending, feeding);
+    if (team < feeding) inner = {parts.end(team) * kUnit, parts.end(team + 1) * kUnit};
     own = share_of(inner.size() / 8, rank, kTeam);
     own = {inner.begin + own.begin * 8, inner.begin + own.end * 8};
   }
@@ -95,11 +127,12 @@ struct Place {
 // What follows what in a layer: attention and its output projection for one head after another, a
 // meeting of all teams, the feed-forward network, a meeting. The vocabulary follows the last layer.
 enum class Part { kHeads, kOutput, kMiddle, kInner, kDown, kSum, kVocabulary };
+constexpr int kParts = 7;
 
 // Calls use(layer, part, kv_head) in that order. There is one call, so that the code of a product
 // is there once and stays in the instruction cache.
-template <class N, class Use>
-__device__ __forceinline__ void each_part(const DecodeArgs<N>& args, Use use) {
+template <class M, class Use>
+__device__ __forceinline__ void each_part(const DecodeArgs<M>& args, Use use) {
   const int team = static_cast<int>(blockIdx.x) / kTeam;
   const Part first = team < args.kv_heads ? Part::kHeads : Part::kMiddle;
   Part part = first;
@@ -146,12 +179,16 @@ __device__ __forceinline__ int nothing_bytes(int units) {
 constexpr int kBatch = 8, kPartials = kBatch * kConsumerWarps * kUnit;
 
 // Shared memory as the consumers see it.
-template <class N>
+template <class M>
+struct Product;
+template <class M>
 struct Desk {
-  const DecodeArgs<N>& args;
+  using N = typename M::N;
+  const DecodeArgs<M>& args;
   Place place;
   Patience patience;
   LayerPointers<N>* layers;
+  Product<M>* products;     // [kParts], of some layer and the first head
   float* inverse;           // of the root of the mean square of the stream
   float* angles;            // [K] of this position
   float* stream;            // the block's units of the residual stream
@@ -164,11 +201,12 @@ struct Desk {
   std::byte* nothing;       // where blocks send that have nothing to say
   int tid, warp, lane;
 
-  __device__ Desk(const DecodeArgs<N>& plan, std::byte* shared, const Patience& patience_)
+  __device__ Desk(const DecodeArgs<M>& plan, std::byte* shared, const Patience& patience_)
       : args(plan),
         place(plan),
         patience(patience_),
         layers(reinterpret_cast<LayerPointers<N>*>(shared + plan.shared.layers)),
+        products(reinterpret_cast<Product<M>*>(shared + plan.shared.products)),
         inverse(reinterpret_cast<float*>(shared + plan.shared.inverse)),
         angles(reinterpret_cast<float*>(shared + plan.shared.angles)),
         stream(reinterpret_cast<float*>(shared + plan.shared.stream)),

@@ -9,26 +9,27 @@ namespace infini {
 struct HeadShare {
   Share keys, rows;
 
-  template <class N>
-  __device__ explicit HeadShare(const DecodeArgs<N>& args)
+  template <class M>
+  __device__ explicit HeadShare(const DecodeArgs<M>& args)
       : keys(share_of(args.position, rank_in_team(), kTeam)),
-        rows(share_of(args.head_width, rank_in_team(), kTeam)) {}
+        rows(share_of(args.head_width(), rank_in_team(), kTeam)) {}
 };
 
+constexpr int kApart = 8 * kConsumerWarps;  // keys from an octet of a warp to the next one
 template <class N>
 __device__ __forceinline__ int keys_of_tile(int head_width) {
-  constexpr int kRound = 8 * kConsumerWarps;
-  return kTileBytes / (kRound * head_stride<N>(head_width)) * kRound;
+  return kTileBytes / (kApart * head_stride<N>(head_width)) * kApart;
 }
 
 // A copying warp's side: the block's keys, values and rows of the memory, with these of the
 // normalizer.
-template <class N>
-__device__ __forceinline__ void stream_heads(const DecodeArgs<N>& args,
-                                             const LayerPointers<N>& layer, int kv_head,
+template <class M>
+__device__ __forceinline__ void stream_heads(const DecodeArgs<M>& args,
+                                             const LayerPointers<typename M::N>& layer, int kv_head,
                                              Producer& ring, std::uint64_t policy) {
+  using N = typename M::N;
   const HeadShare share(args);
-  const int width = args.head_width;
+  const int width = args.head_width();
   const int stride = head_stride<N>(width), at_once = keys_of_tile<N>(width);
   const int bytes = width * static_cast<int>(sizeof(N));
 #pragma unroll 1
@@ -40,15 +41,8 @@ __device__ __forceinline__ void stream_heads(const DecodeArgs<N>& args,
     for (int first = share.keys.begin; first < share.keys.end; first += at_once) {
       const int count = min(at_once, share.keys.end - first);
       std::byte* const to = ring.claim(count * stride);
-      int keys = 0;
-#pragma unroll 1
-      for (int begin = 0; begin < count; begin += ring.kThreads) {
-        const int i = begin + ring.thread();
-        keys += __popc(__ballot_sync(0xffffffff, i < count));
-        if (i < count)
-          ring.copy(to + i * stride, from + std::int64_t{first + i} * leading, bytes, policy);
-      }
-      ring.commit(keys * bytes);
+      ring.copy_rows(to, stride, from + std::int64_t{first} * leading,
+                     leading * std::int64_t{sizeof(N)}, count, bytes, policy);
     }
   }
   if (!layer.matrix) return;
@@ -71,9 +65,10 @@ __host__ __device__ constexpr int record_numbers(int head_width) {
   return 2 * head_width + kRecordExtra;
 }
 
-// Numbers of the attention in shared memory; g query heads, at most kGroup.
-template <class N, int kGroup>
-struct AttentionDesk : Desk<N> {
+// Numbers of the attention in shared memory; g query heads, at most M::kGroup.
+template <class M>
+struct AttentionDesk : Desk<M> {
+  using N = typename M::N;
   HeadShare share;
   int group, width, stride;
   std::byte* heads;  // [2 g + 2, K] of N: turned queries, turned key, value, queries as they were
@@ -82,11 +77,11 @@ struct AttentionDesk : Desk<N> {
   float* state;      // [2, warps, kMostGroup] highest scores, sums; then [3, kMostGroup], see below
   float *local, *recalled;  // [warps, g, K]
 
-  __device__ explicit AttentionDesk(const Desk<N>& desk, std::byte* shared)
-      : Desk<N>(desk),
+  __device__ explicit AttentionDesk(const Desk<M>& desk, std::byte* shared)
+      : Desk<M>(desk),
         share(desk.args),
         group(desk.args.group()),
-        width(desk.args.head_width),
+        width(desk.args.head_width()),
         stride(head_stride<N>(width)),
         heads(shared + desk.args.shared.heads) {
     const SharedLayout& at = desk.args.shared;
@@ -121,17 +116,20 @@ struct AttentionDesk : Desk<N> {
   __device__ int key_of_warp(int i) const {
     return (this->warp + i / 8 * kConsumerWarps) * 8 + i % 8;
   }
-  // Calls use(key, row) for the octets of this warp: their first key and where it lies.
+  // A row among `count` that is there: what a tensor core reads for one that is not has no weight.
+  static __device__ int present(int row, int count) { return min(row, count - 1); }
+  // Calls use(key, count, rows) for the octets of this warp, two at a time, kApart keys apart: the
+  // first key, how many keys of the tile there are from it on, and where it lies.
   template <class Use>
-  __device__ __forceinline__ void each_octet(Consumer& ring, Use use) const {
+  __device__ __forceinline__ void each_octets(Consumer& ring, Use use) const {
     const int at_once = keys_of_tile<N>(width);
 #pragma unroll 1
     for (int first = 0; first < share.keys.size(); first += at_once) {
       const int end = min(share.keys.size(), first + at_once);
       const std::byte* const tile = ring.acquire((end - first) * stride);
 #pragma unroll 1
-      for (int key = first + this->warp * 8; key < end; key += 8 * kConsumerWarps)
-        use(key, tile + (key - first) * stride);
+      for (int key = first + this->warp * 8; key < end; key += 2 * kApart)
+        use(key, end - key, tile + (key - first) * stride);
       ring.release();
     }
   }
@@ -139,14 +137,15 @@ struct AttentionDesk : Desk<N> {
 
 // Eight rows and the eight half a head further, as the product left them: lane % 16 has one. They
 // turn by their position and go to the team and to the window.
-template <class N, int kGroup>
-__device__ __forceinline__ void finish_heads(const AttentionDesk<N, kGroup>& desk,
-                                             const Mailbox& mailbox, const LayerPointers<N>& layer,
-                                             const Product<N>& product, int unit, float sum) {
-  const DecodeArgs<N>& args = desk.args;
+template <class M>
+__device__ __forceinline__ void finish_heads(const AttentionDesk<M>& desk, const Mailbox& mailbox,
+                                             const LayerPointers<typename M::N>& layer,
+                                             const Product<M>& product, int unit, float sum) {
+  using N = typename M::N;
+  const DecodeArgs<M>& args = desk.args;
   const int width = desk.width, group = desk.group, row = desk.lane % 16, octet = row / 8;
-  const int section = quotient(product.first + unit, width / 16);
-  const int first = (product.first + unit - section * (width / 16)) * 8, column = first + row % 8;
+  const auto place = product.head_unit(unit);
+  const int section = place.section, column = place.column + row % 8;
   const float value = rounded<N>(sum), other = __shfl_xor_sync(0xffffffff, value, 8);
   const float cosine = desk.angles[column], sine = desk.angles[column + width / 2];
   const float turned = octet ? value * cosine + other * sine : value * cosine - other * sine;
@@ -155,21 +154,24 @@ __device__ __forceinline__ void finish_heads(const AttentionDesk<N, kGroup>& des
   if (desk.lane < 16) {
     letter[row] = N(is_value ? value : turned);
     letter[16 + row] = N(value);
-    const int number = product.row(unit, octet) + row % 8;
-    layer.window_qkv[std::int64_t{args.position} * (args.heads + 2 * args.kv_heads) * width +
-                     number] = N(value);
-    if (section == group)
-      layer.window_rotated[std::int64_t{args.position} * (args.heads + args.kv_heads) * width +
-                           number] = N(turned);
   }
   // Octets of the letter: the two of the row that turned, or of the value, and those of the query.
   constexpr int kVectors = 8 * static_cast<int>(sizeof(N)) / 16;  // of an octet
-  std::byte* const to = desk.heads + section * desk.stride + first * static_cast<int>(sizeof(N));
+  std::byte* const to =
+      desk.heads + section * desk.stride + place.column * static_cast<int>(sizeof(N));
   mailbox.send_all(letter, (section < group ? 4 : 2) * kVectors, [&](int i) {
     const int at = i / kVectors;
     return to + at / 2 * (group + 2) * desk.stride +
            at % 2 * (width / 2) * static_cast<int>(sizeof(N)) + i % kVectors * 16;
   });
+  if (desk.lane >= 16) return;
+  const int number = product.row(place, octet) + row % 8;
+  layer
+      .window_qkv[std::int64_t{args.position} * (args.heads + 2 * args.kv_heads) * width + number] =
+      N(value);
+  if (section == group)
+    layer.window_rotated[std::int64_t{args.position} * (args.heads + args.kv_heads) * width +
+                         number] = N(turned);
 }
 
 }  // namespace infini

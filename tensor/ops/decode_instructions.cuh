@@ -87,6 +87,19 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, int 
       : "memory");
 }
 
+// Copies 16 bytes to shared memory by this thread.
+__device__ __forceinline__ void copy_pack(void* shared, const void* global, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+      "l"(global), "l"(policy)
+      : "memory");
+}
+// Arrives once all that this thread copied so has come.
+__device__ __forceinline__ void arrive_after_packs(std::uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
 // Accesses to words that other blocks read and write meanwhile: each is whole, none waits.
 __device__ __forceinline__ uint4 load_relaxed(const uint4* from) {
   uint4 w;

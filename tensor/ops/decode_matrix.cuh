@@ -12,8 +12,9 @@ constexpr int kPiece = kPieceBytes / static_cast<int>(sizeof(N));  // columns
 
 // The rows that this block multiplies with: units of two octets, for what makes numbers of two rows
 // has a pair of them in one unit. Rows that a unit lacks are not read and their sums mean nothing.
-template <class N>
+template <class M>
 struct Product {
+  using N = typename M::N;
   const N* matrix;  // at the first column
   int leading;      // numbers from a row to the next
   int columns, units;
@@ -21,46 +22,62 @@ struct Product {
   int first, end;  // rows; for heads, units of a head
   int head_width, group, heads, kv_heads, kv_head;
   int partner;  // rows from an octet to that which it is paired with, 0 for the next octet
+  int stride, units_of_tile;  // see below
 
+  // A unit of a head: what it is of, queries in turn, the key or the value, and its first column.
+  struct HeadUnit {
+    int section, column;
+  };
+  __device__ int units_of_head() const { return (M::kHeadWidth ? M::kHeadWidth : head_width) / 16; }
+  __device__ HeadUnit head_unit(int unit) const {
+    const int number = first + unit;
+    const int section =
+        M::kHeadWidth ? number / units_of_head() : quotient(number, units_of_head());
+    return {section, (number - section * units_of_head()) * 8};
+  }
+  __device__ int row(const HeadUnit& unit, int octet) const {
+    const int head = unit.section < group    ? kv_head * group + unit.section
+                     : unit.section == group ? heads + kv_head
+                                             : heads + kv_heads + kv_head;
+    return head * units_of_head() * 16 + unit.column + octet * units_of_head() * 8;
+  }
   // The first row of an octet of a unit.
   __device__ int row(int unit, int octet) const {
-    if (part != Part::kHeads)
-      return first + (partner ? unit * 8 + octet * partner : unit * 16 + octet * 8);
-    const int section = quotient(first + unit, head_width / 16);
-    const int column = (first + unit - section * (head_width / 16)) * 8;
-    const int head = section < group    ? kv_head * group + section
-                     : section == group ? heads + kv_head
-                                        : heads + kv_heads + kv_head;
-    return head * head_width + column + octet * (head_width / 2);
+    if (part == Part::kHeads) return row(head_unit(unit), octet);
+    return first + (partner ? unit * 8 + octet * partner : unit * 16 + octet * 8);
   }
   __device__ int rows(int unit, int octet) const {
     if (part == Part::kHeads) return 8;
     return max(0, min(8, end - row(unit, octet) + (octet ? partner : 0)));
   }
   __device__ int piece_columns(int column) const { return min(kPiece<N>, columns - column); }
-  // Bytes from a row to the next in a tile, so that threads that read together meet different
-  // banks: those of 8 rows at the same 16 bytes where warps share the columns, otherwise those of 2
-  // rows at the same 64 bytes.
-  __device__ int stride() const {
-    const int bytes = min(kPiece<N>, columns) * static_cast<int>(sizeof(N));
-    if (part != Part::kOutput && part != Part::kDown) return (bytes / 16 | 1) * 16;
-    return (bytes + 63) / 128 * 128 + 64;
-  }
-  __device__ int units_of_tile() const {
-    if (columns > kPiece<N>) return 1;
-    const int unit = kUnit * stride();
-    return 8 * unit <= kTileBytes ? 8 : 4 * unit <= kTileBytes ? 4 : 2 * unit <= kTileBytes ? 2 : 1;
-  }
 };
 
+// Bytes from a row to the next in a tile, so that threads that read together meet different banks:
+// those of 8 rows at the same 16 bytes where warps share the columns, otherwise those of 2 rows at
+// the same 64 bytes.
 template <class N>
-__device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, const Place& place,
-                                                 const LayerPointers<N>& layer, Part part,
-                                                 int kv_head) {
-  const int width = args.head_width, group = args.group(), queries = args.heads * width;
-  Product<N> product{.matrix = layer.qkv,
-                     .leading = args.width,
-                     .columns = args.width,
+__device__ __forceinline__ int tile_stride(int columns, bool warps_share_columns) {
+  const int bytes = min(kPiece<N>, columns) * static_cast<int>(sizeof(N));
+  return warps_share_columns ? (bytes / 16 | 1) * 16 : (bytes + 63) / 128 * 128 + 64;
+}
+// Units of a tile: where warps share the columns, as many as divide a batch of 8.
+template <class N>
+__device__ __forceinline__ int tile_units(int columns, int stride, bool warps_share_columns) {
+  const int unit = kUnit * stride;
+  if (columns > kPiece<N>) return 1;
+  if (!warps_share_columns) return max(1, min(8, kTileBytes / unit));
+  return 8 * unit <= kTileBytes ? 8 : 4 * unit <= kTileBytes ? 4 : 2 * unit <= kTileBytes ? 2 : 1;
+}
+
+template <class M>
+__device__ __forceinline__ Product<M> product_of(const DecodeArgs<M>& args, const Place& place,
+                                                 const LayerPointers<typename M::N>& layer,
+                                                 Part part, int kv_head) {
+  const int width = args.head_width(), group = args.group(), queries = args.heads * width;
+  Product<M> product{.matrix = layer.qkv,
+                     .leading = args.width(),
+                     .columns = args.width(),
                      .units = 0,
                      .part = part,
                      .first = 0,
@@ -70,7 +87,9 @@ __device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, cons
                      .heads = args.heads,
                      .kv_heads = args.kv_heads,
                      .kv_head = kv_head,
-                     .partner = 0};
+                     .partner = 0,
+                     .stride = 0,
+                     .units_of_tile = 0};
   switch (part) {
     case Part::kHeads: {
       const Share share = share_of((group + 2) * (width / 16), place.rank, kTeam);
@@ -107,14 +126,19 @@ __device__ __forceinline__ Product<N> product_of(const DecodeArgs<N>& args, cons
       product.units = args.head ? share.size() : 0;
     }
   }
+  const bool warps_share_columns = part != Part::kOutput && part != Part::kDown;
+  product.stride = tile_stride<typename M::N>(product.columns, warps_share_columns);
+  product.units_of_tile =
+      tile_units<typename M::N>(product.columns, product.stride, warps_share_columns);
   return product;
 }
 
 // A copying warp's side.
-template <class N>
-__device__ __forceinline__ void stream_rows(Producer& ring, const Product<N>& product,
+template <class M>
+__device__ __forceinline__ void stream_rows(Producer& ring, const Product<M>& product,
                                             std::uint64_t policy) {
-  const int stride = product.stride(), at_once = product.units_of_tile();
+  using N = typename M::N;
+  const int stride = product.stride, at_once = product.units_of_tile;
 #pragma unroll 1
   for (int first = 0; first < product.units; first += at_once) {
     const int slots = min(at_once, product.units - first) * kUnit;
@@ -122,10 +146,17 @@ __device__ __forceinline__ void stream_rows(Producer& ring, const Product<N>& pr
     for (int column = 0; column < product.columns; column += kPiece<N>) {
       const int bytes = product.piece_columns(column) * static_cast<int>(sizeof(N));
       std::byte* const to = ring.claim(slots * stride);
+      if ((product.part == Part::kOutput || product.part == Part::kDown) && bytes < kShortRow) {
+        const int row = product.row(first, 0);
+        ring.copy_rows(to, stride, product.matrix + std::int64_t{row} * product.leading + column,
+                       product.leading * std::int64_t{sizeof(N)}, min(slots, product.end - row),
+                       bytes, policy);
+        continue;
+      }
       int rows = 0;
 #pragma unroll 1
       for (int begin = 0; begin < slots; begin += ring.kThreads) {
-        const int slot = begin + ring.thread(), unit = first + slot / kUnit, octet = slot / 8 % 2;
+        const int slot = begin + ring.spread(), unit = first + slot / kUnit, octet = slot / 8 % 2;
         const bool valid = slot < slots && slot % 8 < product.rows(unit, octet);
         rows += __popc(__ballot_sync(0xffffffff, valid));
         if (valid)

@@ -17,9 +17,7 @@ constexpr int kDecodeThreads = kConsumers + 32 + 32 * kCopiers;
 constexpr int kTiles = 16;             // at most at a time
 constexpr int kTileBytes = 40 * 1024;  // at most of a tile
 constexpr int kTileAlignment = 128;
-// Copies on their way fill the queues before memory, in which the words that blocks wait for stand
-// as well: no more of a block than keep memory busy.
-constexpr int kFlightBytes = 104 * 1024;
+constexpr int kShortRow = 512;  // bytes from which on the copy engine copies rows faster
 
 // The consumers alone.
 __device__ __forceinline__ void sync_consumers() { named_barrier(1, kConsumers); }
@@ -27,12 +25,18 @@ __device__ __forceinline__ void sync_consumers() { named_barrier(1, kConsumers);
 // The consumers and the warp that finds what the norm multiplies their sums with.
 __device__ __forceinline__ void meet_norm() { named_barrier(2, kConsumers + 32); }
 
-// Waits for the end of a phase. Each try takes a while by itself.
-__device__ __forceinline__ void wait_for(std::uint64_t* barrier, unsigned parity,
-                                         const Patience& patience) {
-  for (unsigned tries = 0; !has_passed(barrier, parity) && patience.lasts(16 * tries + 15);
+// Waits for the end of a phase. Each try takes a while by itself. The loop is elsewhere: what is
+// fetched between steps is to be short.
+static __device__ __noinline__ void wait_long(std::uint64_t* barrier, unsigned parity,
+                                              Patience patience) {
+  for (unsigned tries = 0;
+       !__all_sync(kAllLanes, has_passed(barrier, parity)) && patience.lasts(16 * tries + 15);
        ++tries) {
   }
+}
+__device__ __forceinline__ void wait_for(std::uint64_t* barrier, unsigned parity,
+                                         const Patience& patience) {
+  if (!__all_sync(kAllLanes, has_passed(barrier, parity))) wait_long(barrier, parity, patience);
 }
 
 struct Ring {
@@ -44,7 +48,7 @@ struct Ring {
   // By one thread, before anyone uses the ring.
   __device__ void init() const {
     for (int i = 0; i < kTiles; ++i) {
-      init_barrier(full + i, kCopiers);
+      init_barrier(full + i, 32 * kCopiers);
       init_barrier(empty + i, kConsumerWarps);
     }
   }
@@ -76,12 +80,12 @@ class Producer {
  public:
   __device__ explicit Producer(const Ring& ring) : ring_(ring) {}
 
-  // Of the threads of all copying warps, neighbours in different warps.
+  // Of the threads of all copying warps; `spread`: neighbours in different warps.
   static constexpr int kThreads = 32 * kCopiers;
   static __device__ int thread() {
-    const int own = static_cast<int>(threadIdx.x) - (kDecodeThreads - kThreads);
-    return own % 32 * kCopiers + own / 32;
+    return static_cast<int>(threadIdx.x) - (kDecodeThreads - kThreads);
   }
+  static __device__ int spread() { return thread() % 32 * kCopiers + thread() / 32; }
 
   // Waits until there is room for a tile and returns it.
   __device__ std::byte* claim(int bytes) {
@@ -92,11 +96,6 @@ class Producer {
       wait_for(ring_.empty + oldest_ % kTiles, oldest_ / kTiles % 2, ring_.patience);
       freed_ = end_of(oldest_++);
     }
-    if (landing_ < oldest_) landing_ = oldest_, landed_ = freed_;
-    while (claimed_ - landed_ > kFlightBytes && landing_ < tile_) {
-      wait_for(ring_.full + landing_ % kTiles, landing_ / kTiles % 2, ring_.patience);
-      landed_ = end_of(landing_++);
-    }
     if (static_cast<int>(threadIdx.x) % 32 == tile_ % kTiles) end_ = claimed_;
     return ring_.bytes + at;
   }
@@ -106,8 +105,24 @@ class Producer {
   }
   // All lanes, after the copies of `bytes` by this warp.
   __device__ void commit(int bytes) {
-    if (threadIdx.x % 32 == 0) expect_bytes(ring_.full + tile_ % kTiles, bytes);
-    ++tile_;
+    std::uint64_t* const full = ring_.full + tile_++ % kTiles;
+    threadIdx.x % 32 == 0 ? expect_bytes(full, bytes) : arrive(full);
+  }
+  // All threads, instead of the two: `rows` rows of so many bytes each, `pitch` apart, go `stride`
+  // apart. The copy engine takes some 40 clocks for a row, however short; threads take 16 bytes
+  // each.
+  __device__ void copy_rows(std::byte* to, int stride, const void* from, std::int64_t pitch,
+                            int rows, int bytes, std::uint64_t policy) {
+    const int packs = bytes / 16, rows_at_once = kThreads / packs, rest = kThreads % packs;
+    int row = thread() / packs, pack = thread() % packs;
+    const auto* const source = static_cast<const std::byte*>(from);
+#pragma unroll 4
+    while (row < rows) {
+      copy_pack(to + row * stride + pack * 16, source + row * pitch + pack * 16, policy);
+      row += rows_at_once, pack += rest;
+      if (pack >= packs) ++row, pack -= packs;
+    }
+    arrive_after_packs(ring_.full + tile_++ % kTiles);
   }
 
  private:
@@ -115,9 +130,9 @@ class Producer {
 
   const Ring& ring_;
   TilePlaces places_;
-  int tile_ = 0, oldest_ = 0, landing_ = 0;   // numbers: the next, not yet free, not yet here
-  int claimed_ = 0, freed_ = 0, landed_ = 0;  // bytes since the beginning
-  int end_ = 0;                               // of the tile of this lane
+  int tile_ = 0, oldest_ = 0;    // numbers: the next, not yet free
+  int claimed_ = 0, freed_ = 0;  // bytes since the beginning
+  int end_ = 0;                  // of the tile of this lane
 };
 
 // A consuming warp's side; every warp takes all tiles in turn.

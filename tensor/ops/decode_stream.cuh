@@ -7,8 +7,8 @@
 namespace infini {
 
 // Where teams leave their parts of a unit: [teams, kUnit].
-template <class N>
-__device__ __forceinline__ std::uint32_t* parts_of(const DecodeArgs<N>& args, int layer, Part part,
+template <class M>
+__device__ __forceinline__ std::uint32_t* parts_of(const DecodeArgs<M>& args, int layer, Part part,
                                                    int unit) {
   const int meeting = 2 * layer + (part == Part::kOutput || part == Part::kMiddle ? 0 : 1);
   return args.exchange + (meeting * args.units() + unit) * args.teams * kUnit;
@@ -26,12 +26,14 @@ __device__ __forceinline__ float* square_of(std::byte* unit) {
 }
 
 // The first stream is a row of the embedding, which every block reads for itself.
-template <class N>
-__device__ __forceinline__ void embed(const Desk<N>& desk, const N* row, const float* weight) {
+template <class M>
+__device__ __forceinline__ void embed(const Desk<M>& desk, const typename M::N* row,
+                                      const float* weight) {
+  using N = typename M::N;
 #pragma unroll 1
-  for (int begin = 0; begin < desk.args.width; begin += 4 * kConsumers) {
+  for (int begin = 0; begin < desk.args.width(); begin += 4 * kConsumers) {
     const int at = begin + 4 * desk.tid;
-    const bool valid = at < desk.args.width;
+    const bool valid = at < desk.args.width();
     float values[4] = {}, weights[4] = {}, square = 0;
     if (valid) {
       load_pack<4>(row + at, values);
@@ -52,17 +54,18 @@ __device__ __forceinline__ void embed(const Desk<N>& desk, const N* row, const f
   meet_norm();
 }
 
-template <class N>
-__device__ __forceinline__ void send_nothing(const Desk<N>& desk, const Mailbox& mailbox) {
+template <class M>
+__device__ __forceinline__ void send_nothing(const Desk<M>& desk, const Mailbox& mailbox) {
   if (desk.warp == 0) mailbox.send_all(desk.nothing, desk.letter, kNothingBytes);
 }
 
 // Adds what `teams` teams found to the block's units of the stream and hands these, times the
 // weights of the next norm, to the team. A warp has a unit, a lane four rows of every 8th team.
-template <class N>
-__device__ __forceinline__ void gather(const Desk<N>& desk, const Mailbox& mailbox,
+template <class M>
+__device__ __forceinline__ void gather(const Desk<M>& desk, const Mailbox& mailbox,
                                        std::byte* units, const std::uint32_t* parts, int teams,
                                        const float* weight) {
+  using N = typename M::N;
   constexpr int kRounds = kMostTeams / 8;
   if (desk.place.units.size() == 0) send_nothing(desk, mailbox);
   const int quarter = desk.lane % 4, team = desk.lane / 4;
@@ -71,25 +74,23 @@ __device__ __forceinline__ void gather(const Desk<N>& desk, const Mailbox& mailb
     const int unit = desk.place.units.begin + own;
     const auto* const from =
         reinterpret_cast<const uint4*>(parts + unit * desk.args.teams * kUnit) + desk.lane;
+    const int rounds = (teams - team + 7) / 8;  // of this lane
     uint4 words[kRounds];
 #pragma unroll
     for (int i = 0; i < kRounds; ++i)
-      words[i] = team + 8 * i < teams ? load_relaxed(from + 32 * i) : uint4{0, 0, 0, 0};
+      words[i] = i < rounds ? load_relaxed(from + 32 * i) : uint4{0, 0, 0, 0};
     // This load is not to be put off until after the wait.
     const uint4 factors =
         load_relaxed(reinterpret_cast<const uint4*>(weight + unit * kUnit + 4 * quarter));
-    float values[4], before[4];
+    float values[4] = {}, before[4];
     float* const stream = desk.stream + own * kUnit + 4 * quarter;
     load_pack<4>(stream, before);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) values[e] = 0;
+    await(from, 32, rounds, words, desk.patience);
 #pragma unroll
     for (int i = 0; i < kRounds; ++i) {
-      if (team + 8 * i < teams) words[i] = await(from + 32 * i, words[i], desk.patience);
       values[0] += __uint_as_float(words[i].x), values[1] += __uint_as_float(words[i].y);
       values[2] += __uint_as_float(words[i].z), values[3] += __uint_as_float(words[i].w);
     }
-    __syncwarp();
     float square = 0;
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
@@ -113,18 +114,20 @@ __device__ __forceinline__ void gather(const Desk<N>& desk, const Mailbox& mailb
 }
 
 // 1 over the root of the mean square, in every lane of a warp.
-template <class N>
-__device__ __forceinline__ float inverse_rms(const Desk<N>& desk, std::byte* units) {
+template <class M>
+__device__ __forceinline__ float inverse_rms(const Desk<M>& desk, std::byte* units) {
+  using N = typename M::N;
   float sum = 0;
   for (int unit = desk.lane; unit < desk.args.units(); unit += 32)
     sum += *square_of<N>(units + unit * kNormUnitBytes<N>);
-  return 1 / sqrtf(warp_sum(sum) / static_cast<float>(desk.args.width) + desk.args.norm_eps);
+  return 1 / sqrtf(warp_sum(sum) / static_cast<float>(desk.args.width()) + desk.args.norm_eps);
 }
 
 // The last norm itself, by one team.
-template <class N>
-__device__ __forceinline__ void write_hidden(const Desk<N>& desk, float inverse) {
-  const DecodeArgs<N>& args = desk.args;
+template <class M>
+__device__ __forceinline__ void write_hidden(const Desk<M>& desk, float inverse) {
+  using N = typename M::N;
+  const DecodeArgs<M>& args = desk.args;
 #pragma unroll 1
   for (int i = desk.tid; i < desk.place.units.size() * kUnit; i += kConsumers) {
     const int column = desk.place.units.begin * kUnit + i;

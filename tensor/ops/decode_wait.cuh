@@ -1,6 +1,8 @@
 // How threads of the decoding kernel wait: for copies into shared memory at barriers there, and for
 // numbers of other blocks at the numbers themselves. A number that has not come is kEmpty, which no
 // result is; so there is no flag beside it and no fence, and a word is whole or absent.
+// All lanes of a warp wait together and by votes: lanes that leave a loop one by one stay apart,
+// and each shuffle after that takes hundreds of clocks.
 #pragma once
 
 #include "tensor/ops/decode_instructions.cuh"
@@ -9,12 +11,14 @@ namespace infini {
 
 // Gives up after some seconds, or soon once anyone has: a mistake must not hang the device. What is
 // computed after that is of no use, and `status` says so.
+constexpr unsigned kAllLanes = 0xffffffff;
+
 class Patience {
  public:
   __device__ explicit Patience(int* status) : status_(status), began_(nanoseconds()) {}
 
   __device__ __forceinline__ bool lasts(unsigned tries) const {
-    return tries % 256 != 255 || lasts(status_, began_);
+    return tries % 256 != 255 || __all_sync(kAllLanes, lasts(status_, began_));
   }
 
  private:
@@ -44,12 +48,20 @@ __device__ __forceinline__ bool has_come(uint4 w) {
   return w.x != kEmpty && w.y != kEmpty && w.z != kEmpty && w.w != kEmpty;
 }
 
-// The words once they have come; `words` was read from there before.
-template <class Words>
-__device__ __forceinline__ Words await(const Words* from, Words words, const Patience& patience) {
-  for (unsigned tries = 0; !has_come(words) && patience.lasts(tries); ++tries)
-    words = load_relaxed(from);
-  return words;
+// Reads words[i] from `from` + i `step` until it has come, for the first `count` i of this lane.
+// They were read before.
+template <int most>
+__device__ __forceinline__ void await(const uint4* from, int step, int count, uint4 (&words)[most],
+                                      const Patience& patience) {
+  for (unsigned tries = 0;; ++tries) {
+    bool missing[most], any = false;
+#pragma unroll
+    for (int i = 0; i < most; ++i) any |= missing[i] = i < count && !has_come(words[i]);
+    if (!__any_sync(kAllLanes, any) || !patience.lasts(tries)) return;
+#pragma unroll
+    for (int i = 0; i < most; ++i)
+      if (missing[i]) words[i] = load_relaxed(from + i * step);
+  }
 }
 
 // e^x and 1 / (1 + e^-x) as exactly as elements of N can show.
@@ -60,6 +72,13 @@ __device__ __forceinline__ float exp_of(float x) {
 template <class N>
 __device__ __forceinline__ float sigmoid_of(float x) {
   return sizeof(N) == 2 ? reciprocal_approx(1 + exp_approx(-x)) : 1 / (1 + expf(-x));
+}
+
+__device__ __forceinline__ std::uint32_t bf16_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  std::uint32_t word;
+  memcpy(&word, &pair, sizeof word);
+  return word;
 }
 
 template <class N>
