@@ -10,7 +10,7 @@ namespace infini {
 
 struct Block {
   Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
-        const Tensor& rotary_table);
+        const Tensor& rotary_table, const TensorGroup* group);
 
   struct Output {
     Tensor x;  // the residual stream after the block
@@ -28,7 +28,10 @@ struct Block {
 
 class InfiniTransformer {
  public:
-  InfiniTransformer(const ModelConfig& config, DType compute, Device device);
+  // Of a model that a group shares, this process has config.share() alone; what goes in and comes
+  // out is the same on all, and all make the same calls. The group must outlive the model.
+  InfiniTransformer(const ModelConfig& config, DType compute, Device device,
+                    const TensorGroup* group = nullptr);
 
   struct Output {
     Tensor hidden;    // [R, D], normalised
@@ -51,6 +54,9 @@ class InfiniTransformer {
                     const Tensor& weights, double scale) const;
 
   const ModelConfig& config() const { return config_; }
+  // What of it is here: heads, memories, feed-forward columns, token ids.
+  const ModelConfig& share() const { return share_; }
+  bool is_shared() const { return group_ != nullptr; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
   const std::vector<Block>& blocks() const { return blocks_; }
@@ -59,7 +65,8 @@ class InfiniTransformer {
   void use_memory(bool on);
 
  private:
-  ModelConfig config_;
+  ModelConfig config_, share_;
+  const TensorGroup* group_;
   Device device_;
   Parameters parameters_;
   std::vector<Block> blocks_;
@@ -68,7 +75,9 @@ class InfiniTransformer {
 };
 
 // Every parameter of a model, in the order of the flat buffers: embedding, block after block, final
-// norm, head.
-std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
+// norm, head. Where `ranks` share the model, what the rank with this index has of each: norms
+// whole, of all else a part.
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks = 1, int index = 0);
+std::int64_t parameter_count(const ModelConfig& config);  // elements, on all ranks that share it
 
 }  // namespace infini

@@ -14,7 +14,32 @@ std::uint32_t stream_of(const std::string& name) {
   return hash;
 }
 
+// A part is `outer` runs of consecutive elements; between two of them lie those of the other parts.
+std::int64_t run_of(const Shape& part, int axis) {
+  std::int64_t run = 1;
+  for (int i = axis; i < part.rank(); ++i) run *= part[i];
+  return run;
+}
+
 }  // namespace
+
+Shape Division::whole(const Shape& part) const {
+  std::vector<std::int64_t> extents(part.begin(), part.end());
+  if (is_part()) extents[axis] *= count;
+  return Shape(extents);
+}
+
+std::vector<std::int64_t> Division::begin(const Shape& part) const {
+  std::vector<std::int64_t> first(part.rank());
+  if (is_part()) first[axis] = index * part[axis];
+  return first;
+}
+
+std::int64_t Division::place(const Shape& part, std::int64_t element) const {
+  if (!is_part()) return element;
+  const std::int64_t run = run_of(part, axis);
+  return (element / run * count + index) * run + element % run;
+}
 
 Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device)
     : specs_(specs), compute_(compute) {
@@ -38,7 +63,8 @@ Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, D
                     .value = cut(spec.full_precision ? master_ : value_),
                     .gradient = cut(gradient_),
                     .full_precision = spec.full_precision,
-                    .master = cut(master_)});
+                    .master = cut(master_),
+                    .division = spec.division});
   }
 }
 
@@ -50,8 +76,10 @@ void Parameters::initialise(std::uint64_t seed) {
     dispatch_accumulator(values.dtype(), [&]<class A>() {
       A* const value = values.data<A>();
       parallel_ranges(values.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t j = begin; j < end; ++j)
-          value[j] = A(spec.mean + (spec.deviation > 0 ? spec.deviation * key.normal(j) : 0.0));
+        for (std::int64_t j = begin; j < end; ++j) {
+          const std::int64_t place = spec.division.place(spec.shape, j);
+          value[j] = A(spec.mean + (spec.deviation > 0 ? spec.deviation * key.normal(place) : 0.0));
+        }
       });
     });
     all_[i].master.copy_from(values);

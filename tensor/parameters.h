@@ -11,13 +11,27 @@
 
 namespace infini {
 
+// Whether a tensor is all there is, or one of `count` equal parts along an axis, which as many
+// processes hold. Axis -1: none that could be divided.
+struct Division {
+  int axis = -1, count = 1, index = 0;
+
+  bool is_part() const { return count > 1; }
+  // What a part of this shape is a part of, and where in that it begins.
+  Shape whole(const Shape& part) const;
+  std::vector<std::int64_t> begin(const Shape& part) const;
+  // Where in the whole the elements of a part of this shape lie, in row-major order.
+  std::int64_t place(const Shape& part, std::int64_t element) const;
+};
+
 struct ParameterSpec {
   std::string name;
-  Shape shape;
+  Shape shape;           // of what this process has of it
   double deviation = 0;  // of the normal distribution it starts from
   double mean = 0;
   bool full_precision =
       false;  // computed with in fp32 even where the model computes in bf16: norms, gates
+  Division division{};
 };
 
 // Views of the flat buffers; copies share the elements.
@@ -29,6 +43,7 @@ struct Parameter {
   Tensor master;  // fp32 (fp64), what the optimizer updates; the same elements as value when types
                   // agree
   bool frozen = false;
+  Division division{};
 };
 
 class Parameters {
@@ -36,7 +51,8 @@ class Parameters {
   // Order matters: parameters named one after the other lie one after the other (see joined).
   Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device);
 
-  // Draws every master from its spec; the numbers depend on the seed and the name alone.
+  // Draws every master from its spec; the numbers depend on the seed and the name alone, those of a
+  // part on its place in the whole.
   void initialise(std::uint64_t seed);
   // Makes values equal to masters; call after masters change. Nothing to do where they share
   // elements.
