@@ -31,7 +31,9 @@ struct ParallelConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("data", data, "groups of ranks that each take a part of a step's rows; 0: all there are");
-    field("tensor", tensor, "ranks that share each block: heads, feed-forward columns, vocabulary");
+    field(
+        "tensor", tensor,
+        "ranks that share each block: heads with their memories, feed-forward columns, vocabulary");
     field("segment", segment, "ranks that share each row, consecutive segments each");
     field("shard", shard,
           "what ranks that hold the same parameters divide among them instead of each keeping all: "

@@ -70,7 +70,13 @@ void check_tensors(const RunConfig& config, const Axes& axes) {
   divides("model.heads", model.heads);
   divides("model.kv_heads", model.key_value_heads());
   divides("model.feed_forward", model.inner_width());
-  divides("model.vocabulary", model.vocabulary);
+  check<ConfigError>(model.vocabulary % axes.tensors == 0, "model.vocabulary = ", model.vocabulary,
+                     " is not divisible by parallel.tensor = ", axes.tensors,
+                     "; it may be larger than that of the data");
+  check<ConfigError>(axes.tensors == 1 || config.parallel.shard <= Shard::kOptimizer,
+                     "parallel.tensor = ", axes.tensors,
+                     " divides the parameters of a block already, which parallel.shard = "
+                     "gradients and parameters do in another way; take none or optimizer");
 }
 
 }  // namespace
@@ -82,8 +88,6 @@ void check_parallel(const RunConfig& config, const Axes& axes) {
 }
 
 void check_trained(const ParallelConfig& config) {
-  check<ConfigError>(config.tensor == 1, "parallel.tensor = ", config.tensor,
-                     ": only infini plan knows this axis so far; a run takes 1");
   check<ConfigError>(
       config.shard <= Shard::kOptimizer,
       "parallel.shard: only infini plan knows gradients and parameters so far; a run "

@@ -4,9 +4,10 @@
 
 namespace infini {
 
-ParameterShards::ParameterShards(const Communicator& replicas, Shard shard,
-                                 const Parameters& parameters)
+ParameterShards::ParameterShards(const Communicator& replicas, const Communicator& tensors,
+                                 Shard shard, const Parameters& parameters)
     : replicas_(replicas),
+      tensors_(tensors),
       shard_(shard),
       gradients_(parameters.gradients()),
       values_(parameters.values()) {
@@ -19,27 +20,41 @@ ParameterShards::ParameterShards(const Communicator& replicas, Shard shard,
     if (!divided() || parameter.full_precision) owners[i] = FlatPiece::kEveryone;
   }
   pieces_ = pieces_of(sizes, owners);
+
+  // What everyone has is measured by the first; of what the other ranks that share blocks have too,
+  // nobody but the first of those.
+  constexpr int kElsewhere = -2;
+  for (std::size_t i = 0; i < owners.size(); ++i) {
+    if (owners[i] == FlatPiece::kEveryone && divided()) owners[i] = 0;
+    if (!speaks_for(parameters.all()[i].division)) owners[i] = kElsewhere;
+  }
+  for (const FlatPiece& piece : pieces_of(sizes, owners))
+    if (piece.owner == (divided() ? replicas_.rank() : FlatPiece::kEveryone))
+      measured_.push_back(piece);
 }
 
 bool ParameterShards::updates(const Parameter& parameter) const {
-  return !divided() || parameter.full_precision || saves(parameter);
+  return !divided() || parameter.full_precision || owns(parameter);
 }
 
-bool ParameterShards::saves(const Parameter& parameter) const {
+bool ParameterShards::owns(const Parameter& parameter) const {
   return owners_.at(parameter.name) == replicas_.rank();
 }
 
+bool ParameterShards::speaks_for(const Division& division) const {
+  return division.is_part() || tensors_.is_first();
+}
+
 Tensor ParameterShards::square_sum_of_gradients() const {
-  if (!divided()) return square_sum(gradients_);
+  if (!divided() && tensors_.size() == 1) return square_sum(gradients_);
   const Tensor total = Tensor::zeros({}, DType::kFloat64, gradients_.device());
-  for (const FlatPiece& piece : pieces_) {
-    const int counts = piece.owner == FlatPiece::kEveryone ? 0 : piece.owner;
-    if (counts == replicas_.rank())
-      add_into({.tensor = total, .accumulate = true},
-               square_sum(gradients_.slice(piece.begin, piece.size())));
-  }
-  replicas_.all_reduce(total);
+  for (const FlatPiece& piece : measured_)
+    add_into({.tensor = total, .accumulate = true},
+             square_sum(gradients_.slice(piece.begin, piece.size())));
+  if (divided()) replicas_.all_reduce(total);
   replicas_.wait();
+  tensors_.all_reduce(total);
+  tensors_.wait();
   return total;
 }
 

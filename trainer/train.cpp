@@ -84,18 +84,18 @@ bool save(Training& training, const fs::path& directory) {
   }
 }
 
-// Ranks divide the documents; the first reports.
+// Ranks divide the documents, those that share blocks reading the same ones; the first reports.
 void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
-  const Communicator& all = training.layout().all;
+  const Communicator& copies = training.layout().replicas;
   const PerplexityReport report =
       over_ranks(measure_perplexity(training.model(), store,
                                     {.segments_at_once = config.evaluate.segments_at_once,
                                      .document_tokens = config.evaluate.document_tokens,
-                                     .share = all.rank(),
-                                     .shares = all.size()}),
-                 all);
+                                     .share = copies.rank(),
+                                     .shares = copies.size()}),
+                 copies);
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
                report.token_perplexity());
   if (reporter)
@@ -197,7 +197,7 @@ int train_on(const World& world, const TrainOptions& options) {
   if (options.resume) resume(training, directory);
   if (layout.is_first()) begin_directory(training, directory);
   spdlog::info("{}", training.description());
-  spdlog::info("{} parameters on {}; writing to {}", training.model().parameters().count(),
+  spdlog::info("{} parameters on {}; writing to {}", parameter_count(training.config().model),
                layout.all.size() == 1 ? "one rank" : text(layout.all.size(), " ranks"),
                directory.string());
   return run_steps(training, data, options, directory);

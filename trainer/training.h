@@ -69,10 +69,12 @@ class Training {
   Sums train_batch(const SequenceBatch& batch, double total_weight);
   std::string memory_account() const;
   int rank_rows() const { return source_->batch_rows() / layout_.data; }
+  const TensorGroup* tensor_group() const { return layout_.tensors > 1 ? &tensors_ : nullptr; }
 
   RunConfig config_;
   Layout layout_;
-  RankExchange exchange_;  // with the ranks that share this one's rows
+  RankExchange exchange_;    // with the ranks that share this one's rows
+  RankTensorGroup tensors_;  // those that share its blocks
   std::unique_ptr<BatchSource> source_;
   std::string tokenizer_;  // serialised; saved with every checkpoint
   InfiniTransformer model_;
