@@ -80,9 +80,9 @@ class StepWalk {
     hold(held_parameters(Shard::kGradients) * full(), MemoryKind::kGradients);
     hold((rank_.divides(Shard::kGradients) ? rank_.owned : rank_.parameters) * full(),
          MemoryKind::kMasters);
-    const std::vector<ParameterSpec> specs = parameter_specs(rank_.model);
+    const std::vector<ParameterSpec> specs = rank_.specs();
     for (const ParameterSpec* spec : rank_.updated(specs))
-      for (const StatePart& part : state_parts(rank_.config.optim, spec->shape))
+      for (const StatePart& part : state_parts(rank_.config.optim, spec->shape, spec->division))
         hold(part.shape.size() * full(), MemoryKind::kOptimizer);
     hold(rank_.model.segment_tokens * rank_.model.head_width() * full(), MemoryKind::kWorkspace);
     if (ops_.on_gpu()) hold(kProductWorkspaceBytes, MemoryKind::kWorkspace);
@@ -250,8 +250,7 @@ class StepWalk {
     work.kernels += 8;
     if (ops_.on_gpu() || optim.kind == OptimizerKind::kAdamW) return;
     std::int64_t largest = 0;  // its update is made before it is applied
-    for (const ParameterSpec& spec : parameter_specs(rank_.model))
-      largest = std::max(largest, spec.shape.size());
+    for (const ParameterSpec& spec : rank_.specs()) largest = std::max(largest, spec.shape.size());
     ops_.workspace(largest * full());
   }
 

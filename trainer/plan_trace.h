@@ -58,6 +58,8 @@ struct Work {
   double segment_gather_bytes = 0;  // of one rank
   std::int64_t tensor_sums = 0;
   double tensor_sum_bytes = 0;
+  std::int64_t tensor_gathers = 0;
+  double tensor_gather_bytes = 0;  // of one rank
   // Passes over the values of all blocks and over their gradients, as ranks that divide them do.
   std::int64_t value_passes = 0, gradient_passes = 0;
 };

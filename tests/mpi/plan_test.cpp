@@ -13,10 +13,11 @@ TEST(PlannedMemory, IsWhatEachOfTwoRanksHolds) {
   TempFolder folder;
   const std::shared_ptr<const TokenStore> store = tiny_store(folder / "data", {410, 230, 120, 350});
   for (const char* rule : {"linear", "delta"})
-    for (const char* axis : {"parallel.data=2", "parallel.segment=2", "parallel.shard=optimizer"}) {
+    for (const char* axis : {"parallel.data=2", "parallel.segment=2", "parallel.shard=optimizer",
+                             "parallel.tensor=2"}) {
       RunConfig config = tiny_config({"model.d_model=64", "model.feed_forward=128",
                                       "data.row_tokens=64", text("model.memory=", rule), axis});
-      config.model.vocabulary = store->vocabulary();
+      config.model.vocabulary = (store->vocabulary() + 1) / 2 * 2;
       auto source = make_source(config.data, config.model.segment_tokens,
                                 static_cast<std::uint64_t>(config.seed), config.train.steps, store);
       const std::int64_t before = memory_statistics(Device::kCpu).in_use_bytes;
