@@ -197,8 +197,8 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
     copy_memories(rows_of(sums.memory, first, part), result.memory);
   }
   buckets_.finish();
-  layout_.tensor_group.all_reduce(
-      sums.memory_squares());  // each has its heads; losses are the same
+  // Ranks that share blocks have memories of their own heads, but the same losses.
+  layout_.tensor_group.all_reduce(sums.memory_squares());
   layout_.tensor_group.wait();
   layout_.replicas.all_reduce(sums.totals);
   layout_.replicas.wait();

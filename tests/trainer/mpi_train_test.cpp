@@ -39,7 +39,7 @@ TEST_F(MpiTrain, DividedStateGoesOnUndividedAndBack) {
 }
 
 // Blocks that two ranks share, measured on the way, then whole on one rank, then on two that share
-// rows; the last two can be evaluated by the program alone.
+// rows. What they leave is evaluated and shown on one.
 TEST_F(MpiTrain, SharedBlocksGoOnWhole) {
   small_store(path("data/validation.h5"), {20, 30, 25});
   const std::string same =
@@ -51,6 +51,9 @@ TEST_F(MpiTrain, SharedBlocksGoOnWhole) {
     const std::string run = text("run", ranks);
     expect_exit(train_on(2, same + run + " parallel.tensor=2 --stop-after 3"), kExitStopped);
     expect_exit(shell("$infini evaluate " + run + " --split train"), 0);
+    const Outcome shown = shell("$infini inspect " + run);
+    expect_exit(shown, 0);
+    EXPECT_THAT(shown.said, HasSubstr("f64 [16, 16]"));  // whole
     expect_exit(train_on(ranks, same + run + " --resume " + axes), 0);
     const Bytes got = held(run);
     ASSERT_EQ(got.size(), unbroken.size());
