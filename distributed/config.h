@@ -9,6 +9,7 @@
 
 namespace infini {
 
+// Each divides what the one before it does, and more.
 enum class Shard { kNone, kOptimizer, kGradients, kParameters };
 constexpr std::array<std::pair<std::string_view, Shard>, 4> enum_names(Shard) {
   return {{{"none", Shard::kNone},
@@ -37,7 +38,9 @@ struct ParallelConfig {
     field("segment", segment, "ranks that share each row, consecutive segments each");
     field("shard", shard,
           "what ranks that hold the same parameters divide among them instead of each keeping all: "
-          "optimizer: its state; gradients: gradients and masters too; parameters: values too");
+          "optimizer: its state; gradients: these too, summed block by block as the backward pass "
+          "hands them out; parameters: values and masters as well, gathered block by block as "
+          "the model runs, which needs train.recompute_blocks");
     field(
         "row_leaves", row_leaves,
         "gradients are added as a balanced tree over this many groups of rows, so that any number "
@@ -45,8 +48,10 @@ struct ParallelConfig {
     field("segment_leaves", segment_leaves,
           "the same over groups of segments within each group of rows, the linear memory included; "
           "parallel.segment is then 1 or this many");
-    field("bucket_mebibytes", bucket_mebibytes,
-          "gradients are exchanged in pieces of about this size, while the backward pass goes on");
+    field(
+        "bucket_mebibytes", bucket_mebibytes,
+        "gradients are exchanged in pieces of about this size, while the backward pass goes on; a "
+        "block at a time where ranks divide them");
     field("silence_seconds", silence_seconds,
           "a rank from which nothing is heard for so long ends the run on all ranks");
     field(

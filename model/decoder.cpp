@@ -50,7 +50,7 @@ Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens h
         {.qkv = Tensor::zeros({window.rows(), window.qkv_width()}, compute, model.device()),
          .rotated =
              Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
-  if (model.device() == Device::kCpu || how == SingleTokens::kOpByOp) return;
+  if (model.device() == Device::kCpu || how == SingleTokens::kOpByOp || model.borrows()) return;
   rotary_table_ = rotary_table(model.config().segment_tokens, model.config().head_width(),
                                model.config().rope_base, accumulator_of(compute), model.device());
   plan_ = decode_plan(decode_model());
@@ -148,13 +148,13 @@ Tensor Decoder::read_segments(std::span<const std::int32_t> tokens) {
 Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
   const auto count = static_cast<std::int64_t>(tokens.size());
   const std::int64_t seen = filled_ + count;
-  const Pass pass;
   const DType state = accumulator_of(model_.parameters().compute());
   const HeadLayout fresh = layout(1, count), window = layout(1, seen);
 
-  Tensor x = model_.embed(pass, Tensor::of(tokens, {count}).to(model_.device()));
+  Tensor x = model_.embed(Pass{}, Tensor::of(tokens, {count}).to(model_.device()));
   for (std::size_t layer = 0; layer < windows_.size(); ++layer) {
     const Block& block = model_.blocks()[layer];
+    const Pass pass = model_.with_block(Pass{}, layer);
     const Tensor qkv =
         block.attention.project(pass, rms_norm(x, pass(block.attention_norm), block.norm_eps));
     windows_[layer].qkv.slice(filled_, count).copy_from(qkv);
@@ -173,7 +173,7 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
   filled_ = seen;
   position_ += count;
   if (filled_ == model_.config().segment_tokens) close_segment();
-  return model_.final_norm(pass, x).slice(count - 1, 1);
+  return model_.final_norm(Pass{}, x).slice(count - 1, 1);
 }
 
 Decoder::Output Decoder::step(std::int32_t token, bool with_logits, const Tensor& from,

@@ -78,12 +78,13 @@ Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& s
 }
 
 InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, Device device,
-                                     const TensorGroup* group)
+                                     const TensorGroup* group, const Keeps& keeps)
     : config_(config),
       share_(config.share(count_of(group))),
       group_(group),
       device_(device),
-      parameters_(parameter_specs(config, count_of(group), index_of(group)), compute, device),
+      parameters_(parameter_specs(config, count_of(group), index_of(group)), compute, device,
+                  keeps),
       embedding_(parameters_["embedding.weight"]),
       final_norm_(parameters_["final_norm.weight"]),
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
@@ -91,8 +92,30 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
                                     accumulator_of(compute), device);
   for (int layer = 0; layer < config.layers; ++layer) {
     blocks_.emplace_back(config, parameters_, block_prefix(layer), table, group);
-    block_begins_.push_back(parameters_.offset(block_prefix(layer) + "attention.query.weight"));
+    const auto begin_of = [&](int block) {
+      return parameters_.offset(block < config.layers
+                                    ? block_prefix(block) + "attention.query.weight"
+                                    : "final_norm.weight");
+    };
+    block_ranges_.push_back({.begin = begin_of(layer), .end = begin_of(layer + 1)});
   }
+}
+
+ElementRange InfiniTransformer::block_range(std::size_t layer) const {
+  return layer < block_ranges_.size() ? block_ranges_[layer] : ElementRange{};
+}
+
+// A pass that records a block is about to go back through it, to the block before it.
+Pass InfiniTransformer::with_block(const Pass& pass, std::size_t layer) const {
+  const std::size_t next = pass.tape ? layer - 1 : layer + 1;
+  return borrow(pass, lender_, parameters_, block_range(layer), block_range(next));
+}
+
+Pass InfiniTransformer::with_head(const Pass& pass) const {
+  const ElementRange range{.begin = head_.offset, .end = head_.offset + head_.value.size()};
+  const ElementRange next = pass.tape ? block_ranges_.back() : ElementRange{};
+  return borrow(pass, lender_, parameters_, range, next,
+                config_.tied ? &table_gradients_ : nullptr);
 }
 
 InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const Span& span,
@@ -105,16 +128,16 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     if (pass.tape && pass.gradients_final)
       pass.tape->on_backward(
-          [final = pass.gradients_final, first = block_begins_[layer]] { (*final)(first); });
+          [final = pass.gradients_final, first = block_ranges_[layer].begin] { (*final)(first); });
     if (!recompute_blocks) {
-      const Block::Output out = blocks_[layer](pass, x, span, memory[layer]);
+      const Block::Output out = blocks_[layer](with_block(pass, layer), x, span, memory[layer]);
       x = out.x;
       after.push_back(out.memory);
       continue;
     }
-    const auto piece = [&block = blocks_[layer], span](const Pass& inner,
-                                                       const std::vector<Tensor>& in) {
-      const Block::Output out = block(inner, in[0], span, {.matrix = in[1], .normalizer = in[2]});
+    const auto piece = [this, layer, span](const Pass& inner, const std::vector<Tensor>& in) {
+      const Block::Output out = blocks_[layer](with_block(inner, layer), in[0], span,
+                                               {.matrix = in[1], .normalizer = in[2]});
       return std::vector<Tensor>{out.x, out.memory.matrix, out.memory.normalizer};
     };
     const std::vector<Tensor> out =
@@ -132,19 +155,22 @@ Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
   Tensor x = embed(pass, span.tokens);
   Memories after;
   for (std::size_t layer = 0; layer + 1 < blocks_.size(); ++layer) {
-    const Block::Output out = blocks_[layer](pass, x, span, memory[layer]);
+    const Block::Output out = blocks_[layer](with_block(pass, layer), x, span, memory[layer]);
     x = out.x;
     after.push_back(out.memory);
   }
+  const Pass lent = with_block(pass, blocks_.size() - 1);
   const Block& last = blocks_.back();
-  const Tensor normed = rms_norm(x, pass(last.attention_norm), last.norm_eps);
-  const Tensor qkv = last.attention.project(pass, normed);
+  const Tensor normed = rms_norm(x, lent(last.attention_norm), last.norm_eps);
+  const Tensor qkv = last.attention.project(lent, normed);
   after.push_back(last.attention.remember(qkv, span, memory.back()).after);
   return after;
 }
 
 Tensor InfiniTransformer::embed(const Pass& pass, const Tensor& tokens) const {
-  return embedding(tokens, pass(embedding_), group_);
+  const ElementRange range{.begin = 0, .end = embedding_.value.size()};
+  const Pass lent = borrow(pass, lender_, parameters_, range, block_range(0), &table_gradients_);
+  return embedding(tokens, lent(embedding_), group_);
 }
 
 Tensor InfiniTransformer::final_norm(const Pass& pass, const Tensor& x) const {
@@ -152,7 +178,7 @@ Tensor InfiniTransformer::final_norm(const Pass& pass, const Tensor& x) const {
 }
 
 Tensor InfiniTransformer::logits(const Tensor& hidden) const {
-  const Tensor here = linear(hidden, head_.value);
+  const Tensor here = linear(hidden, with_head(Pass{})(head_));
   if (!group_) return here;
   const auto [rows, columns] = here.dims<2>();
   const std::int64_t count = group_->count(), bytes = columns * bytes_of(here.dtype());
@@ -166,7 +192,7 @@ Tensor InfiniTransformer::logits(const Tensor& hidden) const {
 
 CrossEntropy InfiniTransformer::loss(const Pass& pass, const Tensor& hidden, const Tensor& targets,
                                      const Tensor& weights, double scale) const {
-  return cross_entropy(hidden, pass(head_), targets, weights, scale, group_);
+  return cross_entropy(hidden, with_head(pass)(head_), targets, weights, scale, group_);
 }
 
 void InfiniTransformer::use_memory(bool on) {

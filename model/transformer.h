@@ -5,6 +5,7 @@
 #include "model/attention.h"
 #include "model/feed_forward.h"
 #include "tensor/ops/cross_entropy.h"
+#include "tensor/parameter_lender.h"
 
 namespace infini {
 
@@ -31,12 +32,17 @@ class InfiniTransformer {
   // Of a model that a group shares, this process has config.share() alone; what goes in and comes
   // out is the same on all, and all make the same calls. The group must outlive the model.
   InfiniTransformer(const ModelConfig& config, DType compute, Device device,
-                    const TensorGroup* group = nullptr);
+                    const TensorGroup* group = nullptr, const Keeps& keeps = {});
 
   struct Output {
     Tensor hidden;    // [R, D], normalised
     Memories memory;  // after the span
   };
+  // Where not all elements of the parameters are kept: every part of the model borrows its own from
+  // here while it runs. The lender must outlive what is run. Null: it does not.
+  void borrow_from(ParameterLender* lender) { lender_ = lender; }
+  bool borrows() const { return lender_ != nullptr; }
+
   // Memories before the span, one for each layer. With recompute_blocks, backward computes each
   // block again; with pass.gradients_final, it says block by block from where on gradients are
   // final: the embedding's are when it returns.
@@ -45,6 +51,9 @@ class InfiniTransformer {
 
   // The memories after the span alone: what comes after the last layer's memory is left out.
   Memories remember(const Pass& pass, const Span& span, const Memories& memory) const;
+
+  // The pass as a block needs it, or parts of a block that are run by themselves.
+  Pass with_block(const Pass& pass, std::size_t layer) const;
 
   // The parts around the blocks.
   Tensor embed(const Pass& pass, const Tensor& tokens) const;  // [R] -> [R, D]
@@ -65,12 +74,17 @@ class InfiniTransformer {
   void use_memory(bool on);
 
  private:
+  ElementRange block_range(std::size_t layer) const;  // empty where there is none
+  Pass with_head(const Pass& pass) const;
+
   ModelConfig config_, share_;
   const TensorGroup* group_;
   Device device_;
   Parameters parameters_;
   std::vector<Block> blocks_;
-  std::vector<std::int64_t> block_begins_;  // in the flat buffers
+  std::vector<ElementRange> block_ranges_;
+  ParameterLender* lender_ = nullptr;
+  mutable std::weak_ptr<LentGradients> table_gradients_;  // of the embedding
   Parameter embedding_, final_norm_, head_;
 };
 

@@ -1,5 +1,7 @@
 #include "tensor/parameters.h"
 
+#include <algorithm>
+
 #include "tensor/ops/elementwise.h"
 #include "tensor/parallel.h"
 
@@ -41,38 +43,71 @@ std::int64_t Division::place(const Shape& part, std::int64_t element) const {
   return (element / run * count + index) * run + element % run;
 }
 
-Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device)
+Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device,
+                       const Keeps& keeps)
     : specs_(specs), compute_(compute) {
-  std::int64_t count = 0;
-  for (const ParameterSpec& spec : specs) {
-    offsets_.push_back(count);
-    count += spec.shape.size();
-  }
+  for (const ParameterSpec& spec : specs) count_ += spec.shape.size();
   const DType full = accumulator_of(compute);
-  master_ = Tensor::zeros({count}, full, device);
-  gradient_ = Tensor::zeros({count}, full, device);
-  value_ = compute == full ? master_ : Tensor::zeros({count}, compute, device);
+  const auto value = [](const Kept& kept) { return kept.value; };
+  master_ = buffer_of(value, keeps, full, device);
+  value_ = compute == full ? master_ : buffer_of(value, keeps, compute, device);
+  gradient_ = buffer_of([](const Kept& kept) { return kept.gradient; }, keeps, full, device);
 
+  std::int64_t offset = 0;
   for (std::size_t i = 0; i < specs.size(); ++i) {
     const ParameterSpec& spec = specs[i];
     check(by_name_.emplace(spec.name, i).second, "two parameters named ", spec.name);
-    const auto cut = [&](const Tensor& flat) {
-      return flat.slice(offsets_[i], spec.shape.size()).reshape(spec.shape);
-    };
     all_.push_back({.name = spec.name,
-                    .value = cut(spec.full_precision ? master_ : value_),
-                    .gradient = cut(gradient_),
+                    .value = cut(spec.full_precision ? master_ : value_, i, spec.shape),
+                    .gradient = cut(gradient_, i, spec.shape),
                     .full_precision = spec.full_precision,
-                    .master = cut(master_),
-                    .division = spec.division});
+                    .master = cut(master_, i, spec.shape),
+                    .division = spec.division,
+                    .offset = offset});
+    offset += spec.shape.size();
   }
+}
+
+Parameters::Buffer Parameters::buffer_of(bool (*kept)(const Kept&), const Keeps& keeps, DType dtype,
+                                         Device device) const {
+  Buffer buffer{.flat = {}, .places = std::vector<std::int64_t>(specs_.size(), kNowhere)};
+  const auto keeps_it = [&](const ParameterSpec& spec) {
+    return !keeps || spec.full_precision || kept(keeps(spec));
+  };
+  const bool all = std::ranges::all_of(specs_, keeps_it);
+  std::int64_t place = 0;
+  for (const bool full_precision : {true, false})
+    for (std::size_t i = 0; i < specs_.size(); ++i) {
+      const ParameterSpec& spec = specs_[i];
+      if (all ? !full_precision : spec.full_precision != full_precision || !keeps_it(spec))
+        continue;
+      buffer.places[i] = place;
+      place += spec.shape.size();
+    }
+  buffer.flat = Tensor::zeros({place}, dtype, device);
+  return buffer;
+}
+
+Tensor Parameters::cut(const Buffer& buffer, std::size_t first, const Shape& shape) {
+  if (buffer.places[first] == kNowhere)
+    return Tensor::absent(shape, buffer.flat.dtype(), buffer.flat.device());
+  return buffer.flat.slice(buffer.places[first], shape.size()).reshape(shape);
+}
+
+bool Parameters::holds(const Buffer& buffer, std::size_t first, std::size_t last) const {
+  for (std::size_t i = first; i <= last; ++i)
+    if (buffer.places[i] == kNowhere ||
+        (i > first && buffer.places[i] != buffer.places[i - 1] + specs_[i - 1].shape.size()))
+      return false;
+  return true;
 }
 
 void Parameters::initialise(std::uint64_t seed) {
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     const ParameterSpec& spec = specs_[i];
+    if (!all_[i].master) continue;
     const RandomKey key{.seed = seed, .step = 0, .site = stream_of(spec.name)};
-    const Tensor values = Tensor::empty(spec.shape, master_.dtype());
+    const Tensor values = Tensor::empty(spec.shape, master_.flat.dtype());
     dispatch_accumulator(values.dtype(), [&]<class A>() {
       A* const value = values.data<A>();
       parallel_ranges(values.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
@@ -88,10 +123,10 @@ void Parameters::initialise(std::uint64_t seed) {
 }
 
 void Parameters::refresh_values() {
-  if (value_.raw() != master_.raw()) convert_into(value_, master_);
+  if (value_.flat.raw() != master_.flat.raw()) convert_into(value_.flat, master_.flat);
 }
 
-void Parameters::zero_gradients() { gradient_.fill_zero(); }
+void Parameters::zero_gradients() { gradient_.flat.fill_zero(); }
 
 std::size_t Parameters::index(const std::string& name) const {
   const auto found = by_name_.find(name);
@@ -113,15 +148,19 @@ Parameter Parameters::joined(const std::vector<std::string>& names) const {
     rows += shape[0];
   }
   const Shape shape{rows, width};
-  const auto cut = [&](const Tensor& flat) {
-    return flat.slice(offsets_[first], rows * width).reshape(shape);
+  const std::size_t last = first + names.size() - 1;
+  const auto part = [&](const Buffer& buffer) {
+    return holds(buffer, first, last)
+               ? cut(buffer, first, shape)
+               : Tensor::absent(shape, buffer.flat.dtype(), buffer.flat.device());
   };
   return {.name = names.front() + "...",
-          .value = cut(specs_[first].full_precision ? master_ : value_),
-          .gradient = cut(gradient_),
+          .value = part(specs_[first].full_precision ? master_ : value_),
+          .gradient = part(gradient_),
           .full_precision = specs_[first].full_precision,
-          .master = cut(master_),
-          .frozen = all_[first].frozen};
+          .master = part(master_),
+          .frozen = all_[first].frozen,
+          .offset = all_[first].offset};
 }
 
 }  // namespace infini

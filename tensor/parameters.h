@@ -2,6 +2,7 @@
 // are ranges of a buffer.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -44,15 +45,27 @@ struct Parameter {
                   // agree
   bool frozen = false;
   Division division{};
+  std::int64_t offset = 0;  // of its first element in the order of all parameters
 };
+
+// What a process keeps of a parameter; the rest of it is absent, known by shape and type alone.
+struct Kept {
+  bool value = true;  // and the master
+  bool gradient = true;
+};
+// Says so of every parameter that is not in full precision: those are few, and all of them stay.
+using Keeps = std::function<Kept(const ParameterSpec&)>;
 
 class Parameters {
  public:
   // Order matters: parameters named one after the other lie one after the other (see joined).
-  Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device);
+  // An empty `keeps` keeps all. A flat buffer that does not hold all parameters holds those in full
+  // precision first, then the others that are kept, each in their order.
+  Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device,
+             const Keeps& keeps = {});
 
-  // Draws every master from its spec; the numbers depend on the seed and the name alone, those of a
-  // part on its place in the whole.
+  // Draws every master that is kept from its spec; the numbers depend on the seed and the name
+  // alone, those of a part on its place in the whole.
   void initialise(std::uint64_t seed);
   // Makes values equal to masters; call after masters change. Nothing to do where they share
   // elements.
@@ -66,25 +79,33 @@ class Parameters {
   const std::vector<Parameter>& all() const { return all_; }
   std::vector<Parameter>& all() { return all_; }
   DType compute() const { return compute_; }
-  // Where a parameter begins in the flat buffers.
-  std::int64_t offset(const std::string& name) const { return offsets_[index(name)]; }
-  const Tensor& masters() const { return master_; }  // [P]
-  const Tensor& values() const {
-    return value_;
-  }  // [P]; undefined where a parameter is computed
-     // with in full precision and others are not
-  const Tensor& gradients() const { return gradient_; }  // [P]
-  std::int64_t count() const { return master_.size(); }
+  // Where a parameter begins in the order of all, which is that of a flat buffer that holds all.
+  std::int64_t offset(const std::string& name) const { return all_[index(name)].offset; }
+  const Tensor& masters() const { return master_.flat; }  // [P], or less where not all are kept
+  // [P], or less; undefined where a parameter is computed with in full precision and others are not
+  const Tensor& values() const { return value_.flat; }
+  const Tensor& gradients() const { return gradient_.flat; }  // [P], or less
+  std::int64_t count() const { return count_; }               // P
 
  private:
+  struct Buffer {
+    Tensor flat;
+    std::vector<std::int64_t> places;  // where a parameter begins, or kNowhere
+  };
+  static constexpr std::int64_t kNowhere = -1;
+  Buffer buffer_of(bool (*kept)(const Kept&), const Keeps& keeps, DType dtype, Device device) const;
+  // Parameters first, first + 1, ... as one tensor of this shape.
+  static Tensor cut(const Buffer& buffer, std::size_t first, const Shape& shape);
+  // Whether parameters first .. last lie in the buffer, one after the other.
+  bool holds(const Buffer& buffer, std::size_t first, std::size_t last) const;
   std::size_t index(const std::string& name) const;
 
   std::vector<ParameterSpec> specs_;
-  std::vector<std::int64_t> offsets_;
   std::vector<Parameter> all_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
   DType compute_;
-  Tensor value_, gradient_, master_;
+  std::int64_t count_ = 0;
+  Buffer value_, gradient_, master_;
 };
 
 }  // namespace infini

@@ -48,6 +48,7 @@ Gradients::Renewal Tape::renew(const Tensor& watched) {
   const GradTarget target = this->target(watched);
   if (!target.accumulate) return {.stood = {}, .sum = target.tensor};
   Slot& slot = slots_[watched.slot()];
+  if (slot.lent) return {.stood = target.tensor, .sum = target.tensor};
   if (!slot.external) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
   return {.stood = target.tensor, .sum = slot.gradient};
 }
@@ -58,7 +59,7 @@ void Gradients::hand_on(int input, const Tensor& dy) const {
 
 void Tape::hand_on(const Tensor& watched, const Tensor& dy) {
   Slot& slot = slots_[watched.slot()];
-  if (slot.gradient || dy.dtype() != slot.dtype) return add_into(target(watched), dy);
+  if (slot.gradient || slot.lent || dy.dtype() != slot.dtype) return add_into(target(watched), dy);
   slot.gradient = dy.reshape(watched.shape());
   slot.written = true;
 }
@@ -82,11 +83,18 @@ Tensor Tape::watch(const Tensor& value, const Tensor& gradient) {
   return handle(value, std::move(slot));
 }
 
+Tensor Tape::watch(const Tensor& value, std::function<Tensor()> gradient) {
+  Slot slot;
+  slot.lent = std::move(gradient);
+  return handle(value, std::move(slot));
+}
+
 Tensor Tape::watch(const Tensor& value) { return handle(value, {}); }
 
 GradTarget Tape::target(const Tensor& watched) {
   check(watched.tape() == this, "this tape does not watch the tensor");
   Slot& slot = slots_[watched.slot()];
+  if (slot.lent) return {slot.lent().reshape(watched.shape()), true};
   if (!slot.gradient) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
   fill_rest(slot);
   return {slot.gradient.reshape(watched.shape()), std::exchange(slot.written, true)};
@@ -95,6 +103,7 @@ GradTarget Tape::target(const Tensor& watched) {
 GradTarget Tape::target(const Tensor& watched, Columns columns) {
   check(watched.tape() == this, "this tape does not watch the tensor");
   Slot& slot = slots_[watched.slot()];
+  if (slot.lent) return {slot.lent().reshape(watched.shape()), true};
   if (!slot.gradient) slot.gradient = Tensor::empty(watched.shape(), slot.dtype, slot.device);
   const GradTarget whole{slot.gradient.reshape(watched.shape()), true};
   if (slot.written) return whole;
@@ -142,6 +151,7 @@ void Tape::fill_rest(Slot& slot) {
 Tensor Tape::gradient(const Tensor& watched) {
   check(watched.tape() == this, "this tape does not watch the tensor");
   Slot& slot = slots_[watched.slot()];
+  if (slot.lent) return slot.lent().reshape(watched.shape());
   fill_rest(slot);
   return slot.written ? slot.gradient.reshape(watched.shape()) : Tensor{};
 }

@@ -82,6 +82,9 @@ class Tape {
 
   // A handle on value whose gradient is added into `gradient` (same shape; the caller zeroes it).
   Tensor watch(const Tensor& value, const Tensor& gradient);
+  // The same for a buffer that stands ready only while the backward pass needs it: `gradient` is
+  // asked for it whenever an op adds to it, and the tape does not keep it.
+  Tensor watch(const Tensor& value, std::function<Tensor()> gradient);
   // A handle on value whose gradient the tape allocates; read it with gradient() after backward().
   Tensor watch(const Tensor& value);
 
@@ -111,7 +114,8 @@ class Tape {
  private:
   struct Slot {
     Tensor gradient;
-    bool external = false;  // the caller's buffer: never overwritten, never dropped
+    std::function<Tensor()> lent;  // has the gradient instead, where set
+    bool external = false;         // the caller's buffer: never overwritten, never dropped
     bool written = false;
     std::vector<Columns> written_columns;  // while only some are: apart from each other, in order
     DType dtype = DType::kFloat32;

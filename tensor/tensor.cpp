@@ -30,11 +30,16 @@ To converted(From value) {
 
 }  // namespace
 
-Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+Tensor Tensor::absent(const Shape& shape, DType dtype, Device device) {
   Tensor result;
   result.shape_ = shape;
   result.dtype_ = dtype;
   result.device_ = device;
+  return result;
+}
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  Tensor result = absent(shape, dtype, device);
   result.storage_ = allocate(shape.size() * bytes_of(dtype), device);
   return result;
 }

@@ -21,6 +21,8 @@ class Tensor {
 
   static Tensor empty(const Shape& shape, DType dtype, Device device = Device::kCpu);
   static Tensor zeros(const Shape& shape, DType dtype, Device device = Device::kCpu);
+  // Known by shape and type alone: false as a bool, and its elements must not be touched.
+  static Tensor absent(const Shape& shape, DType dtype, Device device = Device::kCpu);
   static Tensor empty_like(const Tensor& other) {
     return empty(other.shape(), other.dtype(), other.device());
   }

@@ -1,10 +1,11 @@
 // infini bench: what this machine can do, and how near a training step comes. JSON lines.
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 
-#include "distributed/world.h"
+#include "distributed/watchdog.h"
 #include "model/flops.h"
 #include "tensor/ops/product.h"
 #include "tensor/parallel.h"
@@ -14,6 +15,7 @@
 #include "trainer/commands.h"
 #include "trainer/config_reader.h"
 #include "trainer/exit_codes.h"
+#include "trainer/on_ranks.h"
 #include "trainer/text_file.h"
 #include "trainer/training.h"
 
@@ -81,6 +83,7 @@ void profile_step(Training& training, const std::string& file) {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const std::vector<ProfileEntry> entries = end_profile();
+  if (!training.layout().is_first()) return;
   double sum = 0;
   for (const ProfileEntry& entry : entries) sum += entry.seconds;
   std::string lines = text("seconds of the step ", seconds, ", of its parts ", sum, "\n");
@@ -90,50 +93,52 @@ void profile_step(Training& training, const std::string& file) {
   write_text(file, lines);
 }
 
-void bench_step(const RunConfig& config, const BenchOptions& options, double product) {
+// Of all ranks: seconds are those of the slowest. `product` is the rate of one rank, known to the
+// first.
+void bench_step(const RunConfig& config, const BenchOptions& options, const Layout& layout,
+                double product) {
   const std::int64_t row_tokens = row_tokens_of(config);
-  Training training(config, std::make_unique<RandomSource>(config, row_tokens), "");
+  Training training(config, std::make_unique<RandomSource>(config, row_tokens), "", layout);
   const Device device = training.device();
   const double tokens =
       static_cast<double>(config.data.batch_rows) * static_cast<double>(row_tokens);
   for (int i = 0; i < options.warm_up; ++i) training.step();
   reset_peak(device);
   const std::int64_t system_before = memory_statistics(device).system_allocations;
-  const Times time = timed(
+  const Times mine = timed(
       device, options.steps, [&] { training.step(); }, 0);
   const MemoryStatistics memory = memory_statistics(device);
+  const auto of_ranks = [&](double number) { return layout.all.gather(number); };
+  const auto most = [&](double number) { return std::ranges::max(of_ranks(number)); };
+  const Times time{.least = most(mine.least), .median = most(mine.median), .most = most(mine.most)};
+  const std::vector<double> peaks = of_ranks(static_cast<double>(memory.peak_bytes));
+  const double reserved = most(static_cast<double>(memory.reserved_bytes));
+  const double allocations = most(static_cast<double>(memory.system_allocations - system_before));
   const double rate = tokens / time.median, flops = rate * training_flops_per_token(config.model);
-  print_line(
-      {{"what", "training step"},
-       {"schedule", config.train.schedule == RowSchedule::kParallel ? "parallel" : "streaming"},
-       {"batch_rows", config.data.batch_rows},
-       {"row_tokens", row_tokens},
-       {"seconds", time.median},
-       {"tokens_per_second", rate},
-       {"tokens_per_second_range", {tokens / time.most, tokens / time.least}},
-       {"gflops", flops / 1e9},
-       {"share_of_product_rate", flops / product},
-       {"peak_bytes", memory.peak_bytes},
-       {"reserved_bytes", memory.reserved_bytes},
-       {"system_allocations_after_warm_up", memory.system_allocations - system_before}});
+  const auto whole = [](double number) { return static_cast<std::int64_t>(number); };
+  if (layout.is_first())
+    print_line(
+        {{"what", "training step"},
+         {"schedule", config.train.schedule == RowSchedule::kParallel ? "parallel" : "streaming"},
+         {"batch_rows", config.data.batch_rows},
+         {"row_tokens", row_tokens},
+         {"ranks", layout.ranks()},
+         {"seconds", time.median},
+         {"tokens_per_second", rate},
+         {"tokens_per_second_range", {tokens / time.most, tokens / time.least}},
+         {"gflops", flops / 1e9},
+         {"share_of_product_rate", flops / (product * layout.ranks())},
+         {"peak_bytes", whole(std::ranges::max(peaks))},
+         {"peak_bytes_of_ranks", std::vector<std::int64_t>(peaks.begin(), peaks.end())},
+         {"reserved_bytes", whole(reserved)},
+         {"system_allocations_after_warm_up", whole(allocations)}});
   if (!options.profile.empty()) profile_step(training, options.profile);
 }
 
-int bench(const BenchOptions& options) {
-  const World world;
-  world.require_single("bench");
-  RunConfig config;
-  if (!options.config.empty())
-    config = read_config_file<RunConfig>(options.config, options.overrides);
-  if (config.model.vocabulary == 0 && config.data.source == DataKind::kStore &&
-      !options.config.empty())
-    config.model.vocabulary = open_store(config.data)->vocabulary();
-  if (config.model.vocabulary == 0) config.model.vocabulary = 64;
+// What one device can do, and what a rank's part of a step is made of.
+Ceilings bench_device(const RunConfig& config, const BenchOptions& options, const Layout& layout) {
   const DType dtype = dtype_of_compute(config.train.compute);
   const Device device = device_of(config.device);
-  check<ConfigError>(options.profile.empty() || device == Device::kCuda,
-                     "--profile marks the work of a GPU, and this run is on the CPU");
-  allow_tf32(config.train.compute == Compute::kTf32);
   print_line({{"what", "machine"},
               {"device", device == Device::kCpu ? "cpu" : "cuda"},
               {"threads", thread_count()},
@@ -142,21 +147,43 @@ int bench(const BenchOptions& options) {
                               : device == Device::kCpu ? 2048
                                                        : 8192;
   const Ceilings ceilings = measure_ceilings(device, dtype, square);
-  if (options.config.empty()) return kExitDone;
-  const std::int64_t row_tokens = row_tokens_of(config);
-  const int batch_rows = config.data.batch_rows / config.train.accumulate;
+  if (options.config.empty()) return ceilings;
+  const std::int64_t row_tokens = row_tokens_of(config) / layout.segments;
+  const int batch_rows = config.data.batch_rows / (config.train.accumulate * layout.data);
   if (options.kernels) {
     const std::int64_t rows = row_tokens * batch_rows;
     bench_products(config.model, device, dtype,
                    device == Device::kCpu ? std::min<std::int64_t>(rows, 8192) : rows);
     bench_kernels(config, device, batch_rows, row_tokens, ceilings);
-    release_cached(device);
   }
-  if (options.generation) {
-    bench_generation(config, device, ceilings);
-    release_cached(device);
-  }
-  bench_step(config, options, ceilings.product_flops_per_second);
+  if (options.generation) bench_generation(config, device, ceilings);
+  release_cached(device);
+  return ceilings;
+}
+
+int bench(const World& world, const BenchOptions& options) {
+  RunConfig config;
+  if (!options.config.empty())
+    config = read_config_file<RunConfig>(options.config, options.overrides);
+  if (config.model.vocabulary == 0 && config.data.source == DataKind::kStore &&
+      !options.config.empty())
+    config.model.vocabulary = open_store(config.data)->vocabulary();
+  if (config.model.vocabulary == 0) config.model.vocabulary = 64;
+  const Layout layout = make_layout(Communicator(world), config.parallel);
+  const Watchdog watchdog(world, layout.all,
+                          {.silence_seconds = config.parallel.silence_seconds,
+                           .progress_seconds = config.parallel.progress_seconds});
+  const Device device = device_of(config.device);
+  check<ConfigError>(options.profile.empty() || device == Device::kCuda,
+                     "--profile marks the work of a GPU, and this run is on the CPU");
+  if (device == Device::kCuda) choose_gpu(world);
+  allow_tf32(config.train.compute == Compute::kTf32);
+  // The others wait, so that they take nothing from what is measured.
+  Ceilings ceilings;
+  if (layout.is_first()) ceilings = bench_device(config, options, layout);
+  layout.all.all_agree(true);
+  if (!options.config.empty())
+    bench_step(config, options, layout, ceilings.product_flops_per_second);
   return kExitDone;
 }
 
@@ -184,7 +211,9 @@ void add_bench(CLI::App& app, int& exit_code) {
   command->add_flag("--generation", options->generation, "also the time of a generated token");
   command->add_option("--profile", options->profile,
                       "a file for where the time of one step goes, on a GPU");
-  command->callback([options, &exit_code] { exit_code = bench(*options); });
+  command->callback([options, &exit_code] {
+    exit_code = on_ranks([&](const World& world) { return bench(world, *options); });
+  });
 }
 
 }  // namespace infini

@@ -22,9 +22,6 @@ void check_rows(const RunConfig& config, const Axes& axes) {
   check<ConfigError>(accumulate == 1, "train.accumulate = ", accumulate,
                      ", but parallel.row_leaves = ", leaves,
                      " cuts the rows of a step already; leave one of them out");
-  check<ConfigError>(config.parallel.shard <= Shard::kOptimizer, "parallel.row_leaves = ", leaves,
-                     " adds whole gradients, which parallel.shard = gradients and parameters "
-                     "divide; leave one of them out");
   check<ConfigError>(axes.segments == 1 || leaves == axes.data, "parallel.row_leaves = ", leaves,
                      ", but with parallel.segment = ", axes.segments,
                      " a rank adds one group of rows: it must be parallel.data = ", axes.data);
@@ -79,19 +76,43 @@ void check_tensors(const RunConfig& config, const Axes& axes) {
                      "gradients and parameters do in another way; take none or optimizer");
 }
 
+// Ranks that divide the gradients sum those of each backward pass before the next: a tree is then
+// over one pass of each rank.
+void check_shard(const RunConfig& config, const Axes& axes) {
+  const ParallelConfig& parallel = config.parallel;
+  check<ConfigError>(parallel.shard != Shard::kParameters || config.train.recompute_blocks,
+                     "parallel.shard = parameters gives a block's values back when the block has "
+                     "run and needs train.recompute_blocks = true, got false");
+  if (parallel.shard < Shard::kGradients || axes.data * axes.segments == 1) return;
+  if (parallel.row_leaves == 0) return;
+  const std::string with =
+      text(" with parallel.shard = ",
+           enum_names(parallel.shard)[static_cast<std::size_t>(parallel.shard)].first,
+           ", which sums the gradients of each backward pass over the ranks by itself");
+  check<ConfigError>(parallel.row_leaves == axes.data,
+                     "parallel.row_leaves = ", parallel.row_leaves,
+                     " must be 0 or parallel.data = ", axes.data, with);
+  check<ConfigError>(parallel.segment_leaves == 0 || parallel.segment_leaves == axes.segments,
+                     "parallel.segment_leaves = ", parallel.segment_leaves,
+                     " must be 0 or parallel.segment = ", axes.segments, with);
+  check<ConfigError>(config.train.schedule == RowSchedule::kParallel,
+                     "parallel.row_leaves = ", parallel.row_leaves,
+                     " needs train.schedule = parallel", with);
+  const std::int64_t segment = config.model.segment_tokens;
+  check<ConfigError>(
+      config.data.source != DataKind::kStore || config.data.row_tokens % segment == 0,
+      "parallel.row_leaves = ", parallel.row_leaves,
+      " needs data.row_tokens = ", config.data.row_tokens,
+      " in whole segments of model.segment_tokens = ", segment, with);
+}
+
 }  // namespace
 
 void check_parallel(const RunConfig& config, const Axes& axes) {
   check_rows(config, axes);
   check_segments(config, axes);
   check_tensors(config, axes);
-}
-
-void check_trained(const ParallelConfig& config) {
-  check<ConfigError>(
-      config.shard <= Shard::kOptimizer,
-      "parallel.shard: only infini plan knows gradients and parameters so far; a run "
-      "takes none or optimizer");
+  check_shard(config, axes);
 }
 
 }  // namespace infini

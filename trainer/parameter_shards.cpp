@@ -5,64 +5,96 @@
 namespace infini {
 
 ParameterShards::ParameterShards(const Communicator& replicas, const Communicator& tensors,
-                                 Shard shard, const Parameters& parameters)
-    : replicas_(replicas),
-      tensors_(tensors),
-      shard_(shard),
-      gradients_(parameters.gradients()),
-      values_(parameters.values()) {
-  std::vector<std::int64_t> sizes;
-  for (const Parameter& parameter : parameters.all()) sizes.push_back(parameter.master.size());
-  std::vector<int> owners = owners_of(sizes, replicas_.size());
-  for (std::size_t i = 0; i < owners.size(); ++i) {
-    const Parameter& parameter = parameters.all()[i];
-    owners_[parameter.name] = owners[i];
-    if (!divided() || parameter.full_precision) owners[i] = FlatPiece::kEveryone;
+                                 Shard shard, const std::vector<ParameterSpec>& specs)
+    : replicas_(replicas), tensors_(tensors), shard_(shard) {
+  for (const ParameterSpec& spec : specs) {
+    sizes_.push_back(spec.shape.size());
+    full_precision_.push_back(spec.full_precision);
+    if (spec.full_precision) full_elements_ += spec.shape.size();
   }
-  pieces_ = pieces_of(sizes, owners);
+  owners_ = owners_of(sizes_, replicas_.size());
+  for (std::size_t i = 0; i < specs.size(); ++i) owner_by_name_[specs[i].name] = owners_[i];
+}
 
-  // What everyone has is measured by the first; of what the other ranks that share blocks have too,
-  // nobody but the first of those.
-  constexpr int kElsewhere = -2;
-  for (std::size_t i = 0; i < owners.size(); ++i) {
-    if (owners[i] == FlatPiece::kEveryone && divided()) owners[i] = 0;
-    if (!speaks_for(parameters.all()[i].division)) owners[i] = kElsewhere;
-  }
-  for (const FlatPiece& piece : pieces_of(sizes, owners))
-    if (piece.owner == (divided() ? replicas_.rank() : FlatPiece::kEveryone))
-      measured_.push_back(piece);
+Keeps ParameterShards::keeps() const {
+  if (!divides(Shard::kGradients)) return {};
+  return [owners = owner_by_name_, rank = replicas_.rank(),
+          values = divides(Shard::kParameters)](const ParameterSpec& spec) {
+    const bool mine = owners.at(spec.name) == rank;
+    return Kept{.value = mine || !values, .gradient = mine};
+  };
+}
+
+std::unique_ptr<RankLender> ParameterShards::lender(const Parameters& parameters) const {
+  if (!divides(Shard::kGradients)) return nullptr;
+  return std::make_unique<RankLender>(replicas_, parameters, owners_, divides(Shard::kParameters));
 }
 
 bool ParameterShards::updates(const Parameter& parameter) const {
-  return !divided() || parameter.full_precision || owns(parameter);
+  return !divides(Shard::kOptimizer) || parameter.full_precision || owns(parameter);
 }
 
 bool ParameterShards::owns(const Parameter& parameter) const {
-  return owners_.at(parameter.name) == replicas_.rank();
+  return owner_by_name_.at(parameter.name) == replicas_.rank();
 }
 
 bool ParameterShards::speaks_for(const Division& division) const {
   return division.is_part() || tensors_.is_first();
 }
 
-Tensor ParameterShards::square_sum_of_gradients() const {
-  if (!divided() && tensors_.size() == 1) return square_sum(gradients_);
-  const Tensor total = Tensor::zeros({}, DType::kFloat64, gradients_.device());
-  for (const FlatPiece& piece : measured_)
+Tensor ParameterShards::exchanged(const Parameters& parameters) const {
+  const Tensor& gradients = parameters.gradients();
+  return divides(Shard::kGradients) ? gradients.slice(0, full_elements_) : gradients;
+}
+
+std::vector<FlatPiece> ParameterShards::pieces() const {
+  if (divides(Shard::kGradients)) return {{.begin = 0, .end = full_elements_}};
+  std::vector<int> owners = owners_;
+  for (std::size_t i = 0; i < owners.size(); ++i)
+    if (!divides(Shard::kOptimizer) || full_precision_[i]) owners[i] = FlatPiece::kEveryone;
+  return pieces_of(sizes_, owners);
+}
+
+// What all replicas have is measured by the first of them, and what all ranks that share blocks have
+// by the first of those.
+std::vector<FlatPiece> ParameterShards::measured(const Parameters& parameters) const {
+  std::vector<FlatPiece> ranges;
+  const Tensor& gradients = parameters.gradients();
+  for (const Parameter& parameter : parameters.all()) {
+    const bool mine = !divides(Shard::kOptimizer) ||
+                      (parameter.full_precision ? replicas_.is_first() : owns(parameter));
+    if (!mine || !parameter.gradient || !speaks_for(parameter.division)) continue;
+    const std::int64_t begin =
+        (parameter.gradient.raw() - gradients.raw()) / bytes_of(gradients.dtype());
+    if (ranges.empty() || ranges.back().end != begin)
+      ranges.push_back({.begin = begin, .end = begin});
+    ranges.back().end += parameter.gradient.size();
+  }
+  return ranges;
+}
+
+Tensor ParameterShards::square_sum_of_gradients(const Parameters& parameters) const {
+  const Tensor& gradients = parameters.gradients();
+  if (!divides(Shard::kOptimizer) && tensors_.size() == 1) return square_sum(gradients);
+  const Tensor total = Tensor::zeros({}, DType::kFloat64, gradients.device());
+  for (const FlatPiece& range : measured(parameters))
     add_into({.tensor = total, .accumulate = true},
-             square_sum(gradients_.slice(piece.begin, piece.size())));
-  if (divided()) replicas_.all_reduce(total);
+             square_sum(gradients.slice(range.begin, range.size())));
+  if (divides(Shard::kOptimizer)) replicas_.all_reduce(total);
   replicas_.wait();
   tensors_.all_reduce(total);
   tensors_.wait();
   return total;
 }
 
-void ParameterShards::share_values() const {
-  if (!divided()) return;
-  for (const FlatPiece& piece : pieces_)
+void ParameterShards::share_values(const Parameters& parameters) const {
+  if (!divides(Shard::kOptimizer) || divides(Shard::kParameters)) return;
+  std::vector<int> owners = owners_;
+  for (std::size_t i = 0; i < owners.size(); ++i)
+    if (full_precision_[i]) owners[i] = FlatPiece::kEveryone;
+  for (const FlatPiece& piece : pieces_of(sizes_, owners))
     if (piece.owner != FlatPiece::kEveryone)
-      replicas_.broadcast(values_.slice(piece.begin, piece.size()), piece.owner);
+      replicas_.broadcast(parameters.values().slice(piece.begin, piece.size()), piece.owner);
   replicas_.wait();
 }
 

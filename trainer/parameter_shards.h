@@ -2,24 +2,32 @@
 #pragma once
 
 #include <map>
+#include <memory>
 
 #include "distributed/layout.h"
-#include "distributed/owners.h"
-#include "tensor/parameters.h"
+#include "distributed/rank_lender.h"
 
 namespace infini {
 
 // Parameters are owned whole, so that what an optimizer measures over one of them (Adafactor: means
-// of rows and columns, root mean squares) is measured by one rank as if it were alone.
+// of rows and columns, root mean squares) is measured by one rank as if it were alone. Those in
+// full precision (norms, gates), of which there are few, are kept and updated by every rank.
 class ParameterShards {
  public:
-  // `tensors`: the ranks that have the other parts of divided parameters, and whole copies of the
-  // others.
+  // Collective over `replicas`, as all calls of one that is divided are. `tensors`: the ranks that
+  // have the other parts of these parameters, and those that are not parts as they are here.
   ParameterShards(const Communicator& replicas, const Communicator& tensors, Shard shard,
-                  const Parameters& parameters);
+                  const std::vector<ParameterSpec>& specs);
 
-  // Whether this rank updates the parameter: all ranks do where nothing is divided, and always for
-  // those in full precision (norms, gates), of which there are few.
+  // Whether ranks can only run the model together, because each keeps the values of some
+  // parameters.
+  bool divides_values() const { return divides(Shard::kParameters); }
+  // What this rank keeps of each parameter; empty: everything of all.
+  Keeps keeps() const;
+  // What lends the rest, of which `parameters` are kept here; none where everything is.
+  std::unique_ptr<RankLender> lender(const Parameters& parameters) const;
+
+  // Whether this rank updates the parameter: all ranks do where nothing is divided.
   bool updates(const Parameter& parameter) const;
   // Whether this rank is the one of its replicas that saves it and its state.
   bool owns(const Parameter& parameter) const;
@@ -27,23 +35,29 @@ class ParameterShards {
   // rank, for what all have the first.
   bool speaks_for(const Division& division) const;
 
-  // For the exchange of gradients: who needs the sum of which.
-  const std::vector<FlatPiece>& pieces() const { return pieces_; }
-  // The sum of the squares of all gradients of all parts, an fp64 scalar, after that exchange: the
+  // The gradients [n] that are exchanged after the backward pass or as it makes them final, and who
+  // needs the sum of which. Others a lender exchanges.
+  Tensor exchanged(const Parameters& parameters) const;
+  std::vector<FlatPiece> pieces() const;
+
+  // The sum of the squares of all gradients of all parts, an fp64 scalar, after every exchange: the
   // same bits on all ranks that share blocks.
-  Tensor square_sum_of_gradients() const;
-  // Brings every rank the values that others have updated.
-  void share_values() const;
+  Tensor square_sum_of_gradients(const Parameters& parameters) const;
+  // Brings every rank that keeps them the values that others have updated.
+  void share_values(const Parameters& parameters) const;
 
  private:
-  bool divided() const { return shard_ != Shard::kNone && replicas_.size() > 1; }
+  bool divides(Shard what) const { return shard_ >= what && replicas_.size() > 1; }
+  // The ranges of a buffer of gradients that this rank measures.
+  std::vector<FlatPiece> measured(const Parameters& parameters) const;
 
   Communicator replicas_, tensors_;
   Shard shard_;
-  Tensor gradients_, values_;  // [P]
-  std::map<std::string, int> owners_;
-  std::vector<FlatPiece> pieces_;
-  std::vector<FlatPiece> measured_;  // by this rank
+  std::vector<std::int64_t> sizes_;  // of each parameter
+  std::vector<int> owners_;
+  std::vector<bool> full_precision_;
+  std::map<std::string, int> owner_by_name_;
+  std::int64_t full_elements_ = 0;  // of those in full precision together
 };
 
 }  // namespace infini

@@ -1,6 +1,12 @@
 #include "trainer/plan_model.h"
 
 namespace infini {
+namespace {
+
+// Places among what a lender lends: 0 is the embedding.
+int part_of(int layer) { return layer + 1; }
+
+}  // namespace
 
 Sized PlannedModel::norm(SizeTape* tape, const Sized& x, std::int64_t rows) const {
   return ops_.rms_norm(tape, x, rows, model_.d_model);
@@ -22,9 +28,29 @@ Sized PlannedModel::feed_forward(SizeTape* tape, const Sized& x, const Sized& re
   return ops_.linear(tape, active, rows, inner, width, Split::kRows, residual);
 }
 
-PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, const Sized& x,
+PlannedLender::Loan PlannedModel::borrow_block(SizeTape* tape, int layer) const {
+  if (!lender_) return {};
+  const int next = tape ? layer - 1 : layer + 1;
+  const bool there = next >= 0 && next < model_.layers;
+  const PlannedLender::Loan loan =
+      lender_->borrow(tape, part_of(layer), there ? part_of(next) : PlannedLender::kNone);
+  // The first of its products keeps them to the end.
+  if (tape) tape->on_backward([values = loan.values] {});
+  return loan;
+}
+
+Sized PlannedModel::embed(SizeTape* tape, const HeadLayout& layout, const Sized& tokens) const {
+  PlannedLender::Loan loan;
+  if (lender_) loan = lender_->borrow(tape, 0, part_of(0), &table_gradients_);
+  const Sized x = ops_.embedding(tape, layout.rows(), model_.d_model, tokens);
+  if (lender_) lender_->ask(loan, tape);
+  return x;
+}
+
+PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, int layer, const Sized& x,
                                               const HeadLayout& layout,
                                               const SizedState& memory) const {
+  const PlannedLender::Loan loan = borrow_block(tape, layer);
   const std::int64_t rows = layout.rows();
   const Sized before = norm(tape, x, rows);
   Sized attended;
@@ -45,18 +71,20 @@ PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, const Sized& x,
         ops_.linear(tape, mixed, rows, layout.query_width(), model_.d_model, Split::kRows, x);
   }
   const Sized middle = norm(tape, attended, rows);
-  return {.x = feed_forward(tape, middle, attended, rows), .memory = after};
+  const BlockOutput out{.x = feed_forward(tape, middle, attended, rows), .memory = after};
+  if (lender_) lender_->ask(loan, tape);
+  return out;
 }
 
-PlannedModel::BlockOutput PlannedModel::recomputed_block(SizeTape* tape, const Sized& x,
+PlannedModel::BlockOutput PlannedModel::recomputed_block(SizeTape* tape, int layer, const Sized& x,
                                                          const HeadLayout& layout,
                                                          const SizedState& memory) const {
-  if (!tape) return block(nullptr, x, layout, memory);
+  if (!tape) return block(nullptr, layer, x, layout, memory);
   const std::vector<Sized> inputs{x, memory.matrix, memory.normalizer};
   std::vector<Sized> values;
   for (const Sized& input : inputs) values.push_back(input.unwatched());
   BlockOutput out =
-      block(nullptr, values[0], layout, {.matrix = values[1], .normalizer = values[2]});
+      block(nullptr, layer, values[0], layout, {.matrix = values[1], .normalizer = values[2]});
   const auto repeat = [=, this](const std::vector<Trace::Block>& doutputs,
                                 const SizeTape::Gradients& gradients) {
     SizeTape again(ops_.trace());
@@ -64,7 +92,7 @@ PlannedModel::BlockOutput PlannedModel::recomputed_block(SizeTape* tape, const S
     for (std::size_t i = 0; i < values.size(); ++i)
       if (const auto target = gradients.of(i)) watched[i] = again.watch(values[i], target);
     const BlockOutput repeated =
-        block(&again, watched[0], layout, {.matrix = watched[1], .normalizer = watched[2]});
+        block(&again, layer, watched[0], layout, {.matrix = watched[1], .normalizer = watched[2]});
     const Sized outputs[] = {repeated.x, repeated.memory.matrix, repeated.memory.normalizer};
     for (std::size_t i = 0; i < doutputs.size(); ++i)
       if (doutputs[i] && outputs[i].tape) again.seed(outputs[i]);
@@ -77,14 +105,12 @@ PlannedModel::BlockOutput PlannedModel::recomputed_block(SizeTape* tape, const S
 PlannedModel::Output PlannedModel::forward(SizeTape* tape, const HeadLayout& layout,
                                            const Sized& tokens, const SizedMemories& memory,
                                            bool recompute_blocks) const {
-  Work& work = ops_.trace().work;
-  work.value_passes += tape ? 2 : 1;
-  work.gradient_passes += tape ? 1 : 0;
-  Sized x = ops_.embedding(tape, layout.rows(), model_.d_model, tokens);
+  Sized x = embed(tape, layout, tokens);
   SizedMemories after;
   for (int layer = 0; layer < model_.layers; ++layer) {
-    const BlockOutput out = recompute_blocks ? recomputed_block(tape, x, layout, memory[layer])
-                                             : block(tape, x, layout, memory[layer]);
+    const BlockOutput out = recompute_blocks
+                                ? recomputed_block(tape, layer, x, layout, memory[layer])
+                                : block(tape, layer, x, layout, memory[layer]);
     x = out.x;
     after.push_back(out.memory);
   }
@@ -93,14 +119,14 @@ PlannedModel::Output PlannedModel::forward(SizeTape* tape, const HeadLayout& lay
 
 SizedMemories PlannedModel::remember(const HeadLayout& layout, const Sized& tokens,
                                      const SizedMemories& memory) const {
-  ++ops_.trace().work.value_passes;
-  Sized x = ops_.embedding(nullptr, layout.rows(), model_.d_model, tokens);
+  Sized x = embed(nullptr, layout, tokens);
   SizedMemories after;
   for (int layer = 0; layer + 1 < model_.layers; ++layer) {
-    const BlockOutput out = block(nullptr, x, layout, memory[layer]);
+    const BlockOutput out = block(nullptr, layer, x, layout, memory[layer]);
     x = out.x;
     after.push_back(out.memory);
   }
+  const PlannedLender::Loan loan = borrow_block(nullptr, model_.layers - 1);
   const Sized qkv = project(nullptr, norm(nullptr, x, layout.rows()), layout);
   if (memory_.rule() == MemoryRule::kNone) {
     after.emplace_back();
@@ -112,6 +138,13 @@ SizedMemories PlannedModel::remember(const HeadLayout& layout, const Sized& toke
 }
 
 PlannedOps::Loss PlannedModel::loss(SizeTape* tape, const Sized& hidden, std::int64_t rows) const {
+  PlannedLender::Loan loan;
+  if (lender_) {
+    const int head = model_.tied ? 0 : part_of(model_.layers);
+    const int next = tape ? part_of(model_.layers - 1) : PlannedLender::kNone;
+    loan = lender_->borrow(tape, head, next, model_.tied ? &table_gradients_ : nullptr);
+    lender_->ask(loan);
+  }
   return ops_.cross_entropy(tape, hidden, rows, model_.d_model, model_.vocabulary);
 }
 

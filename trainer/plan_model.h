@@ -1,6 +1,7 @@
 // An Infini-Transformer in sizes: model/transformer.h, op by op.
 #pragma once
 
+#include "trainer/plan_lender.h"
 #include "trainer/plan_scans.h"
 
 namespace infini {
@@ -10,9 +11,9 @@ using SizedMemories = std::vector<SizedState>;  // one per layer
 class PlannedModel {
  public:
   // `model` is what one rank has of it: its heads, feed-forward columns and vocabulary. `groups` as
-  // PlannedMemory takes it.
-  PlannedModel(const PlannedOps& ops, const ModelConfig& model, int groups)
-      : ops_(ops), model_(model), memory_(ops, model.memory, groups) {}
+  // PlannedMemory takes it. `lender` null: the rank keeps all parameters.
+  PlannedModel(const PlannedOps& ops, const ModelConfig& model, int groups, PlannedLender* lender)
+      : ops_(ops), model_(model), memory_(ops, model.memory, groups), lender_(lender) {}
 
   struct Output {
     Sized hidden;
@@ -32,10 +33,13 @@ class PlannedModel {
     Sized x;
     SizedState memory;
   };
-  BlockOutput block(SizeTape* tape, const Sized& x, const HeadLayout& layout,
+  BlockOutput block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
                     const SizedState& memory) const;
-  BlockOutput recomputed_block(SizeTape* tape, const Sized& x, const HeadLayout& layout,
+  BlockOutput recomputed_block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
                                const SizedState& memory) const;
+  Sized embed(SizeTape* tape, const HeadLayout& layout, const Sized& tokens) const;
+  // What a block borrows while it runs, and its backward pass again.
+  PlannedLender::Loan borrow_block(SizeTape* tape, int layer) const;
   Sized norm(SizeTape* tape, const Sized& x, std::int64_t rows) const;
   Sized project(SizeTape* tape, const Sized& x, const HeadLayout& layout) const;
   Sized feed_forward(SizeTape* tape, const Sized& x, const Sized& residual,
@@ -44,6 +48,8 @@ class PlannedModel {
   const PlannedOps& ops_;
   const ModelConfig& model_;
   PlannedMemory memory_;
+  PlannedLender* lender_;
+  mutable std::weak_ptr<Trace::Block> table_gradients_;  // of the embedding
 };
 
 }  // namespace infini

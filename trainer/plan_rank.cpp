@@ -18,6 +18,32 @@ int vocabulary_of(const DataConfig& data) {
   return open_store(data)->vocabulary();
 }
 
+// As InfiniTransformer borrows them; the final norm is everyone's.
+std::vector<LentPart> lent_parts(const std::vector<ParameterSpec>& specs,
+                                 const std::vector<int>& owners) {
+  std::vector<LentPart> parts;
+  std::string last;
+  int owner = FlatPiece::kEveryone;
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const std::string& name = specs[i].name;
+    if (name.starts_with("final_norm.")) continue;
+    // "embedding", "blocks.7" or "head".
+    const std::size_t dot = name.find('.');
+    const std::string part =
+        name.substr(0, name.starts_with("blocks.") ? name.find('.', dot + 1) : dot);
+    if (part != last) {
+      parts.emplace_back();
+      last = part;
+      owner = FlatPiece::kEveryone;
+    }
+    parts.back().elements += specs[i].shape.size();
+    if (owners[i] == FlatPiece::kEveryone || owners[i] == owner) continue;
+    owner = owners[i];
+    ++parts.back().owner_pieces;
+  }
+  return parts;
+}
+
 }  // namespace
 
 PlannedRank planned_rank(const RunConfig& config, int ranks) {
@@ -34,18 +60,18 @@ PlannedRank planned_rank(const RunConfig& config, int ranks) {
   rank.model = whole.share(rank.axes.tensors);
 
   const std::vector<ParameterSpec> specs = rank.specs();
-  std::int64_t block = 0;
+  std::vector<std::int64_t> sizes;
   for (const ParameterSpec& spec : specs) {
     rank.parameters += spec.shape.size();
-    if (spec.name.starts_with("blocks.0.")) block += spec.shape.size();
+    if (spec.full_precision) rank.everyones += spec.shape.size();
+    sizes.push_back(spec.shape.size());
   }
-  rank.largest_block = std::max(block, specs.front().shape.size());
-  std::vector<std::int64_t> sizes;
-  for (const ParameterSpec& spec : specs) sizes.push_back(spec.shape.size());
   std::vector<int> owners = owners_of(sizes, rank.axes.copies());
   for (std::size_t i = 0; i < specs.size(); ++i)
     if (specs[i].full_precision) owners[i] = FlatPiece::kEveryone;
-  rank.owner_pieces = static_cast<std::int64_t>(pieces_of(sizes, owners).size());
+  for (const FlatPiece& piece : pieces_of(sizes, owners))
+    ++(piece.owner == FlatPiece::kEveryone ? rank.everyones_pieces : rank.owner_pieces);
+  rank.parts = lent_parts(specs, owners);
   for (const ParameterSpec* spec : rank.updated(specs)) rank.owned += spec->shape.size();
   return rank;
 }

@@ -22,10 +22,15 @@ class StepWalk {
         row_tokens_(rank.row_tokens / rank.axes.segments),
         segments_((row_tokens_ + rank.model.segment_tokens - 1) / rank.model.segment_tokens),
         options_(options()),
+        lender_(trace_, {.parts = rank.parts,
+                         .divides_values = rank.divides(Shard::kParameters),
+                         .element_bytes = ops_.options().element_bytes,
+                         .full_bytes = full()}),
         model_(ops_, rank.model,
                rank.axes.segments > 1        ? rank.axes.segments
                : options_.group_segments > 0 ? 1
-                                             : 0) {}
+                                             : 0,
+               rank.divides(Shard::kGradients) ? &lender_ : nullptr) {}
 
   PlannedStep walk() {
     hold_parameters();
@@ -45,6 +50,7 @@ class StepWalk {
         train_parallel(part_rows);
       if (row_leaves > 0 && segment_leaves() == 0) add_leaf();
     }
+    lender_.finish();
     update();
     step_.peak = trace_.peak();
     step_.peak_bytes = trace_.peak_bytes();
@@ -68,18 +74,15 @@ class StepWalk {
   }
   std::int64_t full() const { return ops_.options().full_bytes; }
 
-  // What is divided is held for the parameters that this rank owns, and in full for the two blocks
-  // at hand: one that is worked on while the next one arrives or the last one leaves.
+  // What is divided is held for the parameters that this rank updates (parameter_shards.h).
   std::int64_t held_parameters(Shard from) const {
-    return rank_.divides(from) ? std::min(rank_.parameters, rank_.owned + 2 * rank_.largest_block)
-                               : rank_.parameters;
+    return rank_.divides(from) ? rank_.owned : rank_.parameters;
   }
   void hold_parameters() {
     if (ops_.options().element_bytes != full())
       hold(held_parameters(Shard::kParameters) * ops_.options().element_bytes, MemoryKind::kValues);
     hold(held_parameters(Shard::kGradients) * full(), MemoryKind::kGradients);
-    hold((rank_.divides(Shard::kGradients) ? rank_.owned : rank_.parameters) * full(),
-         MemoryKind::kMasters);
+    hold(held_parameters(Shard::kParameters) * full(), MemoryKind::kMasters);
     const std::vector<ParameterSpec> specs = rank_.specs();
     for (const ParameterSpec* spec : rank_.updated(specs))
       for (const StatePart& part : state_parts(rank_.config.optim, spec->shape, spec->division))
@@ -234,8 +237,7 @@ class StepWalk {
   void update() {
     Work& work = trace_.work;
     const double mine = static_cast<double>(rank_.owned * full());
-    const double held = static_cast<double>(
-        (rank_.divides(Shard::kGradients) ? rank_.owned : rank_.parameters) * full());
+    const auto held = static_cast<double>(held_parameters(Shard::kGradients) * full());
     const double measured = rank_.divides(Shard::kOptimizer) ? mine : held;
     work.elementwise_bytes += held + measured;
     const OptimConfig& optim = rank_.config.optim;
@@ -250,7 +252,9 @@ class StepWalk {
     work.kernels += 8;
     if (ops_.on_gpu() || optim.kind == OptimizerKind::kAdamW) return;
     std::int64_t largest = 0;  // its update is made before it is applied
-    for (const ParameterSpec& spec : rank_.specs()) largest = std::max(largest, spec.shape.size());
+    const std::vector<ParameterSpec> specs = rank_.specs();
+    for (const ParameterSpec* spec : rank_.updated(specs))
+      largest = std::max(largest, spec->shape.size());
     ops_.workspace(largest * full());
   }
 
@@ -260,6 +264,7 @@ class StepWalk {
   PlannedOps ops_;
   std::int64_t row_tokens_, segments_;  // of this rank's part of a row
   RecurrenceOptions options_;
+  PlannedLender lender_;
   PlannedModel model_;
   std::vector<Trace::Block> held_, subtrees_;
   int leaf_ = 0, leaves_ = 0;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "distributed/layout.h"
-#include "trainer/plan_trace.h"
+#include "trainer/plan_lender.h"
 #include "trainer/run_config.h"
 
 namespace infini {
@@ -13,12 +13,14 @@ namespace infini {
 struct PlannedRank {
   RunConfig config;  // with the vocabulary filled in
   Axes axes;
-  ModelConfig model;               // this rank's heads, feed-forward columns and vocabulary
-  std::int64_t row_tokens = 0;     // of a whole row; of the longest where rows differ
-  std::int64_t parameters = 0;     // of this rank's model
-  std::int64_t owned = 0;          // those that it updates
-  std::int64_t owner_pieces = 0;   // ranges of parameters with one owner each
-  std::int64_t largest_block = 0;  // parameters of a block, or of the embedding if that is more
+  ModelConfig model;              // this rank's heads, feed-forward columns and vocabulary
+  std::int64_t row_tokens = 0;    // of a whole row; of the longest where rows differ
+  std::int64_t parameters = 0;    // of this rank's model
+  std::int64_t owned = 0;         // those that it updates
+  std::int64_t owner_pieces = 0;  // ranges of parameters with one owner each, everyone's left out
+  std::int64_t everyones_pieces = 0;  // ranges of those
+  std::int64_t everyones = 0;         // those that every rank updates: norms, gates
+  std::vector<LentPart> parts;        // what ranks lend each other where they divide it
 
   std::int64_t rows() const { return config.data.batch_rows / axes.data; }
   std::int64_t step_tokens() const { return config.data.batch_rows * row_tokens; }

@@ -59,13 +59,20 @@ void SizeTape::push(const std::vector<Sized*>& outputs, std::vector<Sized> input
   entries_.push_back(std::move(entry));
 }
 
+void SizeTape::on_backward(std::function<void()> action) {
+  entries_.push_back(
+      {.outputs = {},
+       .inputs = {},
+       .backward = [action = std::move(action)](const auto&, const auto&) { action(); }});
+}
+
 void SizeTape::backward() {
   std::vector<Trace::Block> doutputs;
   while (!entries_.empty()) {
     Entry entry = std::move(entries_.back());
     entries_.pop_back();
     doutputs.clear();
-    bool reached = false;
+    bool reached = entry.outputs.empty();  // an action
     for (const int index : entry.outputs) {
       Slot& slot = slots_[index];
       reached |= slot.written;

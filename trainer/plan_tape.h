@@ -51,6 +51,8 @@ class SizeTape {
   Trace::Block gradient(const Sized& watched) const { return slots_[watched.slot].gradient; }
 
   void push(const std::vector<Sized*>& outputs, std::vector<Sized> inputs, Backward backward);
+  // Has backward() call action() when everything recorded after this call is done.
+  void on_backward(std::function<void()> action);
   void backward();
 
  private:

@@ -60,8 +60,9 @@ struct Work {
   double tensor_sum_bytes = 0;
   std::int64_t tensor_gathers = 0;
   double tensor_gather_bytes = 0;  // of one rank
-  // Passes over the values of all blocks and over their gradients, as ranks that divide them do.
-  std::int64_t value_passes = 0, gradient_passes = 0;
+  // Values that were gathered from their owners and gradients that went to them, part by part.
+  std::int64_t gathered_value_calls = 0, lent_gradient_calls = 0;
+  double gathered_value_bytes = 0, lent_gradient_bytes = 0;
 };
 
 // Like the allocator of tensors: sizes are rounded, and a block that was given back serves the next

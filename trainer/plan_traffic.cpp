@@ -78,31 +78,32 @@ std::vector<Exchange> planned_traffic(const PlannedRank& rank, const PlannedStep
   const double values = parameters * static_cast<double>(bytes_of(compute));
   const double bucket = rank.config.parallel.bucket_mebibytes * (1 << 20);
   // Gradients leave in buckets; what has an owner leaves apart from what others own.
-  const std::int64_t owned = rank.divides(Shard::kOptimizer) ? rank.owner_pieces : 0;
   const std::int64_t buckets = std::llround(std::ceil(gradients / bucket));
 
   Traffic traffic(gpus_per_node, figures);
   const auto replicas = [&](const char* what, Collective how, double bytes, std::int64_t calls,
-                            std::int64_t passes, Hides hides) {
+                            Hides hides) {
     traffic.add(axes.segments > 1 ? "data x segment" : "data", what, axes.copies(), axes.tensors,
-                how, bytes * static_cast<double>(passes), calls * passes, hides);
+                how, bytes, calls, hides);
   };
   if (!rank.divides(Shard::kOptimizer)) {
-    replicas("gradients, summed", Collective::kAllReduce, gradients, buckets, 1,
+    replicas("gradients, summed", Collective::kAllReduce, gradients, buckets,
              Hides::kBehindLastBackward);
   } else if (!rank.divides(Shard::kGradients)) {
-    replicas("gradients, summed by owner", Collective::kReduce, gradients, buckets + owned, 1,
-             Hides::kBehindLastBackward);
-    replicas("values, from owners", Collective::kBroadcast, values, owned, 1, Hides::kNot);
+    replicas("gradients, summed by owner", Collective::kReduce, gradients,
+             buckets + rank.owner_pieces + rank.everyones_pieces, Hides::kBehindLastBackward);
   } else {
-    replicas("gradients, summed by owner", Collective::kReduceScatter, gradients, buckets + owned,
-             work.gradient_passes, Hides::kBehindStep);
-    if (rank.divides(Shard::kParameters))
-      replicas("values, as blocks need them", Collective::kAllGather, values, owned,
-               work.value_passes, Hides::kBehindStep);
-    else
-      replicas("values, from owners", Collective::kAllGather, values, owned, 1, Hides::kNot);
+    replicas("gradients, summed by owner", Collective::kReduce, work.lent_gradient_bytes,
+             work.lent_gradient_calls, Hides::kBehindStep);
+    replicas("gradients of norms, summed", Collective::kAllReduce,
+             static_cast<double>(rank.everyones * bytes_of(accumulator_of(compute))), 1,
+             Hides::kNot);
   }
+  if (rank.divides(Shard::kParameters))
+    replicas("values, as blocks need them", Collective::kBroadcast, work.gathered_value_bytes,
+             work.gathered_value_calls, Hides::kBehindStep);
+  else if (rank.divides(Shard::kOptimizer))
+    replicas("values, from owners", Collective::kBroadcast, values, rank.owner_pieces, Hides::kNot);
   traffic.add("segment", "memory of segments", axes.segments, axes.tensors, Collective::kAllGather,
               work.segment_gather_bytes * axes.segments, work.segment_gathers, Hides::kNot);
   // Gradients hide behind those of the weights beside them, as far as these last: not counted.

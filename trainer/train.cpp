@@ -1,17 +1,13 @@
 // infini train: one run from a YAML file to a trained model.
 #include <spdlog/spdlog.h>
 
-#include <chrono>
-#include <thread>
-
 #include "data/passkey_source.h"
 #include "distributed/watchdog.h"
-#include "distributed/world.h"
-#include "tensor/system_memory.h"
 #include "trainer/commands.h"
 #include "trainer/config_reader.h"
 #include "trainer/config_writer.h"
 #include "trainer/exit_codes.h"
+#include "trainer/on_ranks.h"
 #include "trainer/passkey_table.h"
 #include "trainer/perplexity.h"
 #include "trainer/reporter.h"
@@ -84,18 +80,19 @@ bool save(Training& training, const fs::path& directory) {
   }
 }
 
-// Ranks divide the documents, those that share blocks reading the same ones; the first reports.
+// Ranks divide the documents where each can read by itself, or with those alone that share its
+// blocks; the first reports.
 void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
-  const Communicator& copies = training.layout().replicas;
+  const Communicator readers = training.independent_ranks();
   const PerplexityReport report =
       over_ranks(measure_perplexity(training.model(), store,
                                     {.segments_at_once = config.evaluate.segments_at_once,
                                      .document_tokens = config.evaluate.document_tokens,
-                                     .share = copies.rank(),
-                                     .shares = copies.size()}),
-                 copies);
+                                     .share = readers.rank(),
+                                     .shares = readers.size()}),
+                 readers);
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
                report.token_perplexity());
   if (reporter)
@@ -172,17 +169,6 @@ int run_steps(Training& training, const RunData& data, const TrainOptions& optio
   return kExitDone;
 }
 
-// By the place among the ranks of this machine. A launcher that shows each rank one GPU has chosen
-// already.
-void choose_gpu(const World& world) {
-  const int count = device_count(Device::kCuda);
-  if (count == 1) return;
-  check<ConfigError>(world.local_size() <= count, "this machine runs ", world.local_size(),
-                     " ranks but has ", count,
-                     " GPUs; start one rank for each of them, or give device=cpu");
-  choose_device(Device::kCuda, world.local_rank());
-}
-
 int train_on(const World& world, const TrainOptions& options) {
   RunConfig config = read_config_file<RunConfig>(options.config, options.overrides);
   const Layout layout = make_layout(Communicator(world), config.parallel);
@@ -203,22 +189,6 @@ int train_on(const World& world, const TrainOptions& options) {
   return run_steps(training, data, options, directory);
 }
 
-// What a rank throws ends the run on all of them, with one message that names it: ranks that meet
-// the same error as the first leave the word to it.
-int train(const TrainOptions& options) {
-  const World world;
-  if (world.size() == 1) return train_on(world, options);
-  if (!world.is_first()) spdlog::set_level(spdlog::level::err);
-  try {
-    return train_on(world, options);
-  } catch (const std::exception& error) {
-    if (!world.is_first()) std::this_thread::sleep_for(std::chrono::seconds(1));
-    std::fprintf(stderr, "infini: error: rank %d of %d: %s\n", world.rank(), world.size(),
-                 message_of(error).c_str());
-    world.abort(exit_code_of(error));
-  }
-}
-
 }  // namespace
 
 void add_train(CLI::App& app, int& exit_code) {
@@ -234,7 +204,9 @@ void add_train(CLI::App& app, int& exit_code) {
       ->add_option("--stop-after", options->stop_after,
                    "save and stop after this many steps, with exit code 75")
       ->check(CLI::NonNegativeNumber);
-  command->callback([options, &exit_code] { exit_code = train(*options); });
+  command->callback([options, &exit_code] {
+    exit_code = on_ranks([&](const World& world) { return train_on(world, *options); });
+  });
 }
 
 }  // namespace infini

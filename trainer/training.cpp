@@ -33,7 +33,6 @@ RunConfig checked(RunConfig config, const BatchSource& source, const Layout& lay
                      config.model.vocabulary, ", but the data has token ids up to ",
                      source.vocabulary() - 1);
   check_parallel(config, layout);
-  check_trained(config.parallel);
   return config;
 }
 
@@ -74,12 +73,15 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
       tensors_(layout_.tensor_group),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
+      shards_(layout_.replicas, layout_.tensor_group, config_.parallel.shard,
+              parameter_specs(config_.model, layout_.tensors, layout_.tensor_index)),
       model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device),
-             tensor_group()),
-      shards_(layout_.replicas, layout_.tensor_group, config_.parallel.shard, model_.parameters()),
-      buckets_(layout_.replicas, model_.parameters().gradients(), shards_.pieces(),
+             tensor_group(), shards_.keeps()),
+      lender_(shards_.lender(model_.parameters())),
+      buckets_(layout_.replicas, shards_.exchanged(model_.parameters()), shards_.pieces(),
                config_.parallel.bucket_mebibytes) {
   allow_tf32(config_.train.compute == Compute::kTf32);
+  model_.borrow_from(lender_.get());
   model_.parameters().initialise(static_cast<std::uint64_t>(config_.seed));
   optimizer_ = make_optimizer(
       config_.optim, model_.parameters(),
@@ -120,10 +122,10 @@ StepReport Training::step() {
   }
   // A memory that overflowed would spoil its lane for good.
   const Tensor conditions[] = {sums.loss(), sums.memory_squares()};
-  const GradientScale clip =
-      gradient_scale(shards_.square_sum_of_gradients(), conditions, config_.optim.clip_norm);
+  const GradientScale clip = gradient_scale(shards_.square_sum_of_gradients(model_.parameters()),
+                                            conditions, config_.optim.clip_norm);
   optimizer_->step(factor, clip.scale);
-  shards_.share_values();
+  shards_.share_values(model_.parameters());
 
   const std::vector<double> numbers = together({sums.loss(), sums.nll(), clip.norm, clip.scale});
   report.loss = numbers[0];
@@ -183,7 +185,7 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
                         .site = 0};
     const Rows rows = layout_.segments == 1 ? rows_of(batch, first, part)
                                             : shared_rows_of(batch, first, part, exchange_);
-    const bool leave = i + 1 == parts && leaves <= 1;
+    const bool leave = i + 1 == parts && leaves <= 1 && !lender_;
     const RowsResult result = recurrence.train(
         rows, before, scale, key, nullptr, leave ? &final : nullptr,
         segment_leaves > 0 ? Recurrence::TapeDone(add_segment_leaf) : Recurrence::TapeDone());
@@ -196,6 +198,7 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
           add_into({.tensor = sums.memory_squares(), .accumulate = true}, square_sum(tensor));
     copy_memories(rows_of(sums.memory, first, part), result.memory);
   }
+  if (lender_) lender_->finish();
   buckets_.finish();
   // Ranks that share blocks have memories of their own heads, but the same losses.
   layout_.tensor_group.all_reduce(sums.memory_squares());
@@ -209,8 +212,7 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
 std::string Training::memory_account() const {
   const Parameters& parameters = model_.parameters();
   std::int64_t model = parameters.masters().bytes() + parameters.gradients().bytes();
-  if (parameters.compute() != parameters.masters().dtype())
-    model += parameters.count() * bytes_of(parameters.compute());
+  if (parameters.compute() != parameters.masters().dtype()) model += parameters.values().bytes();
   std::int64_t optimizer = 0, carried = 0;
   for (const NamedTensor& state : optimizer_->state()) optimizer += state.tensor.bytes();
   for (const MemoryState& state : memories_)
@@ -230,7 +232,7 @@ TensorBuffers Training::buffers(bool to_write) {
   TensorBuffers buffers(to_write);
   std::vector<NamedTensor> states;
   for (const Parameter& parameter : model_.parameters().all()) {
-    if (to_write && !shards_.owns(parameter)) continue;
+    if (to_write ? !shards_.owns(parameter) : !parameter.master) continue;
     if (!to_write || shards_.speaks_for(parameter.division))
       buffers.add(parameter.name, parameter.master, parameter.division);
     std::ranges::move(optimizer_->state_of(parameter.name), std::back_inserter(states));
@@ -276,8 +278,11 @@ void Training::resume(const Checkpoint& checkpoint) {
   const TensorBuffers tensors = buffers(false);
   std::vector<NamedBuffer> all = tensors.list();
   all.push_back(tokenizer_buffer(tokenizer_));
-  const std::vector<std::string>& others = optimizer_->state_elsewhere();
-  checkpoint.read_all(all, {others.begin(), others.end()});
+  const std::vector<std::string>& states = optimizer_->state_elsewhere();
+  std::set<std::string> others(states.begin(), states.end());
+  for (const Parameter& parameter : model_.parameters().all())
+    if (!parameter.master) others.insert(parameter.name);
+  checkpoint.read_all(all, others);
   tensors.put_back();
   model_.parameters().refresh_values();
   const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());

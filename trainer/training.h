@@ -44,10 +44,16 @@ class Training {
 
   std::string description() const { return source_->description(); }
   std::int64_t steps_done() const { return steps_done_; }
+  // Where ranks divide the parameters they run it together, all alike.
   InfiniTransformer& model() { return model_; }
   Device device() const { return model_.device(); }
   const RunConfig& config() const { return config_; }  // with the vocabulary filled in
   const Layout& layout() const { return layout_; }
+  // The ranks that can each run the model by themselves or with those that share its blocks, for
+  // work that they divide; this one as if it were alone where they can only run it together.
+  Communicator independent_ranks() const {
+    return shards_.divides_values() ? Communicator() : layout_.replicas;
+  }
 
   CheckpointContents contents();  // this rank's part
   // Continues where the checkpoint stands; call before the first step.
@@ -77,9 +83,10 @@ class Training {
   RankTensorGroup tensors_;  // those that share its blocks
   std::unique_ptr<BatchSource> source_;
   std::string tokenizer_;  // serialised; saved with every checkpoint
+  ParameterShards shards_;
   InfiniTransformer model_;
   std::unique_ptr<Optimizer> optimizer_;
-  ParameterShards shards_;
+  std::unique_ptr<RankLender> lender_;  // where ranks divide gradients
   GradientBuckets buckets_;
   Memories memories_;  // of this rank's rows, where the source carries them
   std::optional<BatchLoader> loader_;

@@ -7,16 +7,36 @@
 namespace infini {
 namespace {
 
+const std::vector<std::string> kAxes[] = {
+    {"parallel.data=2"},
+    {"parallel.segment=2"},
+    {"parallel.tensor=2"},
+    {"parallel.tensor=2", "train.recompute_blocks=true", "model.activation=swiglu"},
+    {"parallel.shard=optimizer"},
+    {"parallel.shard=gradients"},
+    {"parallel.shard=gradients", "model.tied=false"},
+    {"parallel.shard=gradients", "train.recompute_blocks=true", "train.compute=bf16"},
+    {"parallel.shard=gradients", "train.schedule=streaming"},
+    {"parallel.shard=parameters", "train.recompute_blocks=true"},
+    {"parallel.shard=parameters", "train.recompute_blocks=true", "model.tied=false"},
+    {"parallel.shard=parameters", "train.recompute_blocks=true", "train.compute=bf16"},
+    {"parallel.shard=parameters", "train.recompute_blocks=true", "optim.kind=adamw"},
+    {"parallel.shard=parameters", "train.recompute_blocks=true", "parallel.segment=2"},
+    {"parallel.shard=parameters", "train.recompute_blocks=true", "train.schedule=streaming"},
+    {"parallel.shard=parameters", "train.recompute_blocks=true", "model.layers=6"},
+};
+
 TEST(PlannedMemory, IsWhatEachOfTwoRanksHolds) {
   Communicator two;
   if (!first_ranks(2, two)) return;
   TempFolder folder;
   const std::shared_ptr<const TokenStore> store = tiny_store(folder / "data", {410, 230, 120, 350});
   for (const char* rule : {"linear", "delta"})
-    for (const char* axis : {"parallel.data=2", "parallel.segment=2", "parallel.shard=optimizer",
-                             "parallel.tensor=2"}) {
-      RunConfig config = tiny_config({"model.d_model=64", "model.feed_forward=128",
-                                      "data.row_tokens=64", text("model.memory=", rule), axis});
+    for (const std::vector<std::string>& axis : kAxes) {
+      std::vector<std::string> overrides{"model.d_model=64", "model.feed_forward=128",
+                                         "data.row_tokens=64", text("model.memory=", rule)};
+      overrides.insert(overrides.end(), axis.begin(), axis.end());
+      RunConfig config = tiny_config(overrides);
       config.model.vocabulary = (store->vocabulary() + 1) / 2 * 2;
       auto source = make_source(config.data, config.model.segment_tokens,
                                 static_cast<std::uint64_t>(config.seed), config.train.steps, store);
@@ -34,7 +54,7 @@ TEST(PlannedMemory, IsWhatEachOfTwoRanksHolds) {
       const double most = *std::max_element(peaks.begin(), peaks.end());
       expect_peak(static_cast<std::int64_t>(most),
                   planned_step(planned_rank(config, 2), Device::kCpu), config,
-                  text(rule, " ", axis));
+                  text(rule, " ", ::testing::PrintToString(axis)));
     }
 }
 

@@ -74,6 +74,35 @@ TEST_F(MpiTrain, SharedBlocksGoOnWhole) {
   EXPECT_THAT(measured("run1").said, HasSubstr("validation_token_perplexity"));
 }
 
+// What ranks divide they do not sum by the tree of more rows than there are ranks: the run beside
+// it divides nothing, and has the same tree before and after.
+TEST_F(MpiTrain, WhatRanksDivideGoesOnOnAnyNumber) {
+  small_store(path("data/validation.h5"), {20, 30});
+  const std::string same =
+      "optim.clip_norm=0 train.recompute_blocks=true evaluate.every=5 directory=";
+  const auto measured = [&](const std::string& run) {
+    for (const nlohmann::json& line : metrics(run))
+      if (line.contains("validation_token_perplexity"))
+        return line.at("validation_token_perplexity").get<double>();
+    return 0.0;
+  };
+  const auto leaves = [](int ranks) { return text(" parallel.row_leaves=", ranks); };
+  for (const int ranks : {1, 4}) {
+    const std::string whole = text("whole", ranks);
+    expect_exit(train_on(1, same + whole + leaves(2) + " --stop-after 3"), kExitStopped);
+    expect_exit(train_on(1, same + whole + leaves(ranks) + " --resume"), 0);
+    for (const char* shard : {"gradients", "parameters"}) {
+      const std::string run = text(shard, ranks), divided = text(" parallel.shard=", shard);
+      SCOPED_TRACE(run);
+      expect_exit(train_on(2, same + run + leaves(2) + divided + " --stop-after 3"), kExitStopped);
+      expect_exit(train_on(ranks, same + run + leaves(ranks) + divided + " --resume"), 0);
+      EXPECT_EQ(find_latest(path(run))->ranks(), ranks);
+      EXPECT_TRUE(held(run) == held(whole));
+      EXPECT_NEAR(measured(run) / measured(whole), 1, 1e-9);
+    }
+  }
+}
+
 TEST_F(MpiTrain, OneRankSpeaksForAll) {
   const Outcome outcome = train_on(4, "directory=run");
   expect_exit(outcome, 0);
@@ -92,6 +121,9 @@ TEST_F(MpiTrain, WhatCannotBeSharedIsRefusedOnceBeforeAnythingStarts) {
        "model.vocabulary = 261 is not divisible by parallel.tensor = 2; it may be larger than"},
       {"parallel.row_leaves=3", "parallel.row_leaves must be 0 or a power of two, got 3"},
       {"parallel.row_leaves=2", "parallel.row_leaves = 2 is not divisible by parallel.data = 4"},
+      {"parallel.shard=parameters", "needs train.recompute_blocks = true"},
+      {"parallel.tensor=2 model.vocabulary=258",
+       "parallel.tensor = 2: only infini plan knows this axis so far"},
       {"parallel.dada=2", "unknown key"},
   };
   for (const auto& [override, message] : kRefusals) {

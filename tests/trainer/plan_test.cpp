@@ -35,17 +35,24 @@ TEST(Plan, TakesTheFiguresOfTheFileAsItsDefaults) {
 
 TEST(Plan, DividesWhatTheKeySays) {
   const auto peak = [](const char* shard) {
-    return planned("8b.yaml", {"data.batch_rows=8", text("parallel.shard=", shard)}, 8).step.peak;
+    return planned(
+               "8b.yaml",
+               {"data.batch_rows=8", "train.recompute_blocks=true", text("parallel.shard=", shard)},
+               8)
+        .step.peak;
   };
   const MemoryUse none = peak("none"), optimizer = peak("optimizer");
   const MemoryUse gradients = peak("gradients"), parameters = peak("parameters");
   EXPECT_EQ(none.of(MemoryKind::kMasters), optimizer.of(MemoryKind::kMasters));
   EXPECT_LT(optimizer.of(MemoryKind::kOptimizer), none.of(MemoryKind::kOptimizer) / 4);
   EXPECT_LT(gradients.of(MemoryKind::kGradients), none.of(MemoryKind::kGradients) / 4);
-  EXPECT_LT(gradients.of(MemoryKind::kMasters), none.of(MemoryKind::kMasters) / 6);
+  EXPECT_EQ(gradients.of(MemoryKind::kMasters), none.of(MemoryKind::kMasters));
   EXPECT_EQ(gradients.of(MemoryKind::kValues), none.of(MemoryKind::kValues));
-  EXPECT_LT(parameters.of(MemoryKind::kValues), none.of(MemoryKind::kValues) / 4);
-  EXPECT_EQ(parameters.of(MemoryKind::kActivations), none.of(MemoryKind::kActivations));
+  EXPECT_LT(parameters.of(MemoryKind::kMasters), none.of(MemoryKind::kMasters) / 6);
+  EXPECT_LT(parameters.of(MemoryKind::kValues), none.of(MemoryKind::kValues) / 6);
+  EXPECT_NEAR(static_cast<double>(parameters.of(MemoryKind::kActivations)),
+              static_cast<double>(none.of(MemoryKind::kActivations)),
+              0.05 * static_cast<double>(none.of(MemoryKind::kActivations)));
 }
 
 TEST(Plan, SendsAsMuchForALongRowAsForAShortOne) {
@@ -116,8 +123,9 @@ TEST(Plan, RefusesWhatTrainingRefuses) {
                  "train.schedule = streaming would take one after the other");
   expect_refused({"parallel.segment=32"}, 32, "does not divide into parallel.segment = 32 parts");
   expect_refused({"data.batch_rows=12"}, 12, "12 ranks do not fill nodes of --gpus-per-node 8");
-  expect_refused({"parallel.row_leaves=4", "parallel.shard=gradients"}, 4,
-                 "parallel.row_leaves = 4 adds whole gradients");
+  expect_refused({"parallel.shard=parameters"}, 4, "needs train.recompute_blocks = true");
+  expect_refused({"parallel.row_leaves=4", "parallel.shard=gradients"}, 2,
+                 "parallel.row_leaves = 4 must be 0 or parallel.data = 2");
   expect_refused({"model.vocabulary=0"}, 1, "data.store = random holds no train.h5");
 }
 
@@ -150,12 +158,6 @@ TEST_F(PlanCommand, SaysWhatItHasNoFiguresFor) {
   expect_refused("plan " INFINI_SOURCE_DIR
                  "/experiments/performance/paper.yaml --figures card.yaml",
                  2, "unknown key product_teraflop; did you mean product_teraflops?");
-}
-
-TEST_F(PlanCommand, TrainingRefusesWhatIsOnlyPlanned) {
-  const std::string config = INFINI_SOURCE_DIR "/configs/quickstart.yaml device=cpu ";
-  expect_refused("train " + config + "parallel.shard=parameters", 2,
-                 "a run takes none or optimizer");
 }
 
 }  // namespace
