@@ -70,10 +70,6 @@ void check_tensors(const RunConfig& config, const Axes& axes) {
   check<ConfigError>(model.vocabulary % axes.tensors == 0, "model.vocabulary = ", model.vocabulary,
                      " is not divisible by parallel.tensor = ", axes.tensors,
                      "; it may be larger than that of the data");
-  check<ConfigError>(axes.tensors == 1 || config.parallel.shard <= Shard::kOptimizer,
-                     "parallel.tensor = ", axes.tensors,
-                     " divides the parameters of a block already, which parallel.shard = "
-                     "gradients and parameters do in another way; take none or optimizer");
 }
 
 // Ranks that divide the gradients sum those of each backward pass before the next: a tree is then

@@ -186,6 +186,21 @@ TEST_F(SharedBlocks, CombineWithRowsSegmentsAndDividedState) {
               {"parallel.tensor=2", "parallel.segment=2", text("parallel.shard=", shard)});
 }
 
+TEST_F(SharedBlocks, CombineWithDividedGradientsAndParameters) {
+  for (const char* shard : {"gradients", "parameters"})
+    for (const char* schedule : {"parallel", "streaming"})
+      for (const char* tied : {"true", "false"})
+        compare(4,
+                with(kBase, {"train.recompute_blocks=true", text("train.schedule=", schedule),
+                             text("model.tied=", tied), "data.sampler=lanes"}),
+                {"parallel.tensor=2", text("parallel.shard=", shard)});
+  for (const char* memory : {"linear", "delta"})
+    compare(4,
+            with(kBase, {"train.recompute_blocks=true", text("model.memory=", memory),
+                         "data.row_tokens=32", "optim.kind=adamw"}),
+            {"parallel.tensor=2", "parallel.segment=2", "parallel.shard=parameters"});
+}
+
 TEST_F(SharedBlocks, GoOnOnAnyOtherRanks) {
   const Communicator all(test_world());
   const std::vector<std::string> base = with(kBase, {"data.sampler=lanes", "model.kv_heads=4"});
@@ -217,7 +232,10 @@ TEST_F(SharedBlocks, GoOnOnAnyOtherRanks) {
   if (all.size() == 4) {
     const Run four{4, {"parallel.tensor=4"}};
     const Run divided{4, {"parallel.tensor=2", "parallel.shard=optimizer"}};
-    changes.insert(changes.end(), {{four, divided}, {divided, alone}, {shared, four}});
+    const Run lent{
+        4, {"parallel.tensor=2", "parallel.shard=parameters", "train.recompute_blocks=true"}};
+    changes.insert(changes.end(),
+                   {{four, divided}, {divided, lent}, {lent, alone}, {shared, four}});
   }
   for (const auto& [before, after] : changes) {
     SCOPED_TRACE(text(::testing::PrintToString(before.axes), " then ",
@@ -288,8 +306,6 @@ TEST_F(SharedBlocks, AreRefusedWhereTheyDoNotDivide) {
               HasSubstr("model.feed_forward = 33 is not divisible by parallel.tensor = 2"));
   EXPECT_THAT(refusal({"model.vocabulary=261"}),
               HasSubstr("model.vocabulary = 261 is not divisible by parallel.tensor = 2"));
-  EXPECT_THAT(refusal({"parallel.shard=parameters"}),
-              HasSubstr("parallel.tensor = 2 divides the parameters of a block already"));
 }
 
 }  // namespace

@@ -122,8 +122,6 @@ TEST_F(MpiTrain, WhatCannotBeSharedIsRefusedOnceBeforeAnythingStarts) {
       {"parallel.row_leaves=3", "parallel.row_leaves must be 0 or a power of two, got 3"},
       {"parallel.row_leaves=2", "parallel.row_leaves = 2 is not divisible by parallel.data = 4"},
       {"parallel.shard=parameters", "needs train.recompute_blocks = true"},
-      {"parallel.tensor=2 model.vocabulary=258",
-       "parallel.tensor = 2: only infini plan knows this axis so far"},
       {"parallel.dada=2", "unknown key"},
   };
   for (const auto& [override, message] : kRefusals) {
