@@ -44,7 +44,8 @@ struct ParallelConfig {
     field(
         "row_leaves", row_leaves,
         "gradients are added as a balanced tree over this many groups of rows, so that any number "
-        "of ranks gives the same bits; a power of two; 0: in the fastest order");
+        "of ranks with the same parallel.tensor gives the same bits; a power of two; 0: in the "
+        "fastest order");
     field("segment_leaves", segment_leaves,
           "the same over groups of segments within each group of rows, the linear memory included; "
           "parallel.segment is then 1 or this many");
