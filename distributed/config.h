@@ -32,7 +32,9 @@ struct ParallelConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("data", data, "groups of ranks that each take a part of a step's rows; 0: all there are");
-    field("tensor", tensor, "ranks that share each block: heads, feed-forward columns, vocabulary");
+    field(
+        "tensor", tensor,
+        "ranks that share each block: heads with their memories, feed-forward columns, vocabulary");
     field("segment", segment, "ranks that share each row, consecutive segments each");
     field("shard", shard,
           "what ranks that hold the same parameters divide among them instead of each keeping all: "
@@ -42,7 +44,8 @@ struct ParallelConfig {
     field(
         "row_leaves", row_leaves,
         "gradients are added as a balanced tree over this many groups of rows, so that any number "
-        "of ranks gives the same bits; a power of two; 0: in the fastest order");
+        "of ranks with the same parallel.tensor gives the same bits; a power of two; 0: in the "
+        "fastest order");
     field("segment_leaves", segment_leaves,
           "the same over groups of segments within each group of rows, the linear memory included; "
           "parallel.segment is then 1 or this many");

@@ -18,27 +18,33 @@ void InfiniAttention::declare(const ModelConfig& config, const std::string& pref
     return config.init_deviation > 0 ? config.init_deviation
                                      : 1 / std::sqrt(static_cast<double>(fan_in));
   };
-  specs.push_back(
-      {.name = prefix + "query.weight", .shape = {queries, width}, .deviation = deviation(width)});
-  specs.push_back(
-      {.name = prefix + "key.weight", .shape = {keys, width}, .deviation = deviation(width)});
-  specs.push_back(
-      {.name = prefix + "value.weight", .shape = {keys, width}, .deviation = deviation(width)});
+  const auto projection = [&](const char* name, std::int64_t outputs) {
+    specs.push_back({.name = prefix + name,
+                     .shape = {outputs, width},
+                     .deviation = deviation(width),
+                     .division = {.axis = 0}});
+  };
+  projection("query.weight", queries);
+  projection("key.weight", keys);
+  projection("value.weight", keys);
   // What adds to the residual stream starts smaller, so that the stream does not grow with depth
   // (GPT-2).
   specs.push_back({.name = prefix + "output.weight",
                    .shape = {width, queries},
-                   .deviation = deviation(queries) / std::sqrt(2.0 * config.layers)});
+                   .deviation = deviation(queries) / std::sqrt(2.0 * config.layers),
+                   .division = {.axis = 1}});
   if (config.memory != MemoryRule::kNone)
     specs.push_back({.name = prefix + "gate",
                      .shape = {config.heads},
                      .deviation = config.gate_deviation,
                      .mean = config.gate_mean,
-                     .full_precision = true});
+                     .full_precision = true,
+                     .division = {.axis = 0}});
 }
 
 InfiniAttention::InfiniAttention(const ModelConfig& config, const Parameters& parameters,
-                                 const std::string& prefix, const Tensor& rotary_table)
+                                 const std::string& prefix, const Tensor& rotary_table,
+                                 const TensorGroup* group)
     : rule_(config.memory),
       scale_(1 / std::sqrt(static_cast<double>(config.softmax_scale == SoftmaxScale::kHead
                                                    ? config.head_width()
@@ -47,6 +53,7 @@ InfiniAttention::InfiniAttention(const ModelConfig& config, const Parameters& pa
       recall_{.eps = config.memory_eps,
               .bypass_empty = config.first_segment == FirstSegment::kBypass},
       rotary_table_(rotary_table),
+      group_(group),
       qkv_(parameters.joined(
           {prefix + "query.weight", prefix + "key.weight", prefix + "value.weight"})),
       output_(parameters[prefix + "output.weight"]) {
@@ -68,7 +75,7 @@ InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tens
 }
 
 Tensor InfiniAttention::project(const Pass& pass, const Tensor& x) const {
-  return linear(x, pass(qkv_));
+  return linear(x, pass(qkv_), {}, {.group = group_, .by = WeightSplit::By::kOutputs});
 }
 
 Tensor InfiniAttention::rotated(const Tensor& qkv, const HeadLayout& layout,
@@ -115,7 +122,7 @@ Tensor InfiniAttention::mix(const Pass& pass, const Tensor& qkv, const MemorySta
 
 Tensor InfiniAttention::output(const Pass& pass, const Tensor& mixed,
                                const Tensor& residual) const {
-  return linear(mixed, pass(output_), residual);
+  return linear(mixed, pass(output_), residual, {.group = group_, .by = WeightSplit::By::kInputs});
 }
 
 }  // namespace infini

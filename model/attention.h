@@ -9,14 +9,17 @@
 #include "tensor/ops/memory.h"
 #include "tensor/ops/recall.h"
 #include "tensor/pass.h"
+#include "tensor/tensor_group.h"
 
 namespace infini {
 
 class InfiniAttention {
  public:
   // Parameters are named prefix + "query.weight" and so on.
+  // `group`: those with the other heads; null: there are none.
   InfiniAttention(const ModelConfig& config, const Parameters& parameters,
-                  const std::string& prefix, const Tensor& rotary_table);
+                  const std::string& prefix, const Tensor& rotary_table,
+                  const TensorGroup* group = nullptr);
   static void declare(const ModelConfig& config, const std::string& prefix,
                       std::vector<ParameterSpec>& specs);
 
@@ -58,6 +61,7 @@ class InfiniAttention {
   RecallOptions recall_;
   bool use_memory_ = true;
   Tensor rotary_table_;
+  const TensorGroup* group_;
   Parameter qkv_, output_, gate_;
 };
 

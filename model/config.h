@@ -114,6 +114,20 @@ struct ModelConfig {
   int key_value_heads() const { return kv_heads ? kv_heads : heads; }
   int head_width() const { return d_head ? d_head : d_model / heads; }
   int inner_width() const { return feed_forward ? feed_forward : 4 * d_model; }
+
+  // What each of `ranks` that share every block has of the model: heads, each with its memory,
+  // feed-forward columns and token ids, which `ranks` must divide.
+  ModelConfig share(int ranks) const;
 };
+
+inline ModelConfig ModelConfig::share(int ranks) const {
+  ModelConfig part = *this;
+  part.d_head = head_width();
+  part.heads = heads / ranks;
+  part.kv_heads = key_value_heads() / ranks;
+  part.feed_forward = inner_width() / ranks;
+  part.vocabulary = vocabulary / ranks;
+  return part;
+}
 
 }  // namespace infini

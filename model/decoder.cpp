@@ -40,6 +40,7 @@ Decoder::Decoder(const InfiniTransformer& model, SingleTokens how)
 
 Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens how)
     : model_(model), memory_(std::move(memory)) {
+  check(!model.is_shared(), "decoder: ranks share this model; one that has all of it decodes");
   check(memory_.size() == model.blocks().size(), "decoder: a model of ", model.blocks().size(),
         " layers was given ", memory_.size(), " memories");
   const HeadLayout window = layout(1, model.config().segment_tokens);

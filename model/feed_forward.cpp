@@ -15,19 +15,24 @@ void FeedForward::declare(const ModelConfig& config, const std::string& prefix,
     return config.init_deviation > 0 ? config.init_deviation
                                      : 1 / std::sqrt(static_cast<double>(fan_in));
   };
-  if (config.activation == Activation::kSwiglu)
-    specs.push_back(
-        {.name = prefix + "gate.weight", .shape = {inner, width}, .deviation = deviation(width)});
-  specs.push_back(
-      {.name = prefix + "up.weight", .shape = {inner, width}, .deviation = deviation(width)});
+  const auto projection = [&](const char* name) {
+    specs.push_back({.name = prefix + name,
+                     .shape = {inner, width},
+                     .deviation = deviation(width),
+                     .division = {.axis = 0}});
+  };
+  if (config.activation == Activation::kSwiglu) projection("gate.weight");
+  projection("up.weight");
   specs.push_back({.name = prefix + "down.weight",
                    .shape = {width, inner},
-                   .deviation = deviation(inner) / std::sqrt(2.0 * config.layers)});
+                   .deviation = deviation(inner) / std::sqrt(2.0 * config.layers),
+                   .division = {.axis = 1}});
 }
 
 FeedForward::FeedForward(const ModelConfig& config, const Parameters& parameters,
-                         const std::string& prefix)
+                         const std::string& prefix, const TensorGroup* group)
     : activation_(config.activation),
+      group_(group),
       up_(config.activation == Activation::kSwiglu
               ? parameters.joined({prefix + "gate.weight", prefix + "up.weight"})
               : parameters[prefix + "up.weight"]),
@@ -35,10 +40,10 @@ FeedForward::FeedForward(const ModelConfig& config, const Parameters& parameters
 
 Tensor FeedForward::operator()(const Pass& pass, const Tensor& x, const Tensor& residual) const {
   if (activation_ == Activation::kGelu)
-    return gelu_feed_forward(x, pass(up_), pass(down_), residual);
-  const Tensor inner = linear(x, pass(up_));
+    return gelu_feed_forward(x, pass(up_), pass(down_), residual, group_);
+  const Tensor inner = linear(x, pass(up_), {}, {.group = group_, .by = WeightSplit::By::kOutputs});
   const Tensor active = activation_ == Activation::kRelu ? relu(inner) : swiglu(inner);
-  return linear(active, pass(down_), residual);
+  return linear(active, pass(down_), residual, {.group = group_, .by = WeightSplit::By::kInputs});
 }
 
 }  // namespace infini

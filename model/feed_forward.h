@@ -4,12 +4,15 @@
 
 #include "model/config.h"
 #include "tensor/pass.h"
+#include "tensor/tensor_group.h"
 
 namespace infini {
 
 class FeedForward {
  public:
-  FeedForward(const ModelConfig& config, const Parameters& parameters, const std::string& prefix);
+  // `group`: those with the other inner columns; null: there are none.
+  FeedForward(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
+              const TensorGroup* group = nullptr);
   static void declare(const ModelConfig& config, const std::string& prefix,
                       std::vector<ParameterSpec>& specs);
 
@@ -18,6 +21,7 @@ class FeedForward {
 
  private:
   Activation activation_;
+  const TensorGroup* group_;
   Parameter up_, down_;  // up_ is gate and up in one for swiglu
 };
 

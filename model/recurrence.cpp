@@ -244,7 +244,7 @@ RowsResult Recurrence::train(const Rows& rows, const Memories& memory, double sc
 RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, double scale,
                                       RandomKey key, Memories* dmemory,
                                       const GradientsFinal* final) const {
-  const Row row(rows, model_.config(), options_, model_.device());
+  const Row row(rows, model_.share(), options_, model_.device());
   Tape tape;
   Pass pass{.tape = &tape, .training = true, .key = key, .gradients_final = final};
   Losses losses(row, rows.tokens.shape(), model_);
@@ -268,7 +268,7 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
 RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory, double scale,
                                        RandomKey key, Memories* dmemory,
                                        const GradientsFinal* final, const TapeDone& done) const {
-  const Row row(rows, model_.config(), options_, model_.device());
+  const Row row(rows, model_.share(), options_, model_.device());
   const std::vector<Piece> pieces =
       cut_row(rows.row_tokens(), rows.segment_tokens,
               options_.group_segments > 0 ? options_.group_segments : options_.segments_per_tape);
@@ -315,7 +315,7 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
 Memories Recurrence::forward(const Rows& rows, const Memories& memory,
                              std::int64_t segments_at_once, const Visit& visit) const {
   check_rows(rows, model_.config());
-  const Row row(rows, model_.config(), {}, model_.device());
+  const Row row(rows, model_.share(), {}, model_.device());
   Memories state = memory;
   for (const Piece& piece : cut_row(rows.row_tokens(), rows.segment_tokens, segments_at_once)) {
     const InfiniTransformer::Output out = model_(Pass{}, row.span(piece), state);
@@ -327,7 +327,7 @@ Memories Recurrence::forward(const Rows& rows, const Memories& memory,
 
 RowsResult Recurrence::evaluate(const Rows& rows, const Memories& memory,
                                 std::int64_t segments_at_once) const {
-  const Row row(rows, model_.config(), {}, model_.device());
+  const Row row(rows, model_.share(), {}, model_.device());
   Losses losses(row, rows.tokens.shape(), model_);
   const Memories after =
       forward(rows, memory, segments_at_once, [&](const Piece& piece, const Tensor& hidden) {

@@ -5,6 +5,7 @@
 #include "tensor/ops/product.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/recompute.h"
+#include "tensor/system_memory.h"
 
 namespace infini {
 namespace {
@@ -15,14 +16,31 @@ ParameterSpec norm_spec(const std::string& name, int width) {
   return {.name = name, .shape = {width}, .mean = 1, .full_precision = true};
 }
 
+void cut(ParameterSpec& spec, int parts, int index) {
+  const int axis = spec.division.axis;
+  if (axis < 0) return;
+  std::vector<std::int64_t> extents(spec.shape.begin(), spec.shape.end());
+  check(extents[axis] % parts == 0, spec.name, " ", spec.shape, " does not divide into ", parts,
+        " parts");
+  extents[axis] /= parts;
+  spec.shape = Shape(extents);
+  spec.division = {.axis = axis, .count = parts, .index = index};
+}
+
+int count_of(const TensorGroup* group) { return group ? group->count() : 1; }
+int index_of(const TensorGroup* group) { return group ? group->index() : 0; }
+
 }  // namespace
 
-std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks, int index) {
   check<ConfigError>(config.vocabulary > 0, "model.vocabulary is not known yet");
   const Shape table{config.vocabulary, config.d_model};
   const double deviation = config.init_deviation > 0 ? config.init_deviation : 0.02;
-  std::vector<ParameterSpec> specs{
-      {.name = "embedding.weight", .shape = table, .deviation = deviation}};
+  const auto rows_of_tokens = [&](const char* name) {
+    return ParameterSpec{
+        .name = name, .shape = table, .deviation = deviation, .division = {.axis = 0}};
+  };
+  std::vector<ParameterSpec> specs{rows_of_tokens("embedding.weight")};
   for (int layer = 0; layer < config.layers; ++layer) {
     const std::string prefix = block_prefix(layer);
     InfiniAttention::declare(config, prefix + "attention.", specs);
@@ -31,18 +49,25 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
     specs.push_back(norm_spec(prefix + "feed_forward_norm.weight", config.d_model));
   }
   specs.push_back(norm_spec("final_norm.weight", config.d_model));
-  if (!config.tied)
-    specs.push_back({.name = "head.weight", .shape = table, .deviation = deviation});
+  if (!config.tied) specs.push_back(rows_of_tokens("head.weight"));
+  if (ranks > 1)
+    for (ParameterSpec& spec : specs) cut(spec, ranks, index);
   return specs;
 }
 
+std::int64_t parameter_count(const ModelConfig& config) {
+  std::int64_t count = 0;
+  for (const ParameterSpec& spec : parameter_specs(config)) count += spec.shape.size();
+  return count;
+}
+
 Block::Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
-             const Tensor& rotary_table)
+             const Tensor& rotary_table, const TensorGroup* group)
     : norm_eps(config.norm_eps),
       attention_norm(parameters[prefix + "attention_norm.weight"]),
       feed_forward_norm(parameters[prefix + "feed_forward_norm.weight"]),
-      attention(config, parameters, prefix + "attention.", rotary_table),
-      feed_forward(config, parameters, prefix + "feed_forward.") {}
+      attention(config, parameters, prefix + "attention.", rotary_table, group),
+      feed_forward(config, parameters, prefix + "feed_forward.", group) {}
 
 Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& span,
                                 const MemoryState& memory) const {
@@ -53,17 +78,20 @@ Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& s
 }
 
 InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, Device device,
-                                     const Keeps& keeps)
+                                     const TensorGroup* group, const Keeps& keeps)
     : config_(config),
+      share_(config.share(count_of(group))),
+      group_(group),
       device_(device),
-      parameters_(parameter_specs(config), compute, device, keeps),
+      parameters_(parameter_specs(config, count_of(group), index_of(group)), compute, device,
+                  keeps),
       embedding_(parameters_["embedding.weight"]),
       final_norm_(parameters_["final_norm.weight"]),
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
   const Tensor table = rotary_table(config.segment_tokens, config.head_width(), config.rope_base,
                                     accumulator_of(compute), device);
   for (int layer = 0; layer < config.layers; ++layer) {
-    blocks_.emplace_back(config, parameters_, block_prefix(layer), table);
+    blocks_.emplace_back(config, parameters_, block_prefix(layer), table, group);
     const auto begin_of = [&](int block) {
       return parameters_.offset(block < config.layers
                                     ? block_prefix(block) + "attention.query.weight"
@@ -142,7 +170,7 @@ Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
 Tensor InfiniTransformer::embed(const Pass& pass, const Tensor& tokens) const {
   const ElementRange range{.begin = 0, .end = embedding_.value.size()};
   const Pass lent = borrow(pass, lender_, parameters_, range, block_range(0), &table_gradients_);
-  return embedding(tokens, lent(embedding_));
+  return embedding(tokens, lent(embedding_), group_);
 }
 
 Tensor InfiniTransformer::final_norm(const Pass& pass, const Tensor& x) const {
@@ -150,12 +178,21 @@ Tensor InfiniTransformer::final_norm(const Pass& pass, const Tensor& x) const {
 }
 
 Tensor InfiniTransformer::logits(const Tensor& hidden) const {
-  return linear(hidden, with_head(Pass{})(head_));
+  const Tensor here = linear(hidden, with_head(Pass{})(head_));
+  if (!group_) return here;
+  const auto [rows, columns] = here.dims<2>();
+  const std::int64_t count = group_->count(), bytes = columns * bytes_of(here.dtype());
+  const Tensor parts = group_->gather(here.reshape({here.size()}));
+  const Tensor all = Tensor::empty({rows, count * columns}, here.dtype(), here.device());
+  for (std::int64_t p = 0; p < count; ++p)
+    system_memory(device_).copy({all.raw() + p * bytes, count * bytes},
+                                {parts.raw() + p * rows * bytes, bytes}, bytes, rows);
+  return all;
 }
 
 CrossEntropy InfiniTransformer::loss(const Pass& pass, const Tensor& hidden, const Tensor& targets,
                                      const Tensor& weights, double scale) const {
-  return cross_entropy(hidden, with_head(pass)(head_), targets, weights, scale);
+  return cross_entropy(hidden, with_head(pass)(head_), targets, weights, scale, group_);
 }
 
 void InfiniTransformer::use_memory(bool on) {

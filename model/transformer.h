@@ -11,7 +11,7 @@ namespace infini {
 
 struct Block {
   Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
-        const Tensor& rotary_table);
+        const Tensor& rotary_table, const TensorGroup* group);
 
   struct Output {
     Tensor x;  // the residual stream after the block
@@ -29,8 +29,10 @@ struct Block {
 
 class InfiniTransformer {
  public:
+  // Of a model that a group shares, this process has config.share() alone; what goes in and comes
+  // out is the same on all, and all make the same calls. The group must outlive the model.
   InfiniTransformer(const ModelConfig& config, DType compute, Device device,
-                    const Keeps& keeps = {});
+                    const TensorGroup* group = nullptr, const Keeps& keeps = {});
 
   struct Output {
     Tensor hidden;    // [R, D], normalised
@@ -61,6 +63,9 @@ class InfiniTransformer {
                     const Tensor& weights, double scale) const;
 
   const ModelConfig& config() const { return config_; }
+  // What of it is here: heads, memories, feed-forward columns, token ids.
+  const ModelConfig& share() const { return share_; }
+  bool is_shared() const { return group_ != nullptr; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
   const std::vector<Block>& blocks() const { return blocks_; }
@@ -72,7 +77,8 @@ class InfiniTransformer {
   ElementRange block_range(std::size_t layer) const;  // empty where there is none
   Pass with_head(const Pass& pass) const;
 
-  ModelConfig config_;
+  ModelConfig config_, share_;
+  const TensorGroup* group_;
   Device device_;
   Parameters parameters_;
   std::vector<Block> blocks_;
@@ -83,7 +89,9 @@ class InfiniTransformer {
 };
 
 // Every parameter of a model, in the order of the flat buffers: embedding, block after block, final
-// norm, head.
-std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
+// norm, head. Where `ranks` share the model, what the rank with this index has of each: norms
+// whole, of all else a part.
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks = 1, int index = 0);
+std::int64_t parameter_count(const ModelConfig& config);  // elements, on all ranks that share it
 
 }  // namespace infini

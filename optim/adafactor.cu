@@ -6,12 +6,14 @@
 //   square   sums of squares of the updates that are factored
 //   pace     what each parameter multiplies its update by
 //   apply    the update, recomputed
+// Where processes have parts of parameters, what fold, average and pace find here is added up over
+// them; settle and pace_of_parts go on from there.
 // Sums are taken in the type of the parameter over what a thread meets in a tile, in fp64 over the
 // tiles, in an order that depends on the shapes alone.
 #include <cmath>
 
 #include "optim/adafactor.h"
-#include "optim/adafactor_parts.cuh"
+#include "optim/adafactor_sums.cuh"
 
 namespace infini {
 namespace {
@@ -115,61 +117,6 @@ __global__ void __launch_bounds__(kThreads) measure(const __grid_constant__ Work
   if (!entry.row_mean) rule.update_squares[blockIdx.x] = update;
 }
 
-// One block per width of a fold.
-template <class T>
-__global__ void __launch_bounds__(kThreads) fold(const __grid_constant__ Work<T> work) {
-  const Rule& rule = work.rule;
-  if (!isfinite(*rule.gradient_scale)) return;
-  const Entry<T>& entry = work.table.entries[entry_of_block(work.table, &Entry<T>::first_fold)];
-  const std::int64_t row_blocks = entry.row_fold().blocks(), block = blockIdx.x - entry.first_fold;
-  const bool of_rows = block < row_blocks;
-  const Fold fold = of_rows ? entry.row_fold() : entry.column_fold();
-  const T* const sums = of_rows ? entry.row_sums : entry.column_sums;
-  T* const means = of_rows ? entry.row_mean : entry.column_mean;
-  const std::int64_t summed = of_rows ? entry.columns : entry.rows;
-
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const std::int64_t at = (of_rows ? block : block - row_blocks) * fold.width() +
-                          (fold.shares() ? lane : static_cast<int>(threadIdx.x));
-  double sum = 0;
-  if (at < fold.length) {
-#pragma unroll 4
-    for (std::int64_t tile = fold.shares() ? warp : 0; tile < fold.tiles;
-         tile += fold.shares() ? kWarps : 1)
-      sum += sums[tile * fold.length + at];
-  }
-  if (fold.shares()) {
-    __shared__ double shared[kWarps][32];
-    shared[warp][lane] = sum;
-    __syncthreads();
-    if (warp != 0) return;
-    for (int w = 1; w < kWarps; ++w) sum += shared[w][lane];
-  }
-  if (at >= fold.length) return;
-  const double mean = sum / static_cast<double>(summed) + rule.epsilon;
-  means[at] = static_cast<T>(rule.keep * means[at] + (1 - rule.keep) * mean);
-}
-
-// The sum of values[0, count), by all threads of a wide block.
-template <class T>
-__device__ double wide_sum(const T* values, std::int64_t count) {
-  double sum = 0;
-#pragma unroll 8
-  for (std::int64_t i = threadIdx.x; i < count; i += kWideThreads) sum += values[i];
-  return block_sum<kWideThreads>(sum);
-}
-
-// One block per entry.
-template <class T>
-__global__ void __launch_bounds__(kWideThreads) average(const __grid_constant__ Work<T> work) {
-  if (!isfinite(*work.rule.gradient_scale)) return;
-  const Entry<T>& entry = work.table.entries[blockIdx.x];
-  if (!entry.row_mean) return;
-  const double sum = wide_sum(entry.row_mean, entry.rows);
-  if (threadIdx.x == 0)
-    work.rule.row_mean_means[blockIdx.x] = sum / static_cast<double>(entry.rows);
-}
-
 template <int n, class T>
 __device__ __forceinline__ T square_tile(const Entry<T>& entry, const Tile& tile, T scale, T mean) {
   const Factors<n, T> factors(entry, tile, scale, mean);
@@ -205,22 +152,6 @@ __global__ void __launch_bounds__(kThreads) square(const __grid_constant__ Work<
                              : square_tile<1>(entry, tile, scale, mean);
   const double total = block_sum<kThreads>(static_cast<double>(sum));
   if (threadIdx.x == 0) rule.update_squares[block] = total;
-}
-
-// One block per entry.
-template <class T>
-__global__ void __launch_bounds__(kWideThreads) pace(const __grid_constant__ Work<T> work) {
-  const Rule& rule = work.rule;
-  if (!isfinite(*rule.gradient_scale)) return;
-  const Entry<T>& entry = work.table.entries[blockIdx.x];
-  const auto size = static_cast<double>(entry.rows * entry.columns);
-  const std::int64_t tiles = entry.tile_count();
-  const double update_squares = wide_sum(rule.update_squares + entry.first_tile, tiles);
-  const double x_squares = wide_sum(rule.x_squares + entry.first_tile, tiles);
-  if (threadIdx.x != 0) return;
-  const double excess = sqrt(update_squares / size) / rule.clip_threshold;
-  const double relative = entry.relative ? max(rule.min_scale, sqrt(x_squares / size)) : 1;
-  rule.paces[blockIdx.x] = entry.learning_rate / max(1.0, excess) * relative;
 }
 
 // Half of the packs of a row at a time, so that registers do for three blocks of a multiprocessor.
@@ -313,6 +244,8 @@ Entry<T> entry_of(const AdafactorKernels::Update& update) {
                  .columns = factored ? shape[1] : shape.size(),
                  .learning_rate = update.learning_rate,
                  .weight_decay = update.weight_decay,
+                 .parts = update.division.count,
+                 .axis = update.division.is_part() ? update.division.axis : -1,
                  .relative = update.relative};
   entry.packed = entry.columns % n == 0 && holds_packs<n>(entry.x) &&
                  holds_packs<n>(entry.gradient) && holds_packs<n>(entry.momentum) &&
@@ -325,7 +258,7 @@ template <class T>
 void launch(const AdafactorKernels::Step& step, std::span<const AdafactorKernels::Update> updates) {
   Work<T> work;
   Table<Entry<T>>& table = work.table;
-  std::int64_t tiles = 0, folds = 0, sums = 0;
+  std::int64_t tiles = 0, folds = 0, sums = 0, part_sums = 0;
   for (const AdafactorKernels::Update& update : updates) {
     if (update.parameter.size() == 0) continue;
     Entry<T>& entry = table.entries[table.count++] = entry_of<T>(update);
@@ -334,18 +267,26 @@ void launch(const AdafactorKernels::Step& step, std::span<const AdafactorKernels
     tiles += entry.tile_count();
     folds += entry.fold_count();
     sums += entry.row_sum_count() + entry.column_sum_count();
+    part_sums += entry.part_sum_count();
   }
   if (table.count == 0) return;
 
   const Tensor partial = Tensor::empty({sums}, dtype_of<T>(), Device::kCuda);
   const Tensor totals =
       Tensor::empty(Shape{2 * (tiles + table.count)}, DType::kFloat64, Device::kCuda);
+  const TensorGroup* const group = step.group;
+  const Tensor shared_sums = Tensor::empty({part_sums}, DType::kFloat64, Device::kCuda);
+  const Tensor shared_squares =
+      Tensor::empty(Shape{group ? 2 * table.count : 0}, DType::kFloat64, Device::kCuda);
   T* free_sums = partial.data<T>();
+  double* free_part_sums = shared_sums.data<double>();
   for (int i = 0; i < table.count; ++i) {
     Entry<T>& entry = table.entries[i];
     entry.row_sums = free_sums;
     entry.column_sums = entry.row_sums + entry.row_sum_count();
     free_sums = entry.column_sums + entry.column_sum_count();
+    if (entry.part_sum_count() > 0) entry.part_sums = free_part_sums;
+    free_part_sums += entry.part_sum_count();
   }
   double* const total = totals.data<double>();
   work.rule = {.gradient_scale = step.gradient_scale.data<double>(),
@@ -357,7 +298,14 @@ void launch(const AdafactorKernels::Step& step, std::span<const AdafactorKernels
                .x_squares = total,
                .update_squares = total + tiles,
                .row_mean_means = total + 2 * tiles,
-               .paces = total + 2 * tiles + table.count};
+               .paces = total + 2 * tiles + table.count,
+               .squares = group ? shared_squares.data<double>() : nullptr,
+               .is_first = !group || group->index() == 0};
+  const auto sum_over_parts = [&](const Tensor& values) {
+    if (!group || values.size() == 0) return;
+    group->sum(values);
+    group->wait();
+  };
 
   const cudaStream_t stream = cuda_stream();
   const auto tile_blocks = static_cast<unsigned>(tiles);
@@ -366,13 +314,24 @@ void launch(const AdafactorKernels::Step& step, std::span<const AdafactorKernels
   if (folds > 0) {
     fold<<<static_cast<unsigned>(folds), kThreads, 0, stream>>>(work);
     check_launch("adafactor fold");
+    if (part_sums > 0) {
+      sum_over_parts(shared_sums);
+      settle<<<static_cast<unsigned>(folds), kThreads, 0, stream>>>(work);
+      check_launch("adafactor settle");
+    }
     average<<<table.count, kWideThreads, 0, stream>>>(work);
     check_launch("adafactor average");
+    sum_over_parts(totals.slice(2 * tiles, table.count));
     square<<<tile_blocks, kThreads, 0, stream>>>(work);
     check_launch("adafactor square");
   }
   pace<<<table.count, kWideThreads, 0, stream>>>(work);
   check_launch("adafactor pace");
+  if (group) {
+    sum_over_parts(shared_squares);
+    pace_of_parts<<<table.count, 1, 0, stream>>>(work);
+    check_launch("adafactor pace_of_parts");
+  }
   apply<<<kParts * tile_blocks, kThreads, 0, stream>>>(work);
   check_launch("adafactor apply");
 }

@@ -9,6 +9,7 @@
 //   M = momentum M + (1 - momentum) U, taken instead of U when momentum > 0; no bias correction
 //   X = X - U - lr weight_decay X
 // RMS is over the whole parameter. Matrices with both sides at least factored_from are factored.
+// Where a process has a part of a parameter, means, RMS and sides are still those of the whole.
 #pragma once
 
 #include <span>
@@ -19,13 +20,16 @@ namespace infini {
 
 class Adafactor final : public Optimizer {
  public:
-  Adafactor(const OptimConfig& config, const Parameters& parameters, const Owns& owns);
-  static std::vector<StatePart> parts_of(const AdafactorConfig& config, const Shape& parameter);
+  Adafactor(const OptimConfig& config, const Parameters& parameters, const Owns& owns,
+            const TensorGroup* group);
+  static std::vector<StatePart> parts_of(const AdafactorConfig& config, const Shape& parameter,
+                                         const Division& division);
 
  private:
   void update(double rate_factor, const Tensor& gradient_scale) const override;
 
   AdafactorConfig config_;
+  const TensorGroup* group_;
 };
 
 // What a device provides: adafactor.cpp for the CPU, adafactor.cu for CUDA.
@@ -39,12 +43,14 @@ class AdafactorKernels {
     Tensor value;  // the parameter in bf16, written with it; empty when there is no such copy
     double learning_rate, weight_decay;
     bool relative;
+    Division division;  // of the parameter
   };
   struct Step {
     std::span<const Update> updates;
     Tensor gradient_scale;  // an fp64 scalar; where it is not finite nothing is updated
     double keep;
     const AdafactorConfig& config;
+    const TensorGroup* group;  // null: no parameter is a part
   };
   virtual void update(const Step& step) const = 0;
 

@@ -42,6 +42,10 @@ struct Entry {
   std::int64_t rows = 0, columns = 0;             // one row unless factored
   double learning_rate = 0, weight_decay = 0;
   unsigned first_tile = 0, first_fold = 0;
+  // Of a part of what processes divide: how many there are, along which axis, and the sums over
+  // that axis here, then of all: of columns where rows are divided, of rows where columns are.
+  int parts = 1, axis = -1;
+  double* part_sums = nullptr;
   bool relative = false;
   bool packed = false;  // all pointers and the columns allow accesses of kPackSize elements
 
@@ -61,6 +65,13 @@ struct Entry {
   __host__ __device__ Fold column_fold() const {
     return {.length = columns, .tiles = ceil_div(rows, kTileRows)};
   }
+  std::int64_t part_sum_count() const {
+    return row_mean && parts > 1 ? (axis == 0 ? columns : rows) : 0;
+  }
+  // Elements along an axis, of all parts.
+  __device__ __forceinline__ std::int64_t whole(int along) const {
+    return (along == 0 ? rows : columns) * (axis == along ? parts : 1);
+  }
   std::int64_t fold_count() const {
     return row_mean ? row_fold().blocks() + column_fold().blocks() : 0;
   }
@@ -71,6 +82,9 @@ struct Rule {
   double keep, epsilon, clip_threshold, min_scale, momentum;
   double *x_squares, *update_squares;  // [tiles]
   double *row_mean_means, *paces;      // [entries]
+  // Where processes share parameters, else null: sums of squares of x and of updates [entries, 2].
+  double* squares;
+  bool is_first;  // of those processes: it alone counts what all have
 };
 
 // What kernels take.

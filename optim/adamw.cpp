@@ -54,8 +54,8 @@ const CpuAdamW cpu_adamw;
 AdamW::AdamW(const OptimConfig& config, const Parameters& parameters, const Owns& owns)
     : Optimizer(config, parameters, owns), config_(config.adamw) {}
 
-std::vector<StatePart> AdamW::parts_of(const Shape& parameter) {
-  return {{"mean", parameter}, {"square", parameter}};
+std::vector<StatePart> AdamW::parts_of(const Shape& parameter, const Division& division) {
+  return {{"mean", parameter, division}, {"square", parameter, division}};
 }
 
 void AdamW::update(double rate_factor, const Tensor& gradient_scale) const {

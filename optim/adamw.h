@@ -13,7 +13,7 @@ namespace infini {
 class AdamW final : public Optimizer {
  public:
   AdamW(const OptimConfig& config, const Parameters& parameters, const Owns& owns);
-  static std::vector<StatePart> parts_of(const Shape& parameter);
+  static std::vector<StatePart> parts_of(const Shape& parameter, const Division& division);
 
  private:
   void update(double rate_factor, const Tensor& gradient_scale) const override;

@@ -24,7 +24,7 @@ Tensor Optimizer::Slot::part(const std::string& name) const {
 
 void Optimizer::Slot::add_state(std::vector<NamedTensor>& all) const {
   for (const NamedTensor& part : parts)
-    all.push_back({state_name(parameter.name, part.name), part.tensor});
+    all.push_back({state_name(parameter.name, part.name), part.tensor, part.division});
 }
 
 Optimizer::Optimizer(const OptimConfig& config, const Parameters& parameters, const Owns& owns)
@@ -32,7 +32,8 @@ Optimizer::Optimizer(const OptimConfig& config, const Parameters& parameters, co
   config.validate();
   for (const Parameter& parameter : parameters.all()) {
     if (parameter.frozen) continue;
-    const std::vector<StatePart> parts = state_parts(config, parameter.master.shape());
+    const std::vector<StatePart> parts =
+        state_parts(config, parameter.master.shape(), parameter.division);
     if (owns && !owns(parameter)) {
       for (const StatePart& part : parts)
         state_elsewhere_.push_back(state_name(parameter.name, part.name));
@@ -43,7 +44,7 @@ Optimizer::Optimizer(const OptimConfig& config, const Parameters& parameters, co
     slot.settings = settings_of(config, parameter);
     for (const StatePart& part : parts)
       slot.parts.push_back(
-          {part.name, Tensor::zeros(part.shape, parameter.master.dtype(), device_)});
+          {part.name, Tensor::zeros(part.shape, parameter.master.dtype(), device_), part.division});
   }
 }
 
@@ -77,16 +78,18 @@ std::vector<NamedTensor> Optimizer::state_of(const std::string& parameter) const
   return found;
 }
 
-std::vector<StatePart> state_parts(const OptimConfig& config, const Shape& parameter) {
-  return config.kind == OptimizerKind::kAdamW ? AdamW::parts_of(parameter)
-                                              : Adafactor::parts_of(config.adafactor, parameter);
+std::vector<StatePart> state_parts(const OptimConfig& config, const Shape& parameter,
+                                   const Division& division) {
+  return config.kind == OptimizerKind::kAdamW
+             ? AdamW::parts_of(parameter, division)
+             : Adafactor::parts_of(config.adafactor, parameter, division);
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters,
-                                          const Owns& owns) {
+                                          const Owns& owns, const TensorGroup* group) {
   if (config.kind == OptimizerKind::kAdamW)
     return std::make_unique<AdamW>(config, parameters, owns);
-  return std::make_unique<Adafactor>(config, parameters, owns);
+  return std::make_unique<Adafactor>(config, parameters, owns, group);
 }
 
 }  // namespace infini

@@ -7,12 +7,14 @@
 #include <vector>
 
 #include "optim/groups.h"
+#include "tensor/tensor_group.h"
 
 namespace infini {
 
 struct NamedTensor {
   std::string name;
   Tensor tensor;
+  Division division{};  // as of a parameter
 };
 
 // Whether this process updates a parameter; an empty function says so of all.
@@ -22,11 +24,14 @@ using Owns = std::function<bool(const Parameter&)>;
 struct StatePart {
   std::string name;
   Shape shape;
+  Division division{};
 };
-std::vector<StatePart> state_parts(const OptimConfig& config, const Shape& parameter);
+std::vector<StatePart> state_parts(const OptimConfig& config, const Shape& parameter,
+                                   const Division& division = {});
 
 // Updates the masters and values of parameters that are its own and not frozen when it is made. The
-// result does not depend on the number of threads.
+// result does not depend on the number of threads. Of parameters that a group divides each process
+// updates its part, with what the rule measures over the whole: step() is then a call of all.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -78,7 +83,9 @@ class Optimizer {
   std::int64_t steps_ = 0;
 };
 
+// `group`: those that have the other parts of parameters; null: there are no parts.
 std::unique_ptr<Optimizer> make_optimizer(const OptimConfig& config, const Parameters& parameters,
-                                          const Owns& owns = {});
+                                          const Owns& owns = {},
+                                          const TensorGroup* group = nullptr);
 
 }  // namespace infini

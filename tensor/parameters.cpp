@@ -16,7 +16,32 @@ std::uint32_t stream_of(const std::string& name) {
   return hash;
 }
 
+// A part is `outer` runs of consecutive elements; between two of them lie those of the other parts.
+std::int64_t run_of(const Shape& part, int axis) {
+  std::int64_t run = 1;
+  for (int i = axis; i < part.rank(); ++i) run *= part[i];
+  return run;
+}
+
 }  // namespace
+
+Shape Division::whole(const Shape& part) const {
+  std::vector<std::int64_t> extents(part.begin(), part.end());
+  if (is_part()) extents[axis] *= count;
+  return Shape(extents);
+}
+
+std::vector<std::int64_t> Division::begin(const Shape& part) const {
+  std::vector<std::int64_t> first(part.rank());
+  if (is_part()) first[axis] = index * part[axis];
+  return first;
+}
+
+std::int64_t Division::place(const Shape& part, std::int64_t element) const {
+  if (!is_part()) return element;
+  const std::int64_t run = run_of(part, axis);
+  return (element / run * count + index) * run + element % run;
+}
 
 Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device,
                        const Keeps& keeps)
@@ -37,6 +62,7 @@ Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, D
                     .gradient = cut(gradient_, i, spec.shape),
                     .full_precision = spec.full_precision,
                     .master = cut(master_, i, spec.shape),
+                    .division = spec.division,
                     .offset = offset});
     offset += spec.shape.size();
   }
@@ -85,8 +111,10 @@ void Parameters::initialise(std::uint64_t seed) {
     dispatch_accumulator(values.dtype(), [&]<class A>() {
       A* const value = values.data<A>();
       parallel_ranges(values.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t j = begin; j < end; ++j)
-          value[j] = A(spec.mean + (spec.deviation > 0 ? spec.deviation * key.normal(j) : 0.0));
+        for (std::int64_t j = begin; j < end; ++j) {
+          const std::int64_t place = spec.division.place(spec.shape, j);
+          value[j] = A(spec.mean + (spec.deviation > 0 ? spec.deviation * key.normal(place) : 0.0));
+        }
       });
     });
     all_[i].master.copy_from(values);

@@ -12,13 +12,27 @@
 
 namespace infini {
 
+// Whether a tensor is all there is, or one of `count` equal parts along an axis, which as many
+// processes hold. Axis -1: none that could be divided.
+struct Division {
+  int axis = -1, count = 1, index = 0;
+
+  bool is_part() const { return count > 1; }
+  // What a part of this shape is a part of, and where in that it begins.
+  Shape whole(const Shape& part) const;
+  std::vector<std::int64_t> begin(const Shape& part) const;
+  // Where in the whole the elements of a part of this shape lie, in row-major order.
+  std::int64_t place(const Shape& part, std::int64_t element) const;
+};
+
 struct ParameterSpec {
   std::string name;
-  Shape shape;
+  Shape shape;           // of what this process has of it
   double deviation = 0;  // of the normal distribution it starts from
   double mean = 0;
   bool full_precision =
       false;  // computed with in fp32 even where the model computes in bf16: norms, gates
+  Division division{};
 };
 
 // Views of the flat buffers; copies share the elements.
@@ -30,6 +44,7 @@ struct Parameter {
   Tensor master;  // fp32 (fp64), what the optimizer updates; the same elements as value when types
                   // agree
   bool frozen = false;
+  Division division{};
   std::int64_t offset = 0;  // of its first element in the order of all parameters
 };
 
@@ -50,7 +65,7 @@ class Parameters {
              const Keeps& keeps = {});
 
   // Draws every master that is kept from its spec; the numbers depend on the seed and the name
-  // alone.
+  // alone, those of a part on its place in the whole.
   void initialise(std::uint64_t seed);
   // Makes values equal to masters; call after masters change. Nothing to do where they share
   // elements.

@@ -66,7 +66,7 @@ Statistics statistics_of(const Checkpoint& checkpoint, const BufferInfo& info) {
   for (const std::int64_t size : info.shape) count *= static_cast<std::size_t>(size);
   std::vector<char> bytes(count * element_bytes(info.dtype));
   const NamedBuffer buffer{info.name, info.dtype, info.shape, bytes.data(), bytes.size()};
-  read_shard(checkpoint.shard(0), {&buffer, 1});
+  checkpoint.read({&buffer, 1});
 
   Statistics statistics;
   if (info.dtype == "f64") add_all<double>(bytes, statistics);

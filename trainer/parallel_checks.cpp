@@ -67,7 +67,9 @@ void check_tensors(const RunConfig& config, const Axes& axes) {
   divides("model.heads", model.heads);
   divides("model.kv_heads", model.key_value_heads());
   divides("model.feed_forward", model.inner_width());
-  divides("model.vocabulary", model.vocabulary);
+  check<ConfigError>(model.vocabulary % axes.tensors == 0, "model.vocabulary = ", model.vocabulary,
+                     " is not divisible by parallel.tensor = ", axes.tensors,
+                     "; it may be larger than that of the data");
 }
 
 // Ranks that divide the gradients sum those of each backward pass before the next: a tree is then
@@ -107,11 +109,6 @@ void check_parallel(const RunConfig& config, const Axes& axes) {
   check_segments(config, axes);
   check_tensors(config, axes);
   check_shard(config, axes);
-}
-
-void check_trained(const ParallelConfig& config) {
-  check<ConfigError>(config.tensor == 1, "parallel.tensor = ", config.tensor,
-                     ": only infini plan knows this axis so far; a run takes 1");
 }
 
 }  // namespace infini

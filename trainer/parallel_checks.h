@@ -10,7 +10,4 @@ namespace infini {
 // known yet and passes.
 void check_parallel(const RunConfig& config, const Axes& axes);
 
-// Throws ConfigError for what `infini plan` can plan but no run can do yet.
-void check_trained(const ParallelConfig& config);
-
 }  // namespace infini

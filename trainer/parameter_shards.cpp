@@ -4,9 +4,9 @@
 
 namespace infini {
 
-ParameterShards::ParameterShards(const Communicator& replicas, Shard shard,
-                                 const std::vector<ParameterSpec>& specs)
-    : replicas_(replicas), shard_(shard) {
+ParameterShards::ParameterShards(const Communicator& replicas, const Communicator& tensors,
+                                 Shard shard, const std::vector<ParameterSpec>& specs)
+    : replicas_(replicas), tensors_(tensors), shard_(shard) {
   for (const ParameterSpec& spec : specs) {
     sizes_.push_back(spec.shape.size());
     full_precision_.push_back(spec.full_precision);
@@ -31,11 +31,15 @@ std::unique_ptr<RankLender> ParameterShards::lender(const Parameters& parameters
 }
 
 bool ParameterShards::updates(const Parameter& parameter) const {
-  return !divides(Shard::kOptimizer) || parameter.full_precision || saves(parameter);
+  return !divides(Shard::kOptimizer) || parameter.full_precision || owns(parameter);
 }
 
-bool ParameterShards::saves(const Parameter& parameter) const {
+bool ParameterShards::owns(const Parameter& parameter) const {
   return owner_by_name_.at(parameter.name) == replicas_.rank();
+}
+
+bool ParameterShards::speaks_for(const Division& division) const {
+  return division.is_part() || tensors_.is_first();
 }
 
 Tensor ParameterShards::exchanged(const Parameters& parameters) const {
@@ -51,21 +55,35 @@ std::vector<FlatPiece> ParameterShards::pieces() const {
   return pieces_of(sizes_, owners);
 }
 
+// What all replicas have is measured by the first of them, and what all ranks that share blocks have
+// by the first of those.
+std::vector<FlatPiece> ParameterShards::measured(const Parameters& parameters) const {
+  std::vector<FlatPiece> ranges;
+  const Tensor& gradients = parameters.gradients();
+  for (const Parameter& parameter : parameters.all()) {
+    const bool mine = !divides(Shard::kOptimizer) ||
+                      (parameter.full_precision ? replicas_.is_first() : owns(parameter));
+    if (!mine || !parameter.gradient || !speaks_for(parameter.division)) continue;
+    const std::int64_t begin =
+        (parameter.gradient.raw() - gradients.raw()) / bytes_of(gradients.dtype());
+    if (ranges.empty() || ranges.back().end != begin)
+      ranges.push_back({.begin = begin, .end = begin});
+    ranges.back().end += parameter.gradient.size();
+  }
+  return ranges;
+}
+
 Tensor ParameterShards::square_sum_of_gradients(const Parameters& parameters) const {
   const Tensor& gradients = parameters.gradients();
-  if (!divides(Shard::kOptimizer)) return square_sum(gradients);
-  std::vector<FlatPiece> all = pieces();
-  if (divides(Shard::kGradients))
-    all.push_back({.begin = full_elements_, .end = gradients.size(), .owner = replicas_.rank()});
+  if (!divides(Shard::kOptimizer) && tensors_.size() == 1) return square_sum(gradients);
   const Tensor total = Tensor::zeros({}, DType::kFloat64, gradients.device());
-  for (const FlatPiece& piece : all) {
-    const int counts = piece.owner == FlatPiece::kEveryone ? 0 : piece.owner;
-    if (counts == replicas_.rank())
-      add_into({.tensor = total, .accumulate = true},
-               square_sum(gradients.slice(piece.begin, piece.size())));
-  }
-  replicas_.all_reduce(total);
+  for (const FlatPiece& range : measured(parameters))
+    add_into({.tensor = total, .accumulate = true},
+             square_sum(gradients.slice(range.begin, range.size())));
+  if (divides(Shard::kOptimizer)) replicas_.all_reduce(total);
   replicas_.wait();
+  tensors_.all_reduce(total);
+  tensors_.wait();
   return total;
 }
 

@@ -14,8 +14,9 @@ namespace infini {
 // full precision (norms, gates), of which there are few, are kept and updated by every rank.
 class ParameterShards {
  public:
-  // Collective over `replicas`, as all calls of one that is divided are.
-  ParameterShards(const Communicator& replicas, Shard shard,
+  // Collective over `replicas`, as all calls of one that is divided are. `tensors`: the ranks that
+  // have the other parts of these parameters, and those that are not parts as they are here.
+  ParameterShards(const Communicator& replicas, const Communicator& tensors, Shard shard,
                   const std::vector<ParameterSpec>& specs);
 
   // Whether ranks can only run the model together, because each keeps the values of some
@@ -28,23 +29,29 @@ class ParameterShards {
 
   // Whether this rank updates the parameter: all ranks do where nothing is divided.
   bool updates(const Parameter& parameter) const;
-  // Whether this rank is the one that saves it.
-  bool saves(const Parameter& parameter) const;
+  // Whether this rank is the one of its replicas that saves it and its state.
+  bool owns(const Parameter& parameter) const;
+  // Whether it is this rank of those that share blocks that speaks for a tensor: for a part every
+  // rank, for what all have the first.
+  bool speaks_for(const Division& division) const;
 
   // The gradients [n] that are exchanged after the backward pass or as it makes them final, and who
   // needs the sum of which. Others a lender exchanges.
   Tensor exchanged(const Parameters& parameters) const;
   std::vector<FlatPiece> pieces() const;
 
-  // The sum of the squares of all gradients, an fp64 scalar, after every exchange.
+  // The sum of the squares of all gradients of all parts, an fp64 scalar, after every exchange: the
+  // same bits on all ranks that share blocks.
   Tensor square_sum_of_gradients(const Parameters& parameters) const;
   // Brings every rank that keeps them the values that others have updated.
   void share_values(const Parameters& parameters) const;
 
  private:
   bool divides(Shard what) const { return shard_ >= what && replicas_.size() > 1; }
+  // The ranges of a buffer of gradients that this rank measures.
+  std::vector<FlatPiece> measured(const Parameters& parameters) const;
 
-  Communicator replicas_;
+  Communicator replicas_, tensors_;
   Shard shard_;
   std::vector<std::int64_t> sizes_;  // of each parameter
   std::vector<int> owners_;

@@ -26,9 +26,23 @@ double attention_flops(const HeadLayout& layout) {
 }  // namespace
 
 void PlannedOps::sum_over_tensors(std::int64_t elements) const {
-  if (options_.tensors == 1) return;
+  if (!divided()) return;
   ++trace_.work.tensor_sums;
   trace_.work.tensor_sum_bytes += as_double(elements * options_.element_bytes);
+}
+
+void PlannedOps::finish_sum(std::int64_t elements, const Sized& residual) const {
+  sum_over_tensors(elements);
+  if (divided() && residual) pass(3 * as_double(elements));
+}
+
+void PlannedOps::lose_divided(std::int64_t rows, std::int64_t elements) const {
+  const auto sums = workspace(3 * rows * options_.full_bytes);
+  pass(as_double(elements));
+  ++trace_.work.tensor_gathers;
+  trace_.work.tensor_gather_bytes += as_double(3 * rows * options_.full_bytes);
+  const auto all = workspace(options_.tensors * 3 * rows * options_.full_bytes);
+  pass(2 * as_double(elements));
 }
 
 Sized PlannedOps::embedding(SizeTape* tape, std::int64_t rows, std::int64_t width,
@@ -54,7 +68,7 @@ Sized PlannedOps::linear(SizeTape* tape, const Sized& x, std::int64_t rows, std:
                          std::int64_t outputs, Split split, const Sized& residual) const {
   Sized y = make(rows * outputs);
   product(rows, outputs, width);
-  if (split == Split::kRows) sum_over_tensors(rows * outputs);
+  if (split == Split::kRows) finish_sum(rows * outputs, residual);
   if (tape)
     tape->push({&y}, {x, residual},
                [=, this, kept = x.block](const auto& doutputs, const auto& gradients) {
@@ -98,7 +112,7 @@ Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const Sized& x, const Sized&
   Sized y = make(rows * width);
   product(rows, inner, width);
   product(rows, width, inner);
-  sum_over_tensors(rows * width);
+  finish_sum(rows * width, residual);
   if (tape)
     tape->push({&y}, {x, residual},
                [=, this, kept = x.block](const auto& doutputs, const auto& gradients) {
@@ -226,12 +240,15 @@ PlannedOps::Loss PlannedOps::cross_entropy(SizeTape* tape, const Sized& x, std::
     const bool same = narrow || options_.element_bytes == options_.full_bytes;
     const Sized dlogits = tape && !same ? make(elements, MemoryKind::kLogits) : Sized{};
     product(count, vocabulary, width);
-    pass(2 * as_double(elements));
+    if (divided())
+      lose_divided(count, elements);
+    else
+      pass(2 * as_double(elements));
     if (!tape) continue;
     product(count, width, vocabulary);
+    sum_over_tensors(count * width);
     product(vocabulary, width, count, true);
   }
-  sum_over_tensors(rows * width);  // dx; the sums of the softmax are a number a row
   Sized loss = make_full(1);
   if (tape)
     tape->push({&loss}, {x}, [=, this](const auto&, const auto& gradients) {

@@ -86,7 +86,12 @@ class PlannedOps {
     trace_.work.elementwise_bytes += elements * static_cast<double>(options_.element_bytes);
     ++trace_.work.kernels;
   }
+  bool divided() const { return options_.tensors > 1; }
   void sum_over_tensors(std::int64_t elements) const;
+  // A sum whose residual is added once it has arrived.
+  void finish_sum(std::int64_t elements, const Sized& residual) const;
+  // A chunk of logits whose other columns other ranks have.
+  void lose_divided(std::int64_t rows, std::int64_t elements) const;
   Trace::Block norm_workspace(std::int64_t rows, std::int64_t width) const;
 
   Trace& trace_;

@@ -57,14 +57,9 @@ PlannedRank planned_rank(const RunConfig& config, int ranks) {
       config.data.source == DataKind::kStore
           ? config.data.row_tokens
           : *std::ranges::max_element(config.data.passkey.row_segments) * whole.segment_tokens;
-  rank.model = whole;
-  rank.model.d_head = whole.head_width();
-  rank.model.heads = whole.heads / rank.axes.tensors;
-  rank.model.kv_heads = whole.key_value_heads() / rank.axes.tensors;
-  rank.model.feed_forward = whole.inner_width() / rank.axes.tensors;
-  rank.model.vocabulary = whole.vocabulary / rank.axes.tensors;
+  rank.model = whole.share(rank.axes.tensors);
 
-  const std::vector<ParameterSpec> specs = parameter_specs(rank.model);
+  const std::vector<ParameterSpec> specs = rank.specs();
   std::vector<std::int64_t> sizes;
   for (const ParameterSpec& spec : specs) {
     rank.parameters += spec.shape.size();
@@ -79,6 +74,10 @@ PlannedRank planned_rank(const RunConfig& config, int ranks) {
   rank.parts = lent_parts(specs, owners);
   for (const ParameterSpec* spec : rank.updated(specs)) rank.owned += spec->shape.size();
   return rank;
+}
+
+std::vector<ParameterSpec> PlannedRank::specs() const {
+  return parameter_specs(config.model, axes.tensors);
 }
 
 std::vector<const ParameterSpec*> PlannedRank::updated(

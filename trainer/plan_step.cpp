@@ -83,9 +83,9 @@ class StepWalk {
       hold(held_parameters(Shard::kParameters) * ops_.options().element_bytes, MemoryKind::kValues);
     hold(held_parameters(Shard::kGradients) * full(), MemoryKind::kGradients);
     hold(held_parameters(Shard::kParameters) * full(), MemoryKind::kMasters);
-    const std::vector<ParameterSpec> specs = parameter_specs(rank_.model);
+    const std::vector<ParameterSpec> specs = rank_.specs();
     for (const ParameterSpec* spec : rank_.updated(specs))
-      for (const StatePart& part : state_parts(rank_.config.optim, spec->shape))
+      for (const StatePart& part : state_parts(rank_.config.optim, spec->shape, spec->division))
         hold(part.shape.size() * full(), MemoryKind::kOptimizer);
     hold(rank_.model.segment_tokens * rank_.model.head_width() * full(), MemoryKind::kWorkspace);
     if (ops_.on_gpu()) hold(kProductWorkspaceBytes, MemoryKind::kWorkspace);
@@ -252,7 +252,7 @@ class StepWalk {
     work.kernels += 8;
     if (ops_.on_gpu() || optim.kind == OptimizerKind::kAdamW) return;
     std::int64_t largest = 0;  // its update is made before it is applied
-    const std::vector<ParameterSpec> specs = parameter_specs(rank_.model);
+    const std::vector<ParameterSpec> specs = rank_.specs();
     for (const ParameterSpec* spec : rank_.updated(specs))
       largest = std::max(largest, spec->shape.size());
     ops_.workspace(largest * full());

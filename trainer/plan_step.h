@@ -25,6 +25,7 @@ struct PlannedRank {
   std::int64_t rows() const { return config.data.batch_rows / axes.data; }
   std::int64_t step_tokens() const { return config.data.batch_rows * row_tokens; }
   bool divides(Shard shard) const { return axes.copies() > 1 && config.parallel.shard >= shard; }
+  std::vector<ParameterSpec> specs() const;  // of its parameters
   // Those of its parameters that the rank with the most of them updates (parameter_shards.h).
   std::vector<const ParameterSpec*> updated(const std::vector<ParameterSpec>& specs) const;
 };

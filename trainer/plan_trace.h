@@ -58,6 +58,8 @@ struct Work {
   double segment_gather_bytes = 0;  // of one rank
   std::int64_t tensor_sums = 0;
   double tensor_sum_bytes = 0;
+  std::int64_t tensor_gathers = 0;
+  double tensor_gather_bytes = 0;  // of one rank
   // Values that were gathered from their owners and gradients that went to them, part by part.
   std::int64_t gathered_value_calls = 0, lent_gradient_calls = 0;
   double gathered_value_bytes = 0, lent_gradient_bytes = 0;

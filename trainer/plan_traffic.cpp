@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "optim/optimizer.h"
+
 namespace infini {
 namespace {
 
@@ -28,6 +30,17 @@ class Traffic {
   int gpus_per_node_;
   const CardFigures& figures_;
 };
+
+// What Adafactor adds up over the parts of matrices: fp64 sums of rows or columns.
+double bytes_of_divided_means(const PlannedRank& rank) {
+  const std::vector<ParameterSpec> specs = rank.specs();
+  double bytes = 0;
+  for (const ParameterSpec* spec : rank.updated(specs))
+    for (const StatePart& part : state_parts(rank.config.optim, spec->shape, spec->division))
+      if (spec->division.is_part() && !part.division.is_part())
+        bytes += static_cast<double>(part.shape.size()) * 8;
+  return bytes;
+}
 
 }  // namespace
 
@@ -93,8 +106,14 @@ std::vector<Exchange> planned_traffic(const PlannedRank& rank, const PlannedStep
     replicas("values, from owners", Collective::kBroadcast, values, rank.owner_pieces, Hides::kNot);
   traffic.add("segment", "memory of segments", axes.segments, axes.tensors, Collective::kAllGather,
               work.segment_gather_bytes * axes.segments, work.segment_gathers, Hides::kNot);
+  // Gradients hide behind those of the weights beside them, as far as these last: not counted.
   traffic.add("tensor", "activations, summed", axes.tensors, 1, Collective::kAllReduce,
               work.tensor_sum_bytes, work.tensor_sums, Hides::kNot);
+  traffic.add("tensor", "softmax of rows", axes.tensors, 1, Collective::kAllGather,
+              work.tensor_gather_bytes * axes.tensors, work.tensor_gathers, Hides::kNot);
+  const double means = bytes_of_divided_means(rank);
+  traffic.add("tensor", "means of adafactor", axes.tensors, 1, Collective::kAllReduce, means,
+              means > 0 ? 3 : 0, Hides::kNot);
   return traffic.all;
 }
 

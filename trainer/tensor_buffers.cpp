@@ -2,6 +2,12 @@
 
 namespace infini {
 
+void TensorBuffers::add(const std::string& name, const Tensor& tensor, const Division& division) {
+  if (!division.is_part()) return add(name, tensor, {}, {});
+  const Shape whole = division.whole(tensor.shape());
+  add(name, tensor, {whole.begin(), whole.end()}, division.begin(tensor.shape()));
+}
+
 void TensorBuffers::add(const std::string& name, const Tensor& tensor,
                         std::vector<std::int64_t> whole, std::vector<std::int64_t> begin) {
   const bool is_here = tensor.device() == Device::kCpu;

@@ -1,7 +1,7 @@
 // Tensors as a checkpoint sees them: memory of this process.
 #pragma once
 
-#include "tensor/tensor.h"
+#include "tensor/parameters.h"
 #include "trainer/checkpoint_shard.h"
 
 namespace infini {
@@ -12,7 +12,7 @@ class TensorBuffers {
   // to_write: the buffers hold the tensors' elements now; else they are there to be read into.
   explicit TensorBuffers(bool to_write) : to_write_(to_write) {}
 
-  void add(const std::string& name, const Tensor& tensor) { add(name, tensor, {}, {}); }
+  void add(const std::string& name, const Tensor& tensor, const Division& division = {});
   // A part of what ranks divide: see BufferInfo.
   void add(const std::string& name, const Tensor& tensor, std::vector<std::int64_t> whole,
            std::vector<std::int64_t> begin);

@@ -80,7 +80,8 @@ bool save(Training& training, const fs::path& directory) {
   }
 }
 
-// Ranks divide the documents where each can read by itself; the first reports.
+// Ranks divide the documents where each can read by itself, or with those alone that share its
+// blocks; the first reports.
 void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
@@ -182,7 +183,7 @@ int train_on(const World& world, const TrainOptions& options) {
   if (options.resume) resume(training, directory);
   if (layout.is_first()) begin_directory(training, directory);
   spdlog::info("{}", training.description());
-  spdlog::info("{} parameters on {}; writing to {}", training.model().parameters().count(),
+  spdlog::info("{} parameters on {}; writing to {}", parameter_count(training.config().model),
                layout.all.size() == 1 ? "one rank" : text(layout.all.size(), " ranks"),
                directory.string());
   return run_steps(training, data, options, directory);

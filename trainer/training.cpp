@@ -33,7 +33,6 @@ RunConfig checked(RunConfig config, const BatchSource& source, const Layout& lay
                      config.model.vocabulary, ", but the data has token ids up to ",
                      source.vocabulary() - 1);
   check_parallel(config, layout);
-  check_trained(config.parallel);
   return config;
 }
 
@@ -71,22 +70,24 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
     : config_(checked(config, *source, layout)),
       layout_(layout),
       exchange_(layout_.segment_group),
+      tensors_(layout_.tensor_group),
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
-      shards_(layout_.replicas, config_.parallel.shard, parameter_specs(config_.model)),
+      shards_(layout_.replicas, layout_.tensor_group, config_.parallel.shard,
+              parameter_specs(config_.model, layout_.tensors, layout_.tensor_index)),
       model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device),
-             shards_.keeps()),
+             tensor_group(), shards_.keeps()),
       lender_(shards_.lender(model_.parameters())),
       buckets_(layout_.replicas, shards_.exchanged(model_.parameters()), shards_.pieces(),
                config_.parallel.bucket_mebibytes) {
   allow_tf32(config_.train.compute == Compute::kTf32);
   model_.borrow_from(lender_.get());
   model_.parameters().initialise(static_cast<std::uint64_t>(config_.seed));
-  optimizer_ =
-      make_optimizer(config_.optim, model_.parameters(),
-                     [this](const Parameter& parameter) { return shards_.updates(parameter); });
+  optimizer_ = make_optimizer(
+      config_.optim, model_.parameters(),
+      [this](const Parameter& parameter) { return shards_.updates(parameter); }, tensor_group());
   if (source_->carries_memory())
-    memories_ = zero_memories(config_.model, rank_rows(), model_.parameters().masters().dtype(),
+    memories_ = zero_memories(model_.share(), rank_rows(), model_.parameters().masters().dtype(),
                               model_.device());
 }
 
@@ -159,7 +160,7 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
   const double scale = total_weight > 0 ? 1 / total_weight : 0;
   Sums sums{.totals = Tensor::zeros({3}, DType::kFloat64, device()), .memory = {}};
   if (!memories_.empty())
-    sums.memory = zero_memories(config_.model, batch.rows, model_.parameters().masters().dtype(),
+    sums.memory = zero_memories(model_.share(), batch.rows, model_.parameters().masters().dtype(),
                                 model_.device());
 
   const int leaves = row_leaves * std::max(1, segment_leaves);
@@ -199,6 +200,9 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
   }
   if (lender_) lender_->finish();
   buckets_.finish();
+  // Ranks that share blocks have memories of their own heads, but the same losses.
+  layout_.tensor_group.all_reduce(sums.memory_squares());
+  layout_.tensor_group.wait();
   layout_.replicas.all_reduce(sums.totals);
   layout_.replicas.wait();
   return sums;
@@ -228,11 +232,14 @@ TensorBuffers Training::buffers(bool to_write) {
   TensorBuffers buffers(to_write);
   std::vector<NamedTensor> states;
   for (const Parameter& parameter : model_.parameters().all()) {
-    if (to_write ? !shards_.saves(parameter) : !parameter.master) continue;
-    buffers.add(parameter.name, parameter.master);
+    if (to_write ? !shards_.owns(parameter) : !parameter.master) continue;
+    if (!to_write || shards_.speaks_for(parameter.division))
+      buffers.add(parameter.name, parameter.master, parameter.division);
     std::ranges::move(optimizer_->state_of(parameter.name), std::back_inserter(states));
   }
-  for (const NamedTensor& state : states) buffers.add(state.name, state.tensor);
+  for (const NamedTensor& state : states)
+    if (!to_write || shards_.speaks_for(state.division))
+      buffers.add(state.name, state.tensor, state.division);
   for (std::size_t layer = 0; layer < memories_.size(); ++layer) {
     if (!memories_[layer].matrix || (to_write && layout_.segment_index > 0)) continue;
     const auto add = [&](const char* part, const Tensor& state) {
@@ -240,6 +247,8 @@ TensorBuffers Training::buffers(bool to_write) {
       std::vector<std::int64_t> begin(whole.size(), 0);
       whole[0] = source_->batch_rows();
       begin[0] = layout_.data_index * rank_rows();
+      whole[1] *= layout_.tensors;  // heads
+      begin[1] = layout_.tensor_index * state.shape()[1];
       buffers.add(text("memory/", layer, "/", part), state, whole, begin);
     };
     add("matrix", memories_[layer].matrix);

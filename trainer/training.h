@@ -49,10 +49,10 @@ class Training {
   Device device() const { return model_.device(); }
   const RunConfig& config() const { return config_; }  // with the vocabulary filled in
   const Layout& layout() const { return layout_; }
-  // The ranks that can each run the model by themselves, for work that they divide: all of them, or
-  // this one as if it were alone where they can only run it together.
+  // The ranks that can each run the model by themselves or with those that share its blocks, for
+  // work that they divide; this one as if it were alone where they can only run it together.
   Communicator independent_ranks() const {
-    return shards_.divides_values() ? Communicator() : layout_.all;
+    return shards_.divides_values() ? Communicator() : layout_.replicas;
   }
 
   CheckpointContents contents();  // this rank's part
@@ -75,10 +75,12 @@ class Training {
   Sums train_batch(const SequenceBatch& batch, double total_weight);
   std::string memory_account() const;
   int rank_rows() const { return source_->batch_rows() / layout_.data; }
+  const TensorGroup* tensor_group() const { return layout_.tensors > 1 ? &tensors_ : nullptr; }
 
   RunConfig config_;
   Layout layout_;
-  RankExchange exchange_;  // with the ranks that share this one's rows
+  RankExchange exchange_;    // with the ranks that share this one's rows
+  RankTensorGroup tensors_;  // those that share its blocks
   std::unique_ptr<BatchSource> source_;
   std::string tokenizer_;  // serialised; saved with every checkpoint
   ParameterShards shards_;

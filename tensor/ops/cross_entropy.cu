@@ -115,6 +115,87 @@ __global__ void __launch_bounds__(kThreads, kBlocks<L>) chunk_kernel(const Rows<
     drow[target] = D(static_cast<Compute<D>>(exp_of(chosen - whole) * share - factor));
 }
 
+// Of one process's columns of rows: what each row comes to there, sums [3, rows].
+template <class L>
+struct RowSums {
+  const L* logits;
+  std::int64_t width, first, rows;
+  const std::int32_t* targets;
+  Compute<L>* sums;
+};
+
+// One block per row.
+template <int n, class L>
+__global__ void __launch_bounds__(kThreads, kBlocks<L>) sums_kernel(const RowSums<L> args) {
+  using A = Compute<L>;
+  const std::int64_t r = blockIdx.x;
+  const L* const row = args.logits + r * args.width;
+  A highest = std::numeric_limits<A>::lowest(), sum = 0;
+  read_row<n>(row, static_cast<int>(args.width / n), 0, highest, sum);
+  const A whole = block_max<kThreads>(highest);
+  sum = block_sum<kThreads>(sum * exp_of(highest - whole));
+  if (threadIdx.x != 0) return;
+  const std::int64_t target = args.targets[r] - args.first;
+  const bool here = args.targets[r] >= 0 && target >= 0 && target < args.width;
+  args.sums[r] = whole;
+  args.sums[args.rows + r] = sum;
+  args.sums[2 * args.rows + r] = here ? A(row[target]) : A(0);
+}
+
+// The same rows with the sums [P, 3, rows] of all processes.
+template <class L, class D>
+struct RestRows {
+  Rows<L, D> rows;
+  std::int64_t first, count;
+  const Compute<L>* sums;
+  int processes;
+};
+
+// One block per row; every thread adds up what the processes found, in their order.
+template <int n, class L, class D>
+__global__ void __launch_bounds__(kThreads, kBlocks<L>) rest_kernel(const RestRows<L, D> args) {
+  using A = Compute<L>;
+  const Rows<L, D>& rows = args.rows;
+  const std::int64_t r = blockIdx.x;
+  const int packs = static_cast<int>(rows.width / n);
+  const L* const row = rows.logits + r * rows.width;
+  D* const drow = rows.dlogits ? rows.dlogits + r * rows.width : nullptr;
+  if (rows.targets[r] < 0) {
+    if (threadIdx.x == 0) rows.nll[r] = 0;
+    const Compute<D> zeros[n] = {};
+    for (int p = threadIdx.x; drow && p < packs; p += kThreads)
+      store_pack<n>(drow + std::int64_t{p} * n, zeros);
+    return;
+  }
+  const auto part = [&](int process, int which) {
+    return args.sums[(std::int64_t{3} * process + which) * args.count + r];
+  };
+  A whole = part(0, 0), sum = 0, chosen = 0;
+  for (int p = 1; p < args.processes; ++p) whole = part(p, 0) > whole ? part(p, 0) : whole;
+  for (int p = 0; p < args.processes; ++p) {
+    sum += part(p, 1) * exp_of(part(p, 0) - whole);
+    chosen += part(p, 2);
+  }
+  if (threadIdx.x == 0) rows.nll[r] = whole - chosen + log(sum);
+  if (!drow) return;
+
+  const auto factor = static_cast<A>(rows.scale * (rows.weights ? rows.weights[r] : 1.0f));
+  const A share = factor / sum;
+  const std::int64_t target = rows.targets[r] - args.first;
+#pragma unroll 4
+  for (int p = threadIdx.x; p < packs; p += kThreads) {
+    const Held<n, L> held = hold<n>(row + std::int64_t{p} * n);
+    Compute<D> results[n];
+#pragma unroll
+    for (int e = 0; e < n; ++e)
+      results[e] = static_cast<Compute<D>>(exp_of(held[e] - whole) * share);
+    store_pack<n>(drow + std::int64_t{p} * n, results);
+  }
+  // By the thread that wrote the softmax there; `chosen` is this process's logit then.
+  if (target >= 0 && target < rows.width && threadIdx.x == target / n % kThreads)
+    drow[target] = D(static_cast<Compute<D>>(exp_of(chosen - whole) * share - factor));
+}
+
 // Dynamic shared memory that a block can have beside what its sums take.
 int most_shared_bytes() {
   static const int bytes = [] {
@@ -147,23 +228,67 @@ void launch_packs(Rows<L, D> rows, std::int64_t count) {
 
 // L is the type of the logits, D that of their gradient.
 template <class L, class D>
+Rows<Native<L>, Native<D>> rows_of(const CrossEntropyKernels::Chunk& args) {
+  return {.logits = native<L>(args.logits),
+          .width = args.logits.shape()[1],
+          .targets = args.targets.data<std::int32_t>(),
+          .weights = args.weights ? args.weights.data<float>() : nullptr,
+          .scale = args.scale,
+          .nll = args.nll.data<Compute<Native<L>>>(),
+          .dlogits = native<D>(args.dlogits),
+          .kept = 0};
+}
+
+template <class L, class D>
 void launch_rows(const CrossEntropyKernels::Chunk& args) {
   using N = Native<L>;
   const auto [count, width] = args.logits.dims<2>();
   if (count == 0) return;
-  const Rows<N, Native<D>> rows{.logits = native<L>(args.logits),
-                                .width = width,
-                                .targets = args.targets.data<std::int32_t>(),
-                                .weights = args.weights ? args.weights.data<float>() : nullptr,
-                                .scale = args.scale,
-                                .nll = args.nll.data<Compute<N>>(),
-                                .dlogits = native<D>(args.dlogits),
-                                .kept = 0};
+  const Rows<N, Native<D>> rows = rows_of<L, D>(args);
   constexpr int n = kPackSize<N>;
   if (width % n == 0 && takes_packs<n>(rows.logits) && takes_packs<n>(rows.dlogits))
     launch_packs<n>(rows, count);
   else
     launch_packs<1>(rows, count);
+}
+
+template <class L>
+void launch_sums(const CrossEntropyKernels::ChunkSums& args) {
+  using N = Native<L>;
+  const auto [count, width] = args.logits.dims<2>();
+  if (count == 0) return;
+  const RowSums<N> rows{.logits = native<L>(args.logits),
+                        .width = width,
+                        .first = args.first,
+                        .rows = count,
+                        .targets = args.targets.data<std::int32_t>(),
+                        .sums = args.sums.data<Compute<N>>()};
+  constexpr int n = kPackSize<N>;
+  const unsigned blocks = blocks_for(count, 1);
+  if (width % n == 0 && takes_packs<n>(rows.logits))
+    sums_kernel<n><<<blocks, kThreads, 0, cuda_stream()>>>(rows);
+  else
+    sums_kernel<1><<<blocks, kThreads, 0, cuda_stream()>>>(rows);
+  check_launch("cross_entropy sums");
+}
+
+template <class L, class D>
+void launch_rest(const CrossEntropyKernels::ChunkRest& args) {
+  using N = Native<L>;
+  const auto [count, width] = args.chunk.logits.dims<2>();
+  if (count == 0) return;
+  const RestRows<N, Native<D>> rest{.rows = rows_of<L, D>(args.chunk),
+                                    .first = args.first,
+                                    .count = count,
+                                    .sums = args.sums.data<Compute<N>>(),
+                                    .processes = static_cast<int>(args.sums.shape()[0])};
+  constexpr int n = kPackSize<N>;
+  const unsigned blocks = blocks_for(count, 1);
+  if (width % n == 0 && takes_packs<n>(rest.rows.logits) && takes_packs<n>(rest.rows.dlogits))
+    rest_kernel<n><<<blocks, kThreads, 0, cuda_stream()>>>(rest);
+  else
+    rest_kernel<1><<<blocks, kThreads, 0, cuda_stream()>>>(rest);
+  check_launch("cross_entropy rest");
 }
 
 constexpr int kLossThreads = 256;
@@ -196,12 +321,14 @@ __global__ void __launch_bounds__(kLossThreads)
 class CudaCrossEntropy final : public CrossEntropyKernels {
  public:
   void chunk(const Chunk& args) const override {
-    dispatch_float(args.logits.dtype(), [&]<class L>() {
-      if (!args.dlogits || args.dlogits.dtype() == dtype_of<L>()) return launch_rows<L, L>(args);
-      if constexpr (std::is_same_v<L, float>) return launch_rows<L, BFloat16>(args);
-      check(false, "cross_entropy: logits of ", args.logits.dtype(), " and a gradient of ",
-            args.dlogits.dtype());
-    });
+    each_type(args, [&]<class L, class D>() { launch_rows<L, D>(args); });
+  }
+
+  void chunk_sums(const ChunkSums& args) const override {
+    dispatch_float(args.logits.dtype(), [&]<class L>() { launch_sums<L>(args); });
+  }
+  void chunk_rest(const ChunkRest& args) const override {
+    each_type(args.chunk, [&]<class L, class D>() { launch_rest<L, D>(args); });
   }
 
   void loss(const Tensor& nll, const Tensor& weights, double scale,
@@ -217,6 +344,19 @@ class CudaCrossEntropy final : public CrossEntropyKernels {
       loss_kernel<<<1, kLossThreads, 0, cuda_stream()>>>(pieces.data<double>(), blocks, scale,
                                                          loss.data<A>());
       check_launch("cross_entropy");
+    });
+  }
+
+ private:
+  // launch<L, D>() with the types of the logits and of their gradient.
+  template <class Launch>
+  static void each_type(const Chunk& args, Launch launch) {
+    dispatch_float(args.logits.dtype(), [&]<class L>() {
+      if (!args.dlogits || args.dlogits.dtype() == dtype_of<L>())
+        return launch.template operator()<L, L>();
+      if constexpr (std::is_same_v<L, float>) return launch.template operator()<L, BFloat16>();
+      check(false, "cross_entropy: logits of ", args.logits.dtype(), " and a gradient of ",
+            args.dlogits.dtype());
     });
   }
 };

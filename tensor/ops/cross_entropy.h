@@ -5,7 +5,7 @@
 // nll[r] is 0 where targets[r] is -1.
 #pragma once
 
-#include "tensor/tape.h"
+#include "tensor/tensor_group.h"
 
 namespace infini {
 
@@ -18,8 +18,12 @@ struct CrossEntropy {
 // fp32 or empty for ones. Gradients are computed with the logits of a chunk still at hand: that of
 // `weight` is added at once, so when anything is watched the loss must become the root of the
 // backward pass, with gradient 1; backward on the CPU throws otherwise.
+//
+// Of a vocabulary that a group divides, each process has [N / P, D] of the weight and computes
+// these logits alone. They tell each other three numbers a row, and all get the same loss; the
+// gradient of x is summed over the group.
 CrossEntropy cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets,
-                           const Tensor& weights, double scale);
+                           const Tensor& weights, double scale, const TensorGroup* group = nullptr);
 
 // Of [R, N] logits, the rows that are alive at a time: on the CPU what its caches hold; on a GPU as
 // many as keep the products large, cut evenly into tiles' multiples.
@@ -38,6 +42,24 @@ class CrossEntropyKernels {
                      // has no target. Empty where nobody asks; may be the logits themselves.
   };
   virtual void chunk(const Chunk& args) const = 0;
+
+  // A chunk of which this process has columns [first, first + n) of N, in two steps. The first
+  // finds of each row the highest logit, the sum of exp(logit - highest), and the target's logit, 0
+  // where another process has it.
+  struct ChunkSums {
+    Tensor logits;   // [r, n]
+    Tensor targets;  // [r]
+    std::int64_t first;
+    Tensor sums;  // [3, r] in the accumulator type
+  };
+  virtual void chunk_sums(const ChunkSums& args) const = 0;
+  // The second does what chunk() does, with the sums of all processes.
+  struct ChunkRest {
+    Chunk chunk;  // of [r, n]
+    std::int64_t first;
+    Tensor sums;  // [P, 3, r]
+  };
+  virtual void chunk_rest(const ChunkRest& args) const = 0;
   // loss = scale * sum of weights * nll, summed in fp64 in a fixed order.
   virtual void loss(const Tensor& nll, const Tensor& weights, double scale,
                     const Tensor& loss) const = 0;

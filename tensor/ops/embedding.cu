@@ -13,15 +13,30 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kCopies = 4;  // words of a thread in flight
 
-// One warp copies a row of `words`.
+// The ids whose rows a table holds.
+struct HeldIds {
+  std::int64_t first, count;
+
+  __device__ __forceinline__ std::int64_t row(std::int32_t id) const { return id - first; }
+  __device__ __forceinline__ bool has(std::int32_t id) const {
+    return id >= first && id < first + count;
+  }
+};
+
+// One warp copies a row of `words`, or zeros.
 template <class Word>
 __global__ void __launch_bounds__(kThreads)
-    gather_kernel(const std::int32_t* tokens, std::int64_t rows, const Word* table, int words,
-                  Word* y) {
+    gather_kernel(const std::int32_t* tokens, std::int64_t rows, const Word* table, HeldIds ids,
+                  int words, Word* y) {
   const std::int64_t r = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (r >= rows) return;
-  const Word* const from = table + std::int64_t{tokens[r]} * words;
+  const std::int32_t id = tokens[r];
   Word* const to = y + r * words;
+  if (!ids.has(id)) {
+    for (int w = threadIdx.x % 32; w < words; w += 32) to[w] = Word{};
+    return;
+  }
+  const Word* const from = table + ids.row(id) * words;
   for (int first = threadIdx.x % 32; first < words; first += 32 * kCopies) {
     Word held[kCopies];
 #pragma unroll
@@ -47,6 +62,7 @@ struct Sorted {
   const std::int32_t *ids, *places;  // [R], places in dy
   const T* dy;
   G* dtable;
+  HeldIds held;         // the rows of others are left out
   Compute<G>* partial;  // [windows, 2, D]
   std::int64_t width;
   int rows, windows;
@@ -85,17 +101,17 @@ __global__ void __launch_bounds__(kThreads) window_kernel(const Sorted<T, G> arg
     for (int k = 0; k < kBatch; ++k) {
       const int i = first + k;
       const std::int64_t from = __shfl_sync(0xffffffff, place, i % 32);
-      const std::int64_t to = __shfl_sync(0xffffffff, id, i % 32);
-      if (i >= count || !inside) continue;
+      const std::int32_t to = __shfl_sync(0xffffffff, id, i % 32);
+      if (i >= count || !inside || !args.held.has(to)) continue;
       rows[k] = hold<n>(args.dy + from * args.width + column);
       if (starts >> i & 1 && is_whole(i))
-        stood[k] = hold<n>(args.dtable + to * args.width + column);
+        stood[k] = hold<n>(args.dtable + args.held.row(to) * args.width + column);
     }
 #pragma unroll
     for (int k = 0; k < kBatch; ++k) {
       const int i = first + k;
-      const std::int64_t to = __shfl_sync(0xffffffff, id, i % 32);
-      if (i >= count) continue;
+      const std::int32_t to = __shfl_sync(0xffffffff, id, i % 32);
+      if (i >= count || !args.held.has(to)) continue;
       if (starts >> i & 1) {
         start = i;
 #pragma unroll
@@ -106,7 +122,7 @@ __global__ void __launch_bounds__(kThreads) window_kernel(const Sorted<T, G> arg
       const bool ends = i + 1 == count || starts >> (i + 1) & 1;
       if (!ends || !inside) continue;
       if (is_whole(start))
-        store_pack<n>(args.dtable + to * args.width + column, sum);
+        store_pack<n>(args.dtable + args.held.row(to) * args.width + column, sum);
       else
         store_pack<n>(args.partial +
                           (2 * std::int64_t{window} + !(start == 0 && before)) * args.width +
@@ -128,6 +144,7 @@ __global__ void __launch_bounds__(32 * kSlices) join_kernel(const Sorted<T, G> a
   if (end >= args.rows || args.ids[end] != args.ids[end - 1]) return;
   const std::int32_t id = args.ids[end];
   if (window > 0 && args.ids[end - kWindow - 1] == id) return;  // began before
+  if (!args.held.has(id)) return;
   // The first window that starts with another id lies in [low, high].
   int low = window + 1, high = args.windows;
   while (low < high) {
@@ -158,7 +175,7 @@ __global__ void __launch_bounds__(32 * kSlices) join_kernel(const Sorted<T, G> a
   for (int slice = 1; slice < kSlices; ++slice)
 #pragma unroll
     for (int e = 0; e < n; ++e) sum[e] += sums[slice][threadIdx.x][e];
-  put_pack<n>(args.dtable + std::int64_t{id} * args.width + column, true, sum);
+  put_pack<n>(args.dtable + args.held.row(id) * args.width + column, true, sum);
 }
 
 // Sorts (id, place) by id; equal ids keep their order. `vocabulary` bounds the ids.
@@ -204,18 +221,20 @@ void launch_sums(const Sorted<T, G>& sorted) {
 
 // T is the type of dy, G that of the table's gradient.
 template <class T, class G>
-void add_rows(const Tensor& tokens, const Tensor& dy, const Tensor& dtable) {
+void add_rows(const Tensor& tokens, std::int64_t first, std::int64_t vocabulary, const Tensor& dy,
+              const Tensor& dtable) {
   using A = Accumulator<G>;
   const auto [rows, width] = dy.dims<2>();
   if (rows == 0 || width == 0) return;
   check(rows < std::int64_t{1} << 31, "embedding: ", rows, " tokens at a time");
-  const SortedTokens order(tokens, dtable.shape()[0]);
+  const SortedTokens order(tokens, vocabulary);
   const std::int64_t windows = (rows + kWindow - 1) / kWindow;
   const Tensor partial = Tensor::empty({windows, 2, width}, dtype_of<A>(), Device::kCuda);
   const Sorted<Native<T>, Native<G>> sorted{.ids = order.ids.template data<std::int32_t>(),
                                             .places = order.places.template data<std::int32_t>(),
                                             .dy = native<T>(dy),
                                             .dtable = native<G>(dtable),
+                                            .held = {first, dtable.shape()[0]},
                                             .partial = partial.data<A>(),
                                             .width = width,
                                             .rows = static_cast<int>(rows),
@@ -229,12 +248,14 @@ void add_rows(const Tensor& tokens, const Tensor& dy, const Tensor& dtable) {
 
 class CudaEmbedding final : public EmbeddingKernels {
  public:
-  void embedding(const Tensor& tokens, const Tensor& table, const Tensor& y) const override {
+  void embedding(const Tensor& tokens, std::int64_t first, const Tensor& table,
+                 const Tensor& y) const override {
     const std::int64_t row_bytes = table.shape()[1] * bytes_of(table.dtype());
     if (tokens.size() == 0 || row_bytes == 0) return;
     const auto gather = [&]<class Word>() {
       gather_kernel<<<blocks_for(tokens.size(), kWarps), kThreads, 0, cuda_stream()>>>(
           tokens.data<std::int32_t>(), tokens.size(), reinterpret_cast<const Word*>(table.raw()),
+          HeldIds{first, table.shape()[0]},
           static_cast<int>(row_bytes / static_cast<std::int64_t>(sizeof(Word))),
           reinterpret_cast<Word*>(y.raw()));
       check_launch("embedding");
@@ -247,13 +268,15 @@ class CudaEmbedding final : public EmbeddingKernels {
       gather.template operator()<std::uint32_t>();
   }
 
-  void embedding_grad(const Tensor& tokens, const Tensor& dy, const Tensor& dtable) const override {
+  void embedding_grad(const Tensor& tokens, std::int64_t first, std::int64_t vocabulary,
+                      const Tensor& dy, const Tensor& dtable) const override {
     dispatch_float(dy.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
-      if (dtable.dtype() == dtype_of<A>()) return add_rows<T, A>(tokens, dy, dtable);
+      if (dtable.dtype() == dtype_of<A>())
+        return add_rows<T, A>(tokens, first, vocabulary, dy, dtable);
       check(dtable.dtype() == dy.dtype(), "embedding: the gradient of a table is ", dtable.dtype(),
             ", that of its rows ", dy.dtype());
-      add_rows<T, T>(tokens, dy, dtable);
+      add_rows<T, T>(tokens, first, vocabulary, dy, dtable);
     });
   }
 };

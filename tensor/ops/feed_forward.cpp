@@ -5,7 +5,7 @@
 namespace infini {
 
 Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down,
-                         const Tensor& residual) {
+                         const Tensor& residual, const TensorGroup* group) {
   const auto [rows, width] = x.dims<2>();
   const auto [inner, up_width] = up.dims<2>();
   const auto [outputs, down_inner] = down.dims<2>();
@@ -18,8 +18,12 @@ Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down,
   const Tensor in = x.unwatched(), up_matrix = up.unwatched(), down_matrix = down.unwatched();
   const ProductKernels& device = product_kernels(x.device());
   device.multiply_gelu({.a = in, .b = up_matrix, .c = hidden, .transpose_b = true}, kept);
-  device.multiply(
-      {.a = hidden, .b = down_matrix, .c = y, .transpose_b = true, .addend = residual.unwatched()});
+  device.multiply({.a = hidden,
+                   .b = down_matrix,
+                   .c = y,
+                   .transpose_b = true,
+                   .addend = group ? Tensor{} : residual.unwatched()});
+  if (group) finish_sum(*group, y, residual.unwatched());
 
   return record(y, {x, up, down, residual}, [=, &device](const Tensor& dy, Gradients& gradients) {
     // With h = gelu(u):  ddown = dy^T h,  du = (dy down) gelu'(u),  dup = du^T x,  dx = du up.
@@ -29,17 +33,21 @@ Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down,
                        .c = ddown.tensor,
                        .transpose_a = true,
                        .accumulate = ddown.accumulate});
-    const GradTarget dx = gradients.of(0), dup = gradients.of(1);
-    const Tensor dinner = dx || dup ? Tensor::empty_like(hidden) : Tensor{};
+    const PartialGradient dx(gradients.of(0), group);
+    const GradTarget dup = gradients.of(1);
+    const Tensor dinner = dx.part() || dup ? Tensor::empty_like(hidden) : Tensor{};
     if (dinner) device.multiply_gelu_grad({.a = dy, .b = down_matrix, .c = dinner}, kept);
-    if (dx)
-      device.multiply({.a = dinner, .b = up_matrix, .c = dx.tensor, .accumulate = dx.accumulate});
+    if (const GradTarget& part = dx.part())
+      device.multiply(
+          {.a = dinner, .b = up_matrix, .c = part.tensor, .accumulate = part.accumulate});
+    dx.send();
     if (dup)
       device.multiply({.a = dinner,
                        .b = in,
                        .c = dup.tensor,
                        .transpose_a = true,
                        .accumulate = dup.accumulate});
+    dx.receive();
     gradients.hand_on(3, dy);
   });
 }

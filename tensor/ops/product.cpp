@@ -1,6 +1,7 @@
 #include "tensor/ops/product.h"
 
 #include "tensor/ops/activation.h"
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/gemm.h"
 #include "tensor/ops/product_onednn.h"
 #include "tensor/parallel.h"
@@ -97,7 +98,15 @@ const ProductKernels& product_kernels(Device device) {
 
 void multiply(const Product& product) { product_kernels(product.c.device()).multiply(product); }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual) {
+// Added last, the residual is rounded once however many processes there are.
+void finish_sum(const TensorGroup& group, const Tensor& y, const Tensor& residual) {
+  group.sum(y);
+  group.wait();
+  if (residual) add_into({.tensor = y, .accumulate = true}, residual);
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual,
+              const WeightSplit& split) {
   const auto [outputs, width] = weight.dims<2>();
   check(x.shape().rank() > 0 && x.shape()[-1] == width, "linear: x is ", x.shape(),
         ", expected [..., ", width, "]");
@@ -110,24 +119,31 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual) {
   const Tensor rows = x.unwatched().reshape(rows_in), matrix = weight.unwatched();
   check(!residual || residual.shape() == y.shape(), "linear: the residual is ", residual.shape(),
         ", expected ", y.shape());
+  const TensorGroup* const sums_y = split.sums_y();
   multiply({.a = rows,
             .b = matrix,
             .c = y.reshape(rows_out),
             .transpose_b = true,
-            .addend = residual ? residual.unwatched().reshape(rows_out) : Tensor{}});
+            .addend = residual && !sums_y ? residual.unwatched().reshape(rows_out) : Tensor{}});
+  if (sums_y) finish_sum(*sums_y, y, residual.unwatched());
 
   return record(y, {x, weight, residual}, [=](const Tensor& dy, Gradients& gradients) {
     // dx = dy weight,  dweight = dy^T x.
     const Tensor drows = dy.reshape(rows_out);
-    if (const GradTarget dx = gradients.of(0))
-      multiply(
-          {.a = drows, .b = matrix, .c = dx.tensor.reshape(rows_in), .accumulate = dx.accumulate});
+    const PartialGradient dx(gradients.of(0), split.sums_dx());
+    if (const GradTarget& part = dx.part())
+      multiply({.a = drows,
+                .b = matrix,
+                .c = part.tensor.reshape(rows_in),
+                .accumulate = part.accumulate});
+    dx.send();
     if (const GradTarget dweight = gradients.of(1))
       multiply({.a = drows,
                 .b = rows,
                 .c = dweight.tensor,
                 .transpose_a = true,
                 .accumulate = dweight.accumulate});
+    dx.receive();
     gradients.hand_on(2, dy);
   });
 }

@@ -3,13 +3,29 @@
 // and in the backward pass  dx = dy weight,  dweight += dy^T x  (added in fp32 inside the product).
 #pragma once
 
-#include "tensor/tape.h"
+#include "tensor/tensor_group.h"
 
 namespace infini {
 
+// How the processes of a group divide the weight of a product.
+struct WeightSplit {
+  const TensorGroup* group = nullptr;  // null: this process has all of it
+  enum class By {
+    kOutputs,  // rows of the weight: each computes its outputs, and dx is summed over the group
+    kInputs    // its columns: y is summed over the group
+  } by = By::kOutputs;
+
+  const TensorGroup* sums_y() const { return by == By::kInputs ? group : nullptr; }
+  const TensorGroup* sums_dx() const { return by == By::kOutputs ? group : nullptr; }
+};
+
 // x [..., C], weight [O, C], residual like y or empty -> y [..., O]; same type. The residual is
-// added before y is rounded.
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual = {});
+// added before y is rounded; of a sum over a group, to what the group has added up.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual = {},
+              const WeightSplit& split = {});
+
+// y = the sum over the group of what each process has there + residual, which may be empty.
+void finish_sum(const TensorGroup& group, const Tensor& y, const Tensor& residual);
 
 // One product on a device: C = op(A) op(B), C += op(A) op(B), or C = op(A) op(B) + addend. Rank-2
 // tensors or views; op transposes. A and B share a type; C is of that type or its accumulator.

@@ -9,6 +9,7 @@
 #include "optim/optimizer.h"
 #include "tensor/random.h"
 #include "tensor/system_memory.h"
+#include "tests/tensor/fake_groups.h"
 
 namespace infini {
 namespace {
@@ -26,22 +27,31 @@ std::vector<ParameterSpec> specs() {
           {.name = "shifted.bias", .shape = {3}}};
 }
 
+// As if each were one of two parts, of rows or of columns in turn.
+std::vector<ParameterSpec> halves() {
+  std::vector<ParameterSpec> parts = specs();
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    parts[i].division = {.axis = parts[i].shape.rank() == 2 ? int(i % 2) : 0, .count = 2};
+  return parts;
+}
+
 struct Model {
   Parameters parameters;
   std::unique_ptr<Optimizer> optimizer;
 
-  Model(const OptimConfig& config, DType compute, Device device, bool freeze = false)
-      : parameters(specs(), compute, Device::kCpu) {
+  Model(const OptimConfig& config, DType compute, Device device, bool freeze = false,
+        const TensorGroup* group = nullptr)
+      : parameters(group ? halves() : specs(), compute, Device::kCpu) {
     parameters.initialise(7);
     if (device != Device::kCpu) {
       const Parameters here = parameters;
-      parameters = Parameters(specs(), compute, device);
+      parameters = Parameters(group ? halves() : specs(), compute, device);
       parameters.masters().copy_from(here.masters());
       for (std::size_t i = 0; i < here.all().size(); ++i)
         parameters.all()[i].value.copy_from(here.all()[i].value);
     }
     parameters.all()[2].frozen = freeze;
-    optimizer = make_optimizer(config, parameters);
+    optimizer = make_optimizer(config, parameters, {}, group);
   }
 
   void step(std::uint64_t step) {
@@ -135,6 +145,19 @@ TEST_F(GpuOptimizer, AgreesWithTheCpu) {
                         config.adafactor.momentum, " relative ", config.adafactor.relative, " ",
                         compute));
       Model cpu(config, compute, Device::kCpu), gpu(config, compute, Device::kCuda);
+      cpu.take_steps(0, 4);
+      gpu.take_steps(0, 4);
+      expect_near(gpu, cpu, compute == DType::kFloat64 ? 1e-12 : 1e-5);
+    }
+}
+
+TEST_F(GpuOptimizer, AgreesWithTheCpuOnPartsOfParameters) {
+  const TwinGroup twins;
+  for (const OptimConfig& config : configs())
+    for (const DType compute : {DType::kFloat64, DType::kFloat32}) {
+      SCOPED_TRACE(text("factored from ", config.adafactor.factored_from, " ", compute));
+      Model cpu(config, compute, Device::kCpu, false, &twins);
+      Model gpu(config, compute, Device::kCuda, false, &twins);
       cpu.take_steps(0, 4);
       gpu.take_steps(0, 4);
       expect_near(gpu, cpu, compute == DType::kFloat64 ? 1e-12 : 1e-5);

@@ -12,6 +12,7 @@
 
 #include "optim/clip.h"
 #include "tensor/random.h"
+#include "tests/tensor/fake_groups.h"
 
 namespace infini {
 namespace {
@@ -217,6 +218,46 @@ TEST(Optimizer, AsksTheSystemForNothingAfterItsFirstStep) {
     for (int i = 0; i < 3; ++i) optimizer->step(1);
     EXPECT_EQ(memory_statistics(Device::kCpu).system_allocations, before);
   }
+}
+
+// Of a matrix whose halves are equal, each is updated as in the whole, though alone it would have
+// sides too short to be factored.
+TEST(Optimizer, UpdatesAPartAsInTheWhole) {
+  const TwinGroup twins;
+  for (const OptimizerKind kind : kKinds)
+    for (const int axis : {0, 1})
+      for (const std::int64_t factored_from : {25, 1000}) {
+        OptimConfig config = config_of(kind);
+        config.adafactor.factored_from = factored_from;
+        const Shape half{axis == 0 ? 20 : 40, axis == 1 ? 20 : 40};
+        ParameterSpec spec{.name = "half.weight",
+                           .shape = half,
+                           .deviation = 0.1,
+                           .division = {.axis = axis, .count = 2}};
+        Parameters part({spec}, DType::kFloat64, Device::kCpu);
+        part.initialise(7);
+        Parameters whole({{.name = "half.weight", .shape = {40, 40}}}, DType::kFloat64,
+                         Device::kCpu);
+        const auto copy_twice = [&](const Tensor& from, const Tensor& to) {
+          for (int index = 0; index < 2; ++index) {
+            const Division division{.axis = axis, .count = 2, .index = index};
+            for (std::int64_t i = 0; i < from.size(); ++i)
+              to.data<double>()[division.place(half, i)] = from.data<double>()[i];
+          }
+        };
+        copy_twice(part.masters(), whole.masters());
+        const auto of_part = make_optimizer(config, part, {}, &twins);
+        const auto of_whole = make_optimizer(config, whole);
+        for (std::uint64_t step = 0; step < 4; ++step) {
+          set_gradients(part, step);
+          copy_twice(part.gradients(), whole.gradients());
+          of_part->step(0.1);
+          of_whole->step(0.1);
+        }
+        for (std::int64_t i = 0; i < part.masters().size(); ++i)
+          EXPECT_NEAR(part.masters().data<double>()[i],
+                      whole.masters().data<double>()[spec.division.place(half, i)], 1e-12);
+      }
 }
 
 TEST(Optimizer, SurvivesGradientsThatAreZero) {

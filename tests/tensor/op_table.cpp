@@ -10,6 +10,7 @@
 #include "tensor/ops/product.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/rotary_attention.h"
+#include "tests/tensor/fake_groups.h"
 
 namespace infini {
 namespace {
@@ -187,6 +188,55 @@ OpCase loss_case(const std::string& name, std::int64_t count, std::int64_t width
           differences};
 }
 
+// Of two processes that divide a table of 2 * `held` rows, and the ids in it: those that process
+// `index` holds by their rows there, all others as `elsewhere`; -1 stays.
+Ids local_ids(const Ids& all, std::int32_t held, int index, std::int32_t elsewhere) {
+  Ids local = all;
+  for (std::int32_t& id : local)
+    if (id >= 0) id = id / held == index ? id - index * held : elsewhere;
+  return local;
+}
+
+const SilentGroup kFirst(0), kSecond(1);
+
+OpCase embedding_part_case(const std::string& name, int index) {
+  const Ids tokens = ids(200, 14);
+  return {
+      name,
+      {{.shape = {7, 10}, .role = Role::kWeight}},
+      [=](In in) {
+        return std::vector{embedding(tensor(tokens, in), in[0], index == 0 ? &kFirst : &kSecond)};
+      },
+      [=](Plain in, Plain) {
+        reference::Array table = in[0];
+        table.resize(table.size() + 10);  // a row of zeros for the others
+        return Arrays{reference::embedding(local_ids(tokens, 7, index, 7), table, 10)};
+      }};
+}
+
+OpCase loss_part_case(const std::string& name, std::int64_t count, std::int64_t columns, int index,
+                      int differences) {
+  Ids targets = ids(count, static_cast<std::int32_t>(2 * columns));
+  for (std::int64_t i = 2; i < count; i += 5) targets[i] = -1;
+  std::vector<float> weights;
+  for (std::int64_t i = 0; i < count; ++i) weights.push_back(0.25f * (i % 4));
+  return {name,
+          {{.shape = {count, 16}}, {.shape = {columns, 16}, .role = Role::kWeight}},
+          [=](In in) {
+            const CrossEntropy out =
+                cross_entropy(in[0], in[1], tensor(targets, in), tensor(weights, in), 0.3,
+                              index == 0 ? &kFirst : &kSecond);
+            return std::vector{out.loss, out.nll};
+          },
+          [=](Plain in, Plain) {
+            const auto held = static_cast<std::int32_t>(columns);
+            return reference::cross_entropy(in[0], in[1], local_ids(targets, held, index, held),
+                                            {weights.begin(), weights.end()}, 0.3);
+          },
+          true,
+          differences};
+}
+
 std::vector<OpCase> make_table() {
   const HeadLayout mha{
       .batch = 2, .segments = 3, .tokens = 5, .heads = 2, .kv_heads = 2, .head_width = 4};
@@ -281,6 +331,8 @@ std::vector<OpCase> make_table() {
        {{.shape = {7, 10}, .role = Role::kWeight}},
        [=](In in) { return std::vector{embedding(tensor(tokens, in), in[0])}; },
        [=](Plain in, Plain) { return Arrays{reference::embedding(tokens, in[0], 10)}; }},
+      embedding_part_case("embedding, the first of two parts", 0),
+      embedding_part_case("embedding, the second of two parts", 1),
       rotate_case("rotate", mha, 0),
       rotate_case("rotate from position 3, grouped heads", gqa, 3),
       attention_case("local_attention", mha),
@@ -311,6 +363,8 @@ std::vector<OpCase> make_table() {
       loss_case("cross_entropy", 12, 10, 33, false, 40),
       loss_case("cross_entropy with weights", 12, 10, 33, true, 40),
       loss_case("cross_entropy in two chunks", 17, 2, 131073, true, 5),
+      loss_part_case("cross_entropy, the first of two parts", 12, 33, 0, 40),
+      loss_part_case("cross_entropy, the second of two parts", 12, 40, 1, 40),
   };
 }
 

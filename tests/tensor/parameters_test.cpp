@@ -26,6 +26,25 @@ Parameters made(DType compute, std::uint64_t seed = 1,
   return parameters;
 }
 
+TEST(Parameters, OfWhichThereArePartsStartAsThePartsOfTheWhole) {
+  const Parameters whole = made(DType::kFloat32);
+  for (const int axis : {0, 1})
+    for (const int index : {0, 1, 2}) {
+      const Division division{.axis = axis, .count = axis == 0 ? 3 : 2, .index = index};
+      if (index == division.count) continue;
+      const Shape shape{axis == 0 ? 1 : 3, axis == 1 ? 2 : 4};
+      EXPECT_EQ(division.whole(shape), (Shape{3, 4}));
+      const Parameters part =
+          made(DType::kFloat32, 1,
+               {{.name = "query", .shape = shape, .deviation = 0.5, .division = division}});
+      const std::vector<std::int64_t> begin = division.begin(shape);
+      for (std::int64_t r = 0; r < shape[0]; ++r)
+        for (std::int64_t c = 0; c < shape[1]; ++c)
+          EXPECT_EQ(part["query"].value.data<float>()[r * shape[1] + c],
+                    whole["query"].value.data<float>()[(begin[0] + r) * 4 + begin[1] + c]);
+    }
+}
+
 TEST(Parameters, LieOneAfterTheOtherInFlatBuffers) {
   const Parameters parameters = made(DType::kFloat32);
   EXPECT_EQ(parameters.count(), 12 + 8 + 4 + 12);

@@ -38,6 +38,42 @@ TEST_F(MpiTrain, DividedStateGoesOnUndividedAndBack) {
   }
 }
 
+// Blocks that two ranks share, measured on the way, then whole on one rank, then on two that share
+// rows. What they leave is evaluated and shown on one.
+TEST_F(MpiTrain, SharedBlocksGoOnWhole) {
+  small_store(path("data/validation.h5"), {20, 30, 25});
+  const std::string same =
+      "model.heads=4 model.kv_heads=2 model.vocabulary=260 data.sampler=lanes train.compute=fp64 "
+      "evaluate.every=3 directory=";
+  expect_exit(train_on(1, same + "unbroken"), 0);
+  const Bytes unbroken = held("unbroken");
+  for (const auto& [ranks, axes] : {std::pair(1, ""), {2, "parallel.data=2"}}) {
+    const std::string run = text("run", ranks);
+    expect_exit(train_on(2, same + run + " parallel.tensor=2 --stop-after 3"), kExitStopped);
+    expect_exit(shell("$infini evaluate " + run + " --split train"), 0);
+    const Outcome shown = shell("$infini inspect " + run);
+    expect_exit(shown, 0);
+    EXPECT_THAT(shown.said, HasSubstr("f64 [16, 16]"));  // whole
+    expect_exit(train_on(ranks, same + run + " --resume " + axes), 0);
+    const Bytes got = held(run);
+    ASSERT_EQ(got.size(), unbroken.size());
+    for (const auto& [name, bytes] : unbroken) {
+      if (name == "tokenizer") continue;
+      const auto numbers = [](const std::vector<char>& content) {
+        std::vector<double> values(content.size() / sizeof(double));
+        std::memcpy(values.data(), content.data(), content.size());
+        return values;
+      };
+      EXPECT_LE(relative_difference(numbers(got.at(name)), numbers(bytes)), 1e-10) << name;
+    }
+  }
+  const auto measured = [&](const std::string& run) {
+    return shell("grep -o 'validation_token_perplexity.*' " + run + "/metrics.jsonl | cut -c1-35");
+  };
+  EXPECT_EQ(measured("run1").said, measured("unbroken").said);
+  EXPECT_THAT(measured("run1").said, HasSubstr("validation_token_perplexity"));
+}
+
 // What ranks divide they do not sum by the tree of more rows than there are ranks: the run beside
 // it divides nothing, and has the same tree before and after.
 TEST_F(MpiTrain, WhatRanksDivideGoesOnOnAnyNumber) {
@@ -80,11 +116,12 @@ TEST_F(MpiTrain, WhatCannotBeSharedIsRefusedOnceBeforeAnythingStarts) {
       {"parallel.data=3",
        "parallel.data = 3 times parallel.tensor = 1 times parallel.segment = 1 "
        "is 3, but this run has 4 ranks; start it with mpirun -np 3"},
+      {"parallel.tensor=4", "model.heads = 2 is not divisible by parallel.tensor = 4"},
+      {"parallel.tensor=2 model.vocabulary=261",
+       "model.vocabulary = 261 is not divisible by parallel.tensor = 2; it may be larger than"},
       {"parallel.row_leaves=3", "parallel.row_leaves must be 0 or a power of two, got 3"},
       {"parallel.row_leaves=2", "parallel.row_leaves = 2 is not divisible by parallel.data = 4"},
       {"parallel.shard=parameters", "needs train.recompute_blocks = true"},
-      {"parallel.tensor=2 model.vocabulary=258",
-       "parallel.tensor = 2: only infini plan knows this axis so far"},
       {"parallel.dada=2", "unknown key"},
   };
   for (const auto& [override, message] : kRefusals) {
