@@ -300,7 +300,7 @@ void launch(const AdafactorKernels::Step& step, std::span<const AdafactorKernels
                .row_mean_means = total + 2 * tiles,
                .paces = total + 2 * tiles + table.count,
                .squares = group ? shared_squares.data<double>() : nullptr,
-               .is_first = !group || group->index() == 0};
+               .processes = group ? group->count() : 1};
   const auto sum_over_parts = [&](const Tensor& values) {
     if (!group || values.size() == 0) return;
     group->sum(values);

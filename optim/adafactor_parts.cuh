@@ -84,7 +84,7 @@ struct Rule {
   double *row_mean_means, *paces;      // [entries]
   // Where processes share parameters, else null: sums of squares of x and of updates [entries, 2].
   double* squares;
-  bool is_first;  // of those processes: it alone counts what all have
+  int processes;  // that do
 };
 
 // What kernels take.

@@ -92,8 +92,9 @@ __global__ void __launch_bounds__(kWideThreads) average(const __grid_constant__ 
   if (!entry.row_mean) return;
   const double sum = wide_sum(entry.row_mean, entry.rows);
   if (threadIdx.x != 0) return;
-  const bool counts = !work.rule.squares || entry.axis == 0 || work.rule.is_first;
-  work.rule.row_mean_means[blockIdx.x] = counts ? sum / static_cast<double>(entry.whole(0)) : 0.0;
+  // What all processes have, each hands in a part of.
+  const int share = entry.axis == 0 ? 1 : work.rule.processes;
+  work.rule.row_mean_means[blockIdx.x] = sum / static_cast<double>(entry.whole(0) * share);
 }
 
 template <class T>
@@ -116,9 +117,9 @@ __global__ void __launch_bounds__(kWideThreads) pace(const __grid_constant__ Wor
   const double x_squares = wide_sum(rule.x_squares + entry.first_tile, tiles);
   if (threadIdx.x != 0) return;
   if (!rule.squares) return set_pace(rule, entry, x_squares, update_squares);
-  const bool counts = entry.parts > 1 || rule.is_first;
-  rule.squares[2 * blockIdx.x] = counts ? x_squares : 0.0;
-  rule.squares[2 * blockIdx.x + 1] = counts ? update_squares : 0.0;
+  const double share = entry.parts > 1 ? 1 : rule.processes;
+  rule.squares[2 * blockIdx.x] = x_squares / share;
+  rule.squares[2 * blockIdx.x + 1] = update_squares / share;
 }
 
 // One thread per entry.

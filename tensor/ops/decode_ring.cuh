@@ -49,7 +49,7 @@ struct Ring {
   __device__ void init() const {
     for (int i = 0; i < kTiles; ++i) {
       init_barrier(full + i, 32 * kCopiers);
-      init_barrier(empty + i, kConsumerWarps);
+      init_barrier(empty + i, kConsumers);
     }
   }
 };
@@ -148,8 +148,7 @@ class Consumer {
     return ring_.bytes + at;
   }
   __device__ void release() {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive(ring_.empty + slot_);
+    arrive(ring_.empty + slot_);
     if (++slot_ < kTiles) return;
     slot_ = 0;
     parity_ ^= 1;

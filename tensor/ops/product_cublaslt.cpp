@@ -120,6 +120,12 @@ class LtProduct {
     return algorithms;
   }
 
+  bool accepts(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm) const {
+    cublasLtMatmulHeuristicResult_t result{};
+    return cublasLtMatmulAlgoCheck(handle, operation_, a_layout_, b_layout_, c_layout_, c_layout_,
+                                   &algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= kWorkspaceBytes;
+  }
   cublasStatus_t run(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm, void* c,
                      void* workspace) const {
     const double wide[] = {1, shape_.accumulate ? 1.0 : 0.0};
@@ -240,10 +246,13 @@ class CudaProduct final : public ProductKernels {
 
   static void run(const LtProduct& product) {
     State& at = state();
-    const cublasLtMatmulAlgo_t* algorithm = at.plans.find(product.shape());
+    const auto accepts = [&](const cublasLtMatmulAlgo_t& algorithm) {
+      return product.accepts(at.handle, algorithm);
+    };
+    const cublasLtMatmulAlgo_t* algorithm = at.plans.find(product.shape(), accepts);
     if (!algorithm) {
       at.plans.add(product.shape(), fastest(at, product));
-      algorithm = at.plans.find(product.shape());
+      algorithm = at.plans.find(product.shape(), accepts);
     }
     lt_check(product.run(at.handle, *algorithm, product.c(), at.workspace.raw()), "cublasLtMatmul");
     if (is_profiling()) mark_work(profile_name(product.shape()));

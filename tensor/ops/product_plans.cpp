@@ -57,7 +57,8 @@ std::optional<std::pair<ProductShape, cublasLtMatmulAlgo_t>> parsed(const std::s
   in >> shape.m >> shape.n >> shape.k >> shape.transpose_a >> shape.transpose_b >>
       shape.accumulate >> from >> to >> shape.tf32 >> shape.epilogue >> shape.alignment >> std::hex;
   for (std::uint64_t& word : algorithm.data) in >> word;
-  if (!in) return std::nullopt;  // a line cut short by a full disk
+  std::string more;
+  if (!in || in >> more) return std::nullopt;  // a line cut short by a full disk, or two in one
   shape.in = static_cast<DType>(from);
   shape.out = static_cast<DType>(to);
   return std::pair{shape, algorithm};
@@ -73,16 +74,23 @@ ProductPlans::ProductPlans() {
   path_ = (directory / file_name()).string();
   std::ifstream file(path_);
   for (std::string line; std::getline(file, line);)
-    if (const auto entry = parsed(line)) known_.insert(*entry);
+    if (const auto entry = parsed(line)) known_.insert({entry->first, {entry->second, true}});
 }
 
-const cublasLtMatmulAlgo_t* ProductPlans::find(const ProductShape& shape) const {
+const cublasLtMatmulAlgo_t* ProductPlans::find(const ProductShape& shape, const Accepts& accepts) {
   const auto found = known_.find(shape);
-  return found == known_.end() ? nullptr : &found->second;
+  if (found == known_.end()) return nullptr;
+  Plan& plan = found->second;
+  if (plan.was_read && !accepts(plan.algorithm)) {
+    known_.erase(found);
+    return nullptr;
+  }
+  plan.was_read = false;
+  return &plan.algorithm;
 }
 
 void ProductPlans::add(const ProductShape& shape, const cublasLtMatmulAlgo_t& algorithm) {
-  known_.insert_or_assign(shape, algorithm);
+  known_.insert_or_assign(shape, Plan{algorithm, false});
   if (path_.empty()) return;
   std::ofstream file(path_, std::ios::app);
   file << line_of(shape, algorithm) << std::flush;  // one write: processes side by side may append

@@ -5,6 +5,7 @@
 
 #include <cublasLt.h>
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -32,14 +33,20 @@ class ProductPlans {
   // file.
   ProductPlans();
 
-  // The algorithm for a shape, if one is known.
-  const cublasLtMatmulAlgo_t* find(const ProductShape& shape) const;
+  using Accepts = std::function<bool(const cublasLtMatmulAlgo_t&)>;
+  // The algorithm for a shape, if one is known. What was read is asked about once: a file that
+  // processes have written to side by side, or that was damaged, is not to end a run.
+  const cublasLtMatmulAlgo_t* find(const ProductShape& shape, const Accepts& accepts);
   // Remembers it, also on disk where that is possible.
   void add(const ProductShape& shape, const cublasLtMatmulAlgo_t& algorithm);
 
  private:
   std::string path_;  // empty where there is no place to write
-  std::map<ProductShape, cublasLtMatmulAlgo_t> known_;
+  struct Plan {
+    cublasLtMatmulAlgo_t algorithm;
+    bool was_read;  // and not asked about yet
+  };
+  std::map<ProductShape, Plan> known_;
 };
 
 }  // namespace infini

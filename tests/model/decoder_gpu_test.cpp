@@ -38,7 +38,7 @@ const Case kCases[] = {
      FirstSegment::kBypass},
     {"no_memory", 64, 8, 4, 32, 64, 10, MemoryRule::kNone},
     {"long_window", 64, 8, 8, 128, 96, 700, MemoryRule::kDelta, Activation::kSwiglu},
-    {"heads_in_turn", 80, 20, 20, 32, 112, 12},  // more than teams of blocks
+    {"heads_in_turn", 80, 24, 24, 32, 112, 12},  // more than teams of blocks
 };
 
 ModelConfig config_of(const Case& form) {
