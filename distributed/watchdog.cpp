@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -19,7 +20,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-enum Kind : int { kAlive, kLeaves, kFailed, kEnd };
+// kOtherFailed: the first rank knows of a rank that has failed, which ends all by itself.
+enum Kind : int { kAlive, kLeaves, kFailed, kOtherFailed, kEnd };
 
 // What goes over a connection, in the order of bytes of the machines, which are alike.
 struct Beat {
@@ -130,8 +132,8 @@ struct Watchdog::Peer {
   std::size_t received = 0;  // bytes of `incoming`
   Beat incoming;
   Clock::time_point heard = Clock::now();
-  bool gone = false;  // the connection broke, or the rank left
-  bool broken = false, failed = false;
+  bool gone = false;                    // the connection broke, or the rank left
+  bool broken = false, failed = false;  // failed: it or, as it says, another one
 };
 
 Watchdog::Watchdog(const World& world, const Communicator& all, const Patience& patience)
@@ -198,7 +200,7 @@ void Watchdog::read(Peer& peer) {
     peer.last = peer.incoming;
     peer.heard = Clock::now();
     peer.gone = peer.last.kind == kLeaves || peer.last.kind == kFailed;
-    peer.failed = peer.last.kind == kFailed;
+    peer.failed |= peer.last.kind == kFailed || peer.last.kind == kOtherFailed;
     if (peer.last.kind == kEnd) std::_Exit(kExitDevice);  // the first rank has said why
   }
 }
@@ -234,15 +236,29 @@ void Watchdog::work() {
 // Ends the run where that is due. idle_seconds: since any rank that this one hears has entered an
 // exchange.
 void Watchdog::look(double idle_seconds) {
+  const bool one_failed =
+      std::ranges::any_of(peers_, [](const auto& peer) { return peer->failed; });
+  if (one_failed && !others_told_ && world_.is_first()) {
+    for (const auto& peer : peers_)
+      if (!peer->gone) send(*peer, kOtherFailed);
+    others_told_ = true;
+  }
   for (const auto& peer : peers_) {
-    const bool silent = !peer->gone && seconds_since(peer->heard) > patience_.silence_seconds;
-    if (peer->broken && !leaving_) end(text(peer->name(), " is gone"));
-    if (silent)
+    const bool silent = seconds_since(peer->heard) > patience_.silence_seconds;
+    if (one_failed) {
+      // It ends all ranks itself, and some go before others; this one goes where that does not
+      // reach it.
+      if (peer->failed && silent) std::_Exit(kExitDevice);
+      continue;
+    }
+    if (peer->broken && !leaving_) {
+      // Where the first rank fails or is told to go, its word or the end of this one is near.
+      if (world_.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(2));
+      end(text(peer->name(), " is gone"));
+    }
+    if (silent && !peer->gone)
       end(text(peer->name(), " has not been heard of for ", patience_.silence_seconds,
                " s (parallel.silence_seconds)"));
-    // It ends all ranks itself; this one does where that does not reach it.
-    if (peer->failed && seconds_since(peer->heard) > patience_.silence_seconds)
-      std::_Exit(kExitDevice);
   }
   if (!world_.is_first() || patience_.progress_seconds == 0 ||
       idle_seconds < patience_.progress_seconds)

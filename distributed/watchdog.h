@@ -48,6 +48,7 @@ class Watchdog {
   Patience patience_;
   std::uint64_t token_ = 0;                   // strangers do not know it
   std::vector<std::unique_ptr<Peer>> peers_;  // on the first rank all others; elsewhere the first
+  bool others_told_ = false;                  // by the first rank, that one has failed
   std::atomic<bool> leaving_ = false;
   std::thread thread_;
 };
