@@ -103,7 +103,7 @@ SharedLayout shared_layout(const DecodePlan& plan) {
   at.score_stride = keys + 1;
   at.layers = take(static_cast<int>(model.layers.size() * sizeof(LayerPointers<N>)));
   at.products = take(kParts * static_cast<int>(sizeof(Product<M>)));
-  at.inverse = take_floats(1);
+  at.inverse = take_floats(2);
   at.angles = take_floats(head_width);
   at.stream = take_floats(own_units * kUnit);
   at.middle = take(width / kUnit * kNormUnitBytes<N>);

@@ -146,7 +146,7 @@ __device__ __forceinline__ void consume(const DecodeArgs<M>& args, std::byte* sh
   embed(desk, args.embedding + std::int64_t{token_of_step(args)} * args.width(),
         desk.layers[0].attention_norm);
   std::uint64_t best = 0;
-  int turn = 0, attended = 0;
+  int turn = 0, attended = 0, norm = 0;
   each_part(args, [&](int number, Part part, int kv_head) {
     const bool last = part == Part::kVocabulary;
     const LayerPointers<N>& layer = desk.layers[last ? 0 : number];
@@ -182,10 +182,11 @@ __device__ __forceinline__ void consume(const DecodeArgs<M>& args, std::byte* sh
       return;
     }
     if (part == Part::kHeads && product.units == 0) send_nothing(desk, mailboxes.heads);
+    norm ^= 1;
     std::byte* const units = part == Part::kInner ? desk.middle : desk.sum;
     multiply_columns(desk, ring, product, {units, kNormUnitBytes<N>}, turn,
                      [&](int unit, float sum) {
-                       sum *= *desk.inverse;
+                       sum *= desk.inverse[norm];
                        if (part == Part::kHeads)
                          finish_heads(heads, mailboxes.heads, layer, product, unit, sum);
                        if (part == Part::kInner)
@@ -198,7 +199,7 @@ __device__ __forceinline__ void consume(const DecodeArgs<M>& args, std::byte* sh
                      });
     if (part == Part::kHeads)
       attend(heads, layer, kv_head, ring, mailboxes.heads, mailboxes.records, attended++);
-    if (last && place.team == 0) write_hidden(desk, *desk.inverse);
+    if (last && place.team == 0) write_hidden(desk, desk.inverse[norm]);
   });
   if (!args.choice) return;
 #pragma unroll
@@ -212,13 +213,15 @@ template <class M>
 __device__ __forceinline__ void find_norms(const DecodeArgs<M>& args, std::byte* shared,
                                            const Patience& patience, const Mailboxes& mailboxes) {
   const Desk<M> desk(args, shared, patience);
+  int turn = 0;
   meet_norm();
   each_part(args, [&](int number, Part part, int kv_head) {
     if (part == Part::kMiddle) mailboxes.middle.wait(number, patience);
     if (part == Part::kSum) mailboxes.sum.wait(number, patience);
     if (part != Part::kHeads && part != Part::kInner && part != Part::kVocabulary) return;
     const float inverse = inverse_rms(desk, part == Part::kInner ? desk.middle : desk.sum);
-    if (desk.lane == 0) *desk.inverse = inverse;
+    turn ^= 1;
+    if (desk.lane == 0) desk.inverse[turn] = inverse;
     const int units = desk.products[static_cast<int>(part)].units;
 #pragma unroll 1
     for (int batch = 0; batch < max(1, units); batch += kBatch) meet_norm();

@@ -189,7 +189,7 @@ struct Desk {
   Patience patience;
   LayerPointers<N>* layers;
   Product<M>* products;     // [kParts], of some layer and the first head
-  float* inverse;           // of the root of the mean square of the stream
+  float* inverse;           // [2] of the root of the mean square of the stream, in turn
   float* angles;            // [K] of this position
   float* stream;            // the block's units of the residual stream
   std::byte *middle, *sum;  // the stream in a layer and between layers, times norms

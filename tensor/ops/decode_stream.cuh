@@ -102,6 +102,7 @@ __device__ __forceinline__ void gather(const Desk<M>& desk, const Mailbox& mailb
     }
     square += __shfl_xor_sync(0xffffffff, square, 1);
     square += __shfl_xor_sync(0xffffffff, square, 2);
+    __syncwarp();
     if (team == 0) {
       store_pack<4>(stream, values);
       values[0] *= __uint_as_float(factors.x), values[1] *= __uint_as_float(factors.y);
