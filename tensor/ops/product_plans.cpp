@@ -73,7 +73,7 @@ ProductPlans::ProductPlans() {
   fs::create_directories(directory, ignored);
   path_ = (directory / file_name()).string();
   std::ifstream file(path_);
-  for (std::string line; std::getline(file, line);)
+  for (std::string line; std::getline(file, line) && !file.eof();)  // what has no end is not whole
     if (const auto entry = parsed(line)) known_.insert({entry->first, {entry->second, true}});
 }
 
