@@ -104,10 +104,15 @@ void bench_step(const RunConfig& config, const BenchOptions& options, const Layo
   const double tokens =
       static_cast<double>(config.data.batch_rows) * static_cast<double>(row_tokens);
   for (int i = 0; i < options.warm_up; ++i) training.step();
+  StepReport last;
+  int skipped = 0;  // a step that is not finite costs less: it counts for nothing
+  const auto step = [&] {
+    last = training.step();
+    skipped += last.skipped ? 1 : 0;
+  };
   reset_peak(device);
   const std::int64_t system_before = memory_statistics(device).system_allocations;
-  const Times mine = timed(
-      device, options.steps, [&] { training.step(); }, 0);
+  const Times mine = timed(device, options.steps, step, 0);
   const MemoryStatistics memory = memory_statistics(device);
   const auto of_ranks = [&](double number) { return layout.all.gather(number); };
   const auto most = [&](double number) { return std::ranges::max(of_ranks(number)); };
@@ -124,6 +129,8 @@ void bench_step(const RunConfig& config, const BenchOptions& options, const Layo
          {"batch_rows", config.data.batch_rows},
          {"row_tokens", row_tokens},
          {"ranks", layout.ranks()},
+         {"loss", last.token_loss},
+         {"skipped_steps", skipped},
          {"seconds", time.median},
          {"tokens_per_second", rate},
          {"tokens_per_second_range", {tokens / time.most, tokens / time.least}},

@@ -34,6 +34,8 @@ TEST_F(MpiBench, SaysOnceWhatTheStepOfAllRanksTakes) {
     const nlohmann::json line = step(axis);
     ASSERT_FALSE(line.is_null());
     EXPECT_EQ(line["ranks"], 2);
+    EXPECT_GT(line["loss"], 0);
+    EXPECT_EQ(line["skipped_steps"], 0);
     EXPECT_DOUBLE_EQ(line["tokens_per_second"].get<double>() * line["seconds"].get<double>(),
                      4 * 16);
     const auto peaks = line["peak_bytes_of_ranks"].get<std::vector<std::int64_t>>();
