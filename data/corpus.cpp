@@ -66,6 +66,21 @@ std::vector<std::string> split_commas(std::string_view line) {
   }
 }
 
+// Length of the white space of Python's str.split() at the start of `text`, 0 when there is none.
+int space_length(std::string_view text) {
+  const unsigned char first = static_cast<unsigned char>(text[0]);
+  if (first < 0x80)
+    return first == ' ' || (first >= 9 && first <= 13) || (first >= 28 && first <= 31);
+  if (first == 0xC2) return text.starts_with("\xC2\x85") || text.starts_with("\xC2\xA0") ? 2 : 0;
+  if (first < 0xE1 || first > 0xE3) return 0;
+  const std::string_view c = text.substr(0, 3);
+  if (c >= "\xE2\x80\x80" && c <= "\xE2\x80\x8A" && c.size() == 3) return 3;  // U+2000 to U+200A
+  for (const char* space : {"\xE1\x9A\x80", "\xE2\x80\xA8", "\xE2\x80\xA9", "\xE2\x80\xAF",
+                            "\xE2\x81\x9F", "\xE3\x80\x80"})
+    if (c == space) return 3;
+  return 0;
+}
+
 CorpusFormat detect(const std::filesystem::path& root,
                     const std::vector<std::filesystem::path>& files) {
   if (std::filesystem::exists(root / "metadata.csv")) return CorpusFormat::kPg19;
@@ -107,10 +122,11 @@ std::string ReadCounts::summary() const {
 std::int64_t Document::words() const {
   std::int64_t words = 0;
   bool inside = false;
-  for (const char c : text) {
-    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
-    words += inside && space;
-    inside = !space;
+  for (std::string_view rest = text; !rest.empty();) {
+    const int space = space_length(rest);
+    words += inside && space > 0;
+    inside = space == 0;
+    rest.remove_prefix(static_cast<std::size_t>(std::max(space, 1)));
   }
   return words + inside;
 }

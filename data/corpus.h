@@ -74,7 +74,9 @@ struct Document {
   std::string text;   // bytes as they are, valid UTF-8 or not
 
   std::int64_t bytes() const { return static_cast<std::int64_t>(text.size()); }
-  std::int64_t words() const;  // runs of bytes without ASCII white space
+  // Runs of characters that are not white space, as Python's str.split() counts them: the words of
+  // PG19's word-level perplexity. A malformed byte is no white space.
+  std::int64_t words() const;
 };
 
 class Corpus {

@@ -226,6 +226,28 @@ TEST(Corpus, DecompressesTexts) {
   EXPECT_EQ(read_all(Corpus(folder / "a.gz", CorpusFormat::kText), "train")[0].name, "a.gz");
 }
 
+TEST(Corpus, CountsWordsAsPythonSplitsThem) {
+  const auto words = [](std::string text) { return Document{{}, {}, std::move(text)}.words(); };
+  EXPECT_EQ(words(""), 0);
+  EXPECT_EQ(words(" \n\n "), 0);
+  EXPECT_EQ(words("\tone,  two--three\r\n\n\xC2\xA0"
+                  "four "),
+            3);
+  for (std::uint32_t c = 0; c < 0x3100; ++c) {
+    const bool space = (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xA0 ||
+                       c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+                       c == 0x202F || c == 0x205F || c == 0x3000;
+    std::string text = "a";
+    append_utf8(text, c);
+    EXPECT_EQ(words(text + "b"), 1 + space) << c;
+    EXPECT_EQ(words(text), 1) << c;
+  }
+  for (const char* cut : {"\xC2", "\xE2\x80", "\xE3\x80", "\xE1"}) {
+    EXPECT_EQ(words(cut), 1);
+    EXPECT_EQ(words(std::string("a") + cut + "b"), 1);
+  }
+}
+
 TEST(Corpus, RefusesWhatIsNotThere) {
   const TempFolder folder;
   EXPECT_THAT(message_of<DataError>([&] { Corpus(folder / "none"); }),
