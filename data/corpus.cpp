@@ -1,9 +1,9 @@
 #include "data/corpus.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <optional>
 
-#include "data/durable_file.h"
+#include "data/json_document.h"
 #include "data/line_reader.h"
 #include "data/units.h"
 #include "tensor/error.h"
@@ -11,14 +11,20 @@
 namespace infini {
 namespace {
 
-bool is_jsonl(const std::filesystem::path& path) {
-  const std::string name = path.filename().string();
-  for (const char* ending : {".jsonl", ".jsonl.gz", ".jsonl.zst", ".json"})
-    if (name.ends_with(ending)) return true;
-  return false;
+// The name of a file without .gz or .zst.
+std::filesystem::path decompressed_name(const std::filesystem::path& path) {
+  const bool compressed = path.extension() == ".gz" || path.extension() == ".zst";
+  return compressed ? path.stem() : path.filename();
 }
 
-bool is_text(const std::filesystem::path& path) { return path.extension() == ".txt"; }
+bool is_jsonl(const std::filesystem::path& path) {
+  const auto ending = decompressed_name(path).extension();
+  return ending == ".jsonl" || ending == ".json";
+}
+
+bool is_text(const std::filesystem::path& path) {
+  return decompressed_name(path).extension() == ".txt";
+}
 
 bool belongs(const std::filesystem::path& path, CorpusFormat format) {
   return format == CorpusFormat::kJsonl ? is_jsonl(path) : is_text(path);
@@ -60,83 +66,102 @@ std::vector<std::string> split_commas(std::string_view line) {
   }
 }
 
-// JSON must be UTF-8, but a text that is not shall be kept: its malformed bytes travel through the
-// parser as U+10FF00 plus the byte, characters for private use that nobody else gives a meaning.
-std::string hide_malformed(std::string_view line) {
-  std::string out;
-  while (!line.empty()) {
-    const auto length = static_cast<std::size_t>(utf8_length(line));
-    if (length > 0) {
-      out += line.substr(0, length);
-    } else {
-      const auto byte = static_cast<unsigned char>(line[0]);
-      out += {'\xF4', '\x8F', static_cast<char>(0xBC | byte >> 6),
-              static_cast<char>(0x80 | (byte & 0x3F))};
-    }
-    line.remove_prefix(std::max<std::size_t>(length, 1));
-  }
-  return out;
-}
-
-std::string restore_malformed(std::string_view text) {
-  std::string out;
-  while (!text.empty()) {
-    const bool hidden = text.size() >= 4 && text.starts_with("\xF4\x8F") &&
-                        (static_cast<unsigned char>(text[2]) & 0xFC) == 0xBC;
-    out += hidden ? static_cast<char>((text[2] & 3) << 6 | (text[3] & 0x3F)) : text[0];
-    text.remove_prefix(hidden ? 4 : 1);
-  }
-  return out;
+// Length of the white space of Python's str.split() at the start of `text`, 0 when there is none.
+int space_length(std::string_view text) {
+  const unsigned char first = static_cast<unsigned char>(text[0]);
+  if (first < 0x80)
+    return first == ' ' || (first >= 9 && first <= 13) || (first >= 28 && first <= 31);
+  if (first == 0xC2) return text.starts_with("\xC2\x85") || text.starts_with("\xC2\xA0") ? 2 : 0;
+  if (first < 0xE1 || first > 0xE3) return 0;
+  const std::string_view c = text.substr(0, 3);
+  if (c >= "\xE2\x80\x80" && c <= "\xE2\x80\x8A" && c.size() == 3) return 3;  // U+2000 to U+200A
+  for (const char* space : {"\xE1\x9A\x80", "\xE2\x80\xA8", "\xE2\x80\xA9", "\xE2\x80\xAF",
+                            "\xE2\x81\x9F", "\xE3\x80\x80"})
+    if (c == space) return 3;
+  return 0;
 }
 
 CorpusFormat detect(const std::filesystem::path& root,
                     const std::vector<std::filesystem::path>& files) {
   if (std::filesystem::exists(root / "metadata.csv")) return CorpusFormat::kPg19;
-  if (std::any_of(files.begin(), files.end(), is_text)) return CorpusFormat::kText;
-  return CorpusFormat::kJsonl;
+  const bool texts = std::any_of(files.begin(), files.end(), is_text);
+  check<ConfigError>(!texts || std::none_of(files.begin(), files.end(), is_jsonl), root.string(),
+                     ": holds .txt and .jsonl files; expected a format that says which ones to "
+                     "read, text or jsonl");
+  return texts ? CorpusFormat::kText : CorpusFormat::kJsonl;
 }
 
 }  // namespace
 
+void CorpusRules::validate() const {
+  check<ConfigError>(broken != OnFault::kKeep,
+                     "broken must be refuse or skip: what is no document cannot be kept");
+}
+
+std::pair<std::string, std::string> parse_where(const std::string& rule) {
+  const std::size_t equal = rule.find('=');
+  check<ConfigError>(equal != rule.npos && equal > 0, "where: expected key=value, got '", rule,
+                     "'");
+  return {rule.substr(0, equal), rule.substr(equal + 1)};
+}
+
+std::string ReadCounts::summary() const {
+  std::string out;
+  const auto add = [&](std::int64_t count, const std::string& what) {
+    if (count > 0) out += text(out.empty() ? "" : ", ", count, " ", what);
+  };
+  add(empty, "without text");
+  add(elsewhere, text("with another `meta` (the first: ", first_elsewhere, ")"));
+  add(broken_lines, broken_lines == 1 ? "broken line" : "broken lines");
+  add(cut_files, cut_files == 1 ? "damaged file" : "damaged files");
+  add(invalid_utf8, invalid_skipped ? "not UTF-8, skipped" : "not UTF-8, kept");
+  if (!first_fault.empty()) out += text("; the first: ", first_fault);
+  return out;
+}
+
 std::int64_t Document::words() const {
   std::int64_t words = 0;
   bool inside = false;
-  for (const char c : text) {
-    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
-    words += inside && space;
-    inside = !space;
+  for (std::string_view rest = text; !rest.empty();) {
+    const int space = space_length(rest);
+    words += inside && space > 0;
+    inside = space == 0;
+    rest.remove_prefix(static_cast<std::size_t>(std::max(space, 1)));
   }
   return words + inside;
 }
 
-Corpus::Corpus(const std::filesystem::path& path, CorpusFormat format)
-    : root_(path), format_(format) {
+Corpus::Corpus(const std::filesystem::path& path, CorpusFormat format, CorpusRules rules)
+    : root_(path), format_(format), rules_(std::move(rules)) {
+  rules_.validate();
   check<DataError>(std::filesystem::exists(path), path.string(),
                    ": no such corpus; expected a folder or a file");
   const std::vector<std::filesystem::path> files = files_below(path);
   if (format_ == CorpusFormat::kAuto) format_ = detect(path, files);
+  check<ConfigError>(rules_.where.empty() || format_ == CorpusFormat::kJsonl, path.string(),
+                     ": where looks at the `meta` of JSON lines; there is none in .txt files");
   const bool single = std::filesystem::is_regular_file(path);
   for (const auto& file : files) {
-    if (!belongs(file, format_)) continue;
+    if (!belongs(file, format_) && !(single && format == format_)) continue;
     files_[single ? "train" : split_of(file.lexically_relative(path))].push_back(file);
   }
   check<DataError>(!files_.empty(), path.string(),
-                   ": holds no documents; expected .txt, .jsonl, .jsonl.gz or .jsonl.zst files");
+                   ": holds no documents; expected .txt or .jsonl files, plain, .gz or .zst");
   const auto metadata = path / "metadata.csv";
   if (format_ == CorpusFormat::kPg19 && std::filesystem::exists(metadata)) read_metadata(metadata);
 }
 
 void Corpus::read_metadata(const std::filesystem::path& path) {
-  read_lines(path, [&](std::string& line, std::int64_t number) {
+  LineReader lines(path);
+  for (std::string line; lines.next(line);) {
     if (line.ends_with('\r')) line.pop_back();
-    if (line.empty()) return true;
+    if (line.empty()) continue;
     const std::vector<std::string> columns = split_commas(line);
-    check<DataError>(is_book_row(columns), path.string(), ":", number,
+    check<DataError>(is_book_row(columns), path.string(), ":", lines.number(),
                      ": expected `id,title,year,link` without quotes, got '", line.substr(0, 100),
                      "'");
     titles_[columns[0]] = columns[1];
-    return true;
-  });
+  }
 }
 
 std::vector<std::string> Corpus::splits() const {
@@ -152,44 +177,107 @@ const std::vector<std::filesystem::path>& Corpus::files(const std::string& split
   return found == files_.end() ? none : found->second;
 }
 
-std::int64_t Corpus::read(const std::string& split,
-                          const std::function<bool(Document&&)>& use) const {
-  std::int64_t skipped = 0;
-  bool wanted = true;
-  const auto give = [&](Document&& document) {
-    if (document.text.empty())
-      ++skipped;
-    else
-      wanted = use(std::move(document));
-    return wanted;
+std::string Corpus::name_of(const std::filesystem::path& file) const {
+  return file == root_ ? file.filename().string() : file.lexically_relative(root_).string();
+}
+
+void Corpus::fault(const std::string& message, std::int64_t& count, ReadCounts& counts) const {
+  check<DataError>(rules_.broken == OnFault::kSkip, message);
+  if (counts.first_fault.empty()) counts.first_fault = message;
+  ++count;
+}
+
+bool Corpus::is_elsewhere(const std::map<std::string, std::string>& meta,
+                          ReadCounts& counts) const {
+  for (const auto& [key, value] : rules_.where) {
+    const auto found = meta.find(key);
+    if (found != meta.end() && found->second == value) continue;
+    if (counts.elsewhere++ == 0)
+      counts.first_elsewhere =
+          found == meta.end() ? text("no ", key) : text(key, "=", found->second.substr(0, 100));
+    return true;
+  }
+  return false;
+}
+
+bool Corpus::read_text(const std::filesystem::path& file, ReadCounts& counts,
+                       const Use& give) const {
+  Document document;
+  try {
+    document.text = read_decompressed(file);
+  } catch (const DataError& error) {
+    fault(error.what(), counts.cut_files, counts);
+    return true;
+  }
+  if (format_ == CorpusFormat::kPg19) {
+    document.name = decompressed_name(file).stem().string();
+    const auto title = titles_.find(document.name);
+    if (title != titles_.end()) document.title = title->second;
+  } else {
+    document.name = name_of(file);
+  }
+  if (!is_utf8(document.text)) {
+    check<DataError>(rules_.invalid_utf8 != OnFault::kRefuse, file.string(),
+                     ": expected a text in UTF-8, got other bytes");
+    ++counts.invalid_utf8;
+    if (rules_.invalid_utf8 == OnFault::kSkip) return true;
+  }
+  return give(std::move(document));
+}
+
+bool Corpus::read_jsonl(const std::filesystem::path& file, ReadCounts& counts,
+                        const Use& give) const {
+  std::optional<LineReader> lines;
+  const auto next = [&](std::string& line) {
+    try {
+      if (!lines) lines.emplace(file);
+      return lines->next(line);
+    } catch (const DataError& error) {
+      fault(error.what(), counts.cut_files, counts);
+      return false;
+    }
   };
-  for (const auto& file : files(split)) {
-    if (!wanted) break;
-    const std::string name =
-        file == root_ ? file.filename().string() : file.lexically_relative(root_).string();
-    if (format_ != CorpusFormat::kJsonl) {
-      const std::string id = file.stem().string();
-      const auto title = titles_.find(id);
-      give({.name = format_ == CorpusFormat::kPg19 ? id : name,
-            .title = title == titles_.end() ? std::string() : title->second,
-            .text = read_file(file)});
+  for (std::string line; next(line);) {
+    if (line.find_first_not_of(" \t\r") == line.npos) continue;
+    const std::string place = text(file.string(), ":", lines->number(), ": ");
+    JsonDocument object;
+    try {
+      check<DataError>(!lines->too_long(),
+                       "expected one JSON object a line, got a line of more than ",
+                       LineReader::kLongest >> 20, " MiB");
+      object = parse_json_document(line);
+    } catch (const DataError& error) {
+      fault(place + error.what(), counts.broken_lines, counts);
       continue;
     }
-    read_lines(file, [&](std::string& line, std::int64_t number) {
-      if (line.find_first_not_of(" \t\r") == line.npos) return true;
-      auto object = nlohmann::json::parse(line, nullptr, false);
-      const bool malformed = object.is_discarded();
-      if (malformed) object = nlohmann::json::parse(hide_malformed(line), nullptr, false);
-      check<DataError>(object.is_object() && object.contains("text") && object["text"].is_string(),
-                       file.string(), ":", number,
-                       ": expected a JSON object with a string `text`, got '", line.substr(0, 100),
-                       "'");
-      std::string& content = object["text"].get_ref<std::string&>();
-      if (malformed) content = restore_malformed(content);
-      return give({.name = text(name, ":", number), .title = {}, .text = std::move(content)});
-    });
+    if (is_elsewhere(object.meta, counts)) continue;
+    if (!is_utf8(object.text)) {
+      check<DataError>(rules_.invalid_utf8 != OnFault::kRefuse, place,
+                       "expected a text in UTF-8, got other bytes");
+      ++counts.invalid_utf8;
+      if (rules_.invalid_utf8 == OnFault::kSkip) continue;
+    }
+    std::string name = object.name();
+    if (name.empty()) name = text(name_of(file), ":", lines->number());
+    if (!give({.name = std::move(name), .title = object.title(), .text = std::move(object.text)}))
+      return false;
   }
-  return skipped;
+  return true;
+}
+
+ReadCounts Corpus::read(const std::string& split, const Use& use) const {
+  ReadCounts counts;
+  counts.invalid_skipped = rules_.invalid_utf8 == OnFault::kSkip;
+  const auto give = [&](Document&& document) {
+    if (!document.text.empty()) return use(std::move(document));
+    ++counts.empty;
+    return true;
+  };
+  for (const auto& file : files(split))
+    if (!(format_ == CorpusFormat::kJsonl ? read_jsonl(file, counts, give)
+                                          : read_text(file, counts, give)))
+      break;
+  return counts;
 }
 
 }  // namespace infini

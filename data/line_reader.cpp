@@ -3,20 +3,19 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "tensor/error.h"
 
 namespace infini {
-namespace {
-
-constexpr std::size_t kBuffer = 1 << 18;
 
 // Bytes of a file, decompressed. read() returns 0 at the end.
 class ByteStream {
@@ -24,6 +23,10 @@ class ByteStream {
   virtual ~ByteStream() = default;
   virtual std::size_t read(std::span<char> out) = 0;
 };
+
+namespace {
+
+constexpr std::size_t kBuffer = 1 << 18;
 
 class PlainStream : public ByteStream {
  public:
@@ -58,6 +61,8 @@ class GzipStream final : public ByteStream {
         gzerror(file_, &code);  // a truncated file reads as its end, with Z_BUF_ERROR
     check<DataError>(count >= 0 && (code == Z_OK || code == Z_STREAM_END), path_,
                      ": damaged or truncated gzip file: ", reason);
+    // zlib passes on as it is what does not begin as gzip does.
+    check<DataError>(!gzdirect(file_), path_, ": is no gzip file");
     return static_cast<std::size_t>(count);
   }
 
@@ -96,7 +101,7 @@ class ZstdStream final : public ByteStream {
   std::unique_ptr<ZSTD_DCtx, std::size_t (*)(ZSTD_DCtx*)> context_;
   std::vector<char> buffer_ = std::vector<char>(kBuffer);
   ZSTD_inBuffer source_{nullptr, 0, 0};
-  bool whole_ = true;  // at the border of a frame
+  bool whole_ = false;  // at the end of a frame; a file without any frame is a truncated one
 };
 
 std::unique_ptr<ByteStream> open_stream(const std::filesystem::path& path) {
@@ -107,23 +112,41 @@ std::unique_ptr<ByteStream> open_stream(const std::filesystem::path& path) {
 
 }  // namespace
 
-void read_lines(const std::filesystem::path& path,
-                const std::function<bool(std::string& line, std::int64_t number)>& use) {
+LineReader::LineReader(const std::filesystem::path& path, std::int64_t longest)
+    : stream_(open_stream(path)), longest_(static_cast<std::size_t>(longest)), buffer_(kBuffer) {}
+LineReader::~LineReader() = default;
+
+bool LineReader::next(std::string& line) {
+  line.clear();
+  too_long_ = false;
+  bool some = false;  // a line may be empty, the end of a file is not a line
+  while (true) {
+    if (begin_ == end_) {
+      begin_ = 0;
+      end_ = stream_->read(buffer_);
+      if (end_ == 0) break;
+    }
+    some = true;
+    const std::string_view rest(buffer_.data() + begin_, end_ - begin_);
+    const std::size_t length = std::min(rest.find('\n'), rest.size());
+    const std::size_t room = longest_ - line.size();
+    line += rest.substr(0, std::min(length, room));
+    too_long_ = too_long_ || length > room;
+    begin_ += length;
+    if (length == rest.size()) continue;
+    ++begin_;
+    break;
+  }
+  number_ += some;
+  return some;
+}
+
+std::string read_decompressed(const std::filesystem::path& path) {
   const auto stream = open_stream(path);
   std::vector<char> buffer(kBuffer);
-  std::string line;
-  std::int64_t number = 1;
-  while (const std::size_t count = stream->read(buffer)) {
-    for (std::string_view rest(buffer.data(), count); !rest.empty();) {
-      const std::size_t end = rest.find('\n');
-      line += rest.substr(0, end);
-      if (end == rest.npos) break;
-      rest.remove_prefix(end + 1);
-      if (!use(line, number++)) return;
-      line.clear();
-    }
-  }
-  if (!line.empty()) use(line, number);
+  std::string bytes;
+  while (const std::size_t count = stream->read(buffer)) bytes.append(buffer.data(), count);
+  return bytes;
 }
 
 }  // namespace infini

@@ -37,6 +37,11 @@ std::int64_t size_on_disk(const Corpus& corpus, const std::string& split) {
   return size;
 }
 
+void check_some(std::int64_t documents, const std::string& split, const ReadCounts& read) {
+  check<DataError>(documents > 0, "prepare: no document of the ", split, " split is left: ",
+                   read.skipped() > 0 || read.cut_files > 0 ? read.summary() : "there is none");
+}
+
 // Text to train a tokenizer on: the beginning of every document, in the same proportion, so that a
 // sample smaller than the corpus still comes from all of it.
 std::string sample(const Corpus& corpus, const std::string& split, std::int64_t bytes,
@@ -45,7 +50,7 @@ std::string sample(const Corpus& corpus, const std::string& split, std::int64_t 
   const double share = std::min(1.0, static_cast<double>(bytes) / disk);
   std::string text;
   PrepareProgress progress{.stage = "sample"};
-  corpus.read(split, [&](Document&& document) {
+  const ReadCounts read = corpus.read(split, [&](Document&& document) {
     const auto wanted =
         static_cast<std::int64_t>(share * static_cast<double>(document.bytes())) + 1;
     const auto left = bytes - static_cast<std::int64_t>(text.size());
@@ -55,6 +60,7 @@ std::string sample(const Corpus& corpus, const std::string& split, std::int64_t 
     report(progress);
     return progress.bytes + 4 < bytes;
   });
+  check_some(progress.documents, split, read);
   return text;
 }
 
@@ -89,20 +95,29 @@ PreparedSplit encode_split(const Corpus& corpus, const std::string& split,
     result.encode_seconds += next.seconds;
     report({.stage = split, .documents = result.documents, .bytes = result.bytes});
   };
-  result.skipped = corpus.read(split, [&](Document&& document) {
+  result.read = corpus.read(split, [&](Document&& document) {
     if (pool.full()) store_next();
     pool.submit(std::move(document));
     return true;
   });
   while (!pool.empty()) store_next();
-  check<DataError>(result.documents > 0, "prepare: every document of the ", split,
-                   " split is empty");
+  check_some(result.documents, split, result.read);
   store.finish(source_hash);
   result.seconds = seconds_since(begin);
   return result;
 }
 
 }  // namespace
+
+CorpusRules PrepareOptions::rules() const {
+  CorpusRules rules{.broken = broken, .invalid_utf8 = invalid_utf8};
+  for (const std::string& rule : where) {
+    const auto [key, value] = parse_where(rule);
+    check<ConfigError>(rules.where.emplace(key, value).second, "where: ", key,
+                       " is asked for twice, and a `meta` has it once");
+  }
+  return rules;
+}
 
 void PrepareOptions::validate() const {
   check<ConfigError>(!corpus.empty(), "prepare: corpus must name a folder or a file of texts");
@@ -113,13 +128,14 @@ void PrepareOptions::validate() const {
   check<ConfigError>(sample_bytes > 0, "prepare: sample_bytes must be positive, got ",
                      sample_bytes);
   check<ConfigError>(threads >= 0, "prepare: threads must not be negative, got ", threads);
+  rules().validate();
 }
 
 PrepareReport prepare(const PrepareOptions& options,
                       const std::function<void(const PrepareProgress&)>& progress) {
   options.validate();
   const Report report = progress ? progress : [](const PrepareProgress&) {};
-  const Corpus corpus(options.corpus, options.format);
+  const Corpus corpus(options.corpus, options.format, options.rules());
   const std::filesystem::path output = options.output;
   std::error_code failure;
   std::filesystem::create_directories(output, failure);

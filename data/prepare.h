@@ -27,11 +27,14 @@ struct PrepareOptions {
   int vocabulary = 8192;
   std::int64_t sample_bytes = 16 << 20;
   int threads = 0;
+  OnFault broken = OnFault::kRefuse;
+  OnFault invalid_utf8 = OnFault::kKeep;
+  std::vector<std::string> where = {};
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("corpus", corpus,
-          "folder or file of texts: PG19 layout, .txt, .jsonl, .jsonl.gz, .jsonl.zst");
+          "folder or file of texts: PG19 layout, .txt or .jsonl, plain, .gz or .zst");
     field("output", output, "folder for the token stores and the tokenizer");
     field("format", format, "layout of the corpus; auto looks at what is there");
     field("tokenizer", tokenizer, "sentencepiece: a lossless byte-pair encoding; byte: 256 bytes");
@@ -40,7 +43,11 @@ struct PrepareOptions {
     field("sample_bytes", sample_bytes,
           "text to train the tokenizer on, spread over the training split");
     field("threads", threads, "encoding threads; 0: one per core");
+    field("broken", broken, "lines that are no document and damaged files: refuse, or skip");
+    field("invalid_utf8", invalid_utf8, "texts that are not UTF-8: keep their bytes, skip, refuse");
+    field("where", where, "key=value that the `meta` of a line must have to be taken; all of them");
   }
+  CorpusRules rules() const;
   void validate() const;
 };
 
@@ -55,7 +62,7 @@ struct PreparedSplit {
   std::string name;
   std::filesystem::path path;
   std::int64_t documents = 0;
-  std::int64_t skipped = 0;  // documents without text
+  ReadCounts read = {};  // what was skipped and why
   std::int64_t bytes = 0;
   std::int64_t words = 0;
   std::int64_t tokens = 0;    // of text, without the two end_of_text around each document

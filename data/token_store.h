@@ -33,7 +33,7 @@ struct StoredDocument {
   std::int64_t begin = 0;   // of its first stored token, an end_of_text, in /tokens
   std::int64_t tokens = 0;  // stored, both end_of_text included
   std::int64_t bytes = 0;   // of its UTF-8 text
-  std::int64_t words = 0;   // separated by white space
+  std::int64_t words = 0;   // as Document::words() counts them in its text
 
   std::int64_t scored_tokens() const { return tokens - 1; }
 };

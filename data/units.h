@@ -1,6 +1,7 @@
 // Cuts text into the units that a tokenizer may treat one by one.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string_view>
@@ -29,6 +30,19 @@ inline int utf8_length(std::string_view text) {
     return follows(1) && follows(2) && follows(3) ? 4 : 0;
   }
   return 0;
+}
+
+// Whether all of `text` is well-formed UTF-8.
+inline bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t high = static_cast<std::size_t>(
+        std::find_if(text.begin(), text.end(), [](char c) { return c & 0x80; }) - text.begin());
+    text.remove_prefix(high);
+    const int length = utf8_length(text);
+    if (length == 0) return text.empty();
+    text.remove_prefix(static_cast<std::size_t>(length));
+  }
+  return true;
 }
 
 inline constexpr std::string_view kSpaceMark =

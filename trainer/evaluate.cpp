@@ -26,6 +26,7 @@ struct EvaluateOptions {
   std::string store;
   std::string split = "test";
   std::string output;
+  std::int64_t words = 0;  // of the split, in place of those the store counts
   bool memory_off = false;
 };
 
@@ -77,13 +78,18 @@ int evaluate(const EvaluateOptions& options) {
   check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
                      " holds no tokenizer");
   store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
+  check<ConfigError>(options.words == 0 || loaded.config.evaluate.document_tokens == 0,
+                     "--words counts whole documents, but evaluate.document_tokens is ",
+                     loaded.config.evaluate.document_tokens,
+                     "; expected 0, which reads them whole");
   DocumentProgress progress(loaded.model->device());
-  const PerplexityReport report =
+  PerplexityReport report =
       measure_perplexity(*loaded.model, *store,
                          {.segments_at_once = loaded.config.evaluate.segments_at_once,
                           .document_tokens = loaded.config.evaluate.document_tokens},
                          std::ref(progress));
   progress.finish();
+  if (options.words > 0) report.words = options.words;
   fmt::print("{}", format_perplexity(report));
   fmt::print("peak memory {}\n", bytes_text(memory_statistics(loaded.model->device()).peak_bytes));
   if (!options.output.empty()) write_text(options.output, perplexity_json(report));
@@ -106,6 +112,10 @@ void add_evaluate(CLI::App& app, int& exit_code) {
   command->add_option("--split", options->split, "train, validation or test")
       ->capture_default_str();
   command->add_option("--output", options->output, "also write the figures to this JSON file");
+  command
+      ->add_option("--words", options->words,
+                   "words of the split for word perplexity, in place of those the store counts")
+      ->check(CLI::PositiveNumber);
   command->add_flag("--memory-off", options->memory_off,
                     "close every gate: what local attention does alone");
   command->callback([options, &exit_code] { exit_code = evaluate(*options); });

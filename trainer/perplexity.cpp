@@ -67,6 +67,9 @@ double PerplexityReport::token_perplexity() const {
 double PerplexityReport::word_perplexity() const {
   return std::exp(nll / static_cast<double>(words));
 }
+double PerplexityReport::byte_perplexity() const {
+  return std::exp(nll / static_cast<double>(bytes));
+}
 double PerplexityReport::bits_per_byte() const {
   return nll / (static_cast<double>(bytes) * std::log(2.0));
 }
@@ -132,7 +135,8 @@ std::string format_perplexity(const PerplexityReport& report) {
       << "token perplexity " << report.token_perplexity() << '\n';
   if (report.whole)
     out << "word perplexity  " << report.word_perplexity() << "  (" << report.words << " words)\n"
-        << "bits per byte    " << report.bits_per_byte() << "  (" << report.bytes << " bytes)\n";
+        << "byte perplexity  " << report.byte_perplexity() << "  (" << report.bytes << " bytes)\n"
+        << "bits per byte    " << report.bits_per_byte() << '\n';
   out << "by segment of the document:\n";
   for (const Group& group : groups(report)) {
     const std::string range =
@@ -153,6 +157,7 @@ std::string perplexity_json(const PerplexityReport& report) {
     json["words"] = report.words;
     json["bytes"] = report.bytes;
     json["word_perplexity"] = report.word_perplexity();
+    json["byte_perplexity"] = report.byte_perplexity();
     json["bits_per_byte"] = report.bits_per_byte();
   }
   for (const Group& group : groups(report))

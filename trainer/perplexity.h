@@ -31,6 +31,7 @@ struct PerplexityReport {
 
   double token_perplexity() const;  // exp(nll / tokens)
   double word_perplexity() const;   // exp(nll / words)
+  double byte_perplexity() const;   // exp(nll / bytes)
   double bits_per_byte() const;     // nll / (bytes log 2)
 };
 

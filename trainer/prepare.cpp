@@ -52,29 +52,47 @@ void print(const PrepareReport& report) {
   std::printf("tokenizer  %s  %d pieces  hash %s  trained in %s\n", report.tokenizer.c_str(),
               report.vocabulary, report.tokenizer_hash.c_str(),
               duration_text(report.tokenizer_seconds).c_str());
-  std::printf("%-12s %10s %9s %14s %14s %12s %10s %12s\n", "split", "documents", "skipped", "bytes",
-              "tokens", "bytes/token", "seconds", "MB/s/core");
+  std::printf("%-12s %10s %9s %14s %12s %14s %12s %10s %12s\n", "split", "documents", "skipped",
+              "bytes", "words", "tokens", "bytes/token", "seconds", "MB/s/core");
+  const auto wide = [](std::int64_t count) { return static_cast<long long>(count); };
   for (const PreparedSplit& split : report.splits)
-    std::printf("%-12s %10lld %9lld %14lld %14lld %12.3f %10.1f %12.2f\n", split.name.c_str(),
-                static_cast<long long>(split.documents), static_cast<long long>(split.skipped),
-                static_cast<long long>(split.bytes), static_cast<long long>(split.tokens),
-                split.bytes_per_token(), split.seconds, split.encode_rate() / 1e6);
+    std::printf("%-12s %10lld %9lld %14lld %12lld %14lld %12.3f %10.1f %12.2f\n",
+                split.name.c_str(), wide(split.documents), wide(split.read.skipped()),
+                wide(split.bytes), wide(split.words), wide(split.tokens), split.bytes_per_token(),
+                split.seconds, split.encode_rate() / 1e6);
+  for (const PreparedSplit& split : report.splits)
+    if (const std::string found = split.read.summary(); !found.empty())
+      std::printf("%-12s %s\n", split.name.c_str(), found.c_str());
 }
 
-std::vector<std::string> format_names() {
+// The names of an enum's values, and the value of a name.
+template <class E>
+std::vector<std::string> names_of() {
   std::vector<std::string> names;
-  for (const auto& [name, format] : enum_names(CorpusFormat{})) names.emplace_back(name);
+  for (const auto& [name, value] : enum_names(E{})) names.emplace_back(name);
   return names;
 }
+template <class E>
+E value_of(const std::string& wanted) {
+  for (const auto& [name, value] : enum_names(E{}))
+    if (name == wanted) return value;
+  throw ConfigError(text("prepare: '", wanted, "' is none of the names"));
+}
 
-int run(PrepareOptions options, const std::string& format, const std::string& tokenizer) {
+// What the command line names by words.
+struct Words {
+  std::string format = "auto", tokenizer = "sentencepiece", broken = "refuse", utf8 = "keep";
+};
+
+int run(PrepareOptions options, const Words& words) {
   World().require_single("prepare");
-  for (const auto& [name, value] : enum_names(CorpusFormat{}))
-    if (name == format) options.format = value;
-  if (tokenizer == "byte" || tokenizer == "bytes") {
+  options.format = value_of<CorpusFormat>(words.format);
+  options.broken = value_of<OnFault>(words.broken);
+  options.invalid_utf8 = value_of<OnFault>(words.utf8);
+  if (words.tokenizer == "byte" || words.tokenizer == "bytes") {
     options.tokenizer = TokenizerKind::kByte;
-  } else if (tokenizer != "sentencepiece") {
-    options.tokenizer_file = tokenizer;
+  } else if (words.tokenizer != "sentencepiece") {
+    options.tokenizer_file = words.tokenizer;
   }
   options.validate();
   check<ConfigError>(std::filesystem::exists(options.corpus), options.corpus,
@@ -94,19 +112,19 @@ void add_prepare(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "prepare", "Turn a corpus of text into token stores, training a tokenizer if none is given.");
   const auto options = std::make_shared<PrepareOptions>();
-  const auto format = std::make_shared<std::string>("auto");
-  const auto tokenizer = std::make_shared<std::string>("sentencepiece");
+  const auto words = std::make_shared<Words>();
   command
       ->add_option("--input", options->corpus,
-                   "folder or file of texts: PG19's layout, .txt, .jsonl, .jsonl.gz, .jsonl.zst")
+                   "folder or file of texts: PG19's layout, .txt or .jsonl, plain, .gz or .zst")
       ->required();
   command->add_option("--output", options->output, "folder for the token stores and the tokenizer")
       ->required();
-  command->add_option("--format", *format, "layout of the corpus; auto looks at what is there")
-      ->check(CLI::IsMember(format_names()))
+  command
+      ->add_option("--format", words->format, "layout of the corpus; auto looks at what is there")
+      ->check(CLI::IsMember(names_of<CorpusFormat>()))
       ->capture_default_str();
   command
-      ->add_option("--tokenizer", *tokenizer,
+      ->add_option("--tokenizer", words->tokenizer,
                    "sentencepiece: train a lossless one; byte: a token per byte; or a file to use")
       ->capture_default_str();
   command->add_option("--vocabulary", options->vocabulary, "pieces of a trained tokenizer")
@@ -117,8 +135,22 @@ void add_prepare(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command->add_option("--threads", options->threads, "encoding threads; 0: one per core")
       ->capture_default_str();
-  command->callback(
-      [options, format, tokenizer, &exit_code] { exit_code = run(*options, *format, *tokenizer); });
+  command
+      ->add_option("--where", options->where,
+                   "key=value that a JSON line's `meta` must have to be taken, as config=arxiv; "
+                   "may be given again")
+      ->expected(1);
+  command
+      ->add_option("--broken", words->broken,
+                   "lines that are no document and damaged files: refuse, or skip and count them")
+      ->check(CLI::IsMember({"refuse", "skip"}))
+      ->capture_default_str();
+  command
+      ->add_option("--invalid-utf8", words->utf8,
+                   "texts that are not UTF-8: keep their bytes, skip, or refuse")
+      ->check(CLI::IsMember(names_of<OnFault>()))
+      ->capture_default_str();
+  command->callback([options, words, &exit_code] { exit_code = run(*options, *words); });
 }
 
 }  // namespace infini

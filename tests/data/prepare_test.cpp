@@ -7,6 +7,7 @@
 #include "data/passkey.h"
 #include "data/token_store.h"
 #include "tensor/error.h"
+#include "tests/data/compressed_files.h"
 #include "tests/data/fixtures.h"
 
 namespace infini {
@@ -38,7 +39,7 @@ TEST(Prepare, StoresEveryDocumentLosslessly) {
   EXPECT_GT(calls, 30);
   ASSERT_EQ(report.splits.size(), 2u);
   EXPECT_EQ(report.splits[0].documents, 30);
-  EXPECT_EQ(report.splits[0].skipped, 1);
+  EXPECT_EQ(report.splits[0].read.empty, 1);
   EXPECT_EQ(report.splits[1].words, 4);
 
   const auto store = TokenStore::open(folder / "out/train.h5");
@@ -65,6 +66,59 @@ TEST(Prepare, WritesTheSameBytesWhateverTheThreadsAndTheTime) {
     EXPECT_EQ(hash_file(folder / "one" / name), hash_file(folder / "two" / name)) << name;
 }
 
+TEST(Prepare, WritesTheSameBytesWhateverTheCompression) {
+  const TempFolder folder;
+  std::vector<std::string> lines;
+  for (std::uint64_t i = 0; i < 40; ++i)
+    lines.push_back("{\"meta\": {\"arxiv_id\": \"" + std::to_string(i) +
+                    "\"}, \"text\": " + json_string(random_text(i, 80, i % 2)) + "}\n");
+  const std::string whole = std::accumulate(lines.begin(), lines.end(), std::string());
+  put_file(folder / "plain/a.jsonl", whole);
+  put_file(folder / "no-end/a.jsonl", whole.substr(0, whole.size() - 1));
+  put_file(folder / "gz/a.jsonl.gz", gzip(whole));
+  put_file(folder / "zst/a.jsonl.zst", zstd(whole));
+  std::string members, frames, odd;
+  for (const std::string& line : lines) {
+    members += gzip(line.substr(0, line.size() / 2)) + gzip(line.substr(line.size() / 2));
+    frames += zstd(line.substr(0, line.size() / 3)) + zstd(line.substr(line.size() / 3));
+    odd += "\r\n" + line.substr(0, line.size() - 1) + " \r\n";
+  }
+  put_file(folder / "members/a.jsonl.gz", members);
+  put_file(folder / "frames/a.jsonl.zst", frames);
+  put_file(folder / "odd/a.json", odd);
+  for (std::size_t i = 0; i < lines.size(); ++i)  // a file each, their names in order
+    put_file(folder / ("files/" + std::to_string(100 + i) + (i % 2 ? ".jsonl.gz" : ".jsonl.zst")),
+             i % 2 ? gzip(lines[i]) : zstd(lines[i]));
+  const auto hash = [&](const std::string& corpus) {
+    prepare({.corpus = folder / corpus,
+             .output = folder / "out",
+             .tokenizer = TokenizerKind::kByte,
+             .threads = 2});
+    return hash_file(folder / "out/train.h5");
+  };
+  const std::uint64_t plain = hash("plain");
+  EXPECT_EQ(TokenStore::open(folder / "out/train.h5")->documents()[39].name, "39");
+  for (const char* corpus : {"no-end", "gz", "zst", "members", "frames", "odd", "files"})
+    EXPECT_EQ(hash(corpus), plain) << corpus;
+}
+
+TEST(Prepare, SaysWhyNoDocumentIsLeft) {
+  const TempFolder folder;
+  put_file(folder / "corpus/a.jsonl",
+           "{\"text\": \"a\", \"meta\": {\"config\": \"wiki\"}}\n{\"text\": \"\"}\n");
+  auto rules = options(folder, "out", 1);
+  rules.where = {"config=arxiv"};
+  for (const auto kind : {TokenizerKind::kByte, TokenizerKind::kSentencePiece}) {
+    rules.tokenizer = kind;
+    EXPECT_EQ(message_of<DataError>([&] { prepare(rules); }),
+              "prepare: no document of the train split is left: 2 with another `meta` (the first: "
+              "config=wiki)");
+  }
+  rules.where = {"config=arxiv", "config=wiki"};
+  EXPECT_THAT(message_of<ConfigError>([&] { prepare(rules); }),
+              HasSubstr("where: config is asked for twice"));
+}
+
 TEST(Prepare, TakesAGivenTokenizerAndBytes) {
   const TempFolder folder;
   put_corpus(folder);
@@ -86,7 +140,7 @@ TEST(Prepare, RefusesWhatCannotBePrepared) {
   auto bytes = options(folder, "out", 1);
   bytes.tokenizer = TokenizerKind::kByte;
   EXPECT_EQ(message_of<DataError>([&] { prepare(bytes); }),
-            "prepare: every document of the train split is empty");
+            "prepare: no document of the train split is left: 1 without text");
   EXPECT_FALSE(std::filesystem::exists(folder / "out/train.h5"));
   EXPECT_THAT(message_of<ConfigError>([&] { prepare({.output = "x"}); }),
               HasSubstr("corpus must name a folder or a file"));

@@ -85,6 +85,27 @@ TEST_F(BadText, EmptyFilesAreSkippedAndCounted) {
   EXPECT_EQ(documents("train").size(), 2u);
 }
 
+TEST_F(BadText, BrokenLinesAreNamedOrSkippedAndCounted) {
+  write("corpus/a.jsonl",
+        "{\"text\": \"One text.\", \"meta\": {\"config\": \"arxiv\"}}\n{\"text\": \"cut\n"
+        "{\"text\": \"Another.\", \"meta\": \"{\\\"config\\\": \\\"wiki\\\"}\"}\n");
+  const std::string prepare = "prepare --input corpus --output data --tokenizer byte";
+  expect_refused(prepare, 3,
+                 "corpus/a.jsonl:2: expected a JSON object with a string `text`, got "
+                 "'{\"text\": \"cut' (the line ends within it, after 13 bytes)");
+  Outcome outcome = infini(prepare + " --broken skip");
+  EXPECT_EQ(outcome.code, 0) << outcome.said;
+  EXPECT_THAT(outcome.said, ::testing::ContainsRegex("train +2 +1 +17 +3"));
+  EXPECT_THAT(outcome.said, HasSubstr("1 broken line; the first: corpus/a.jsonl:2: expected"));
+  outcome = infini(prepare + " --broken skip --where config=wiki");
+  EXPECT_EQ(outcome.code, 0) << outcome.said;
+  EXPECT_THAT(outcome.said, HasSubstr("1 with another `meta` (the first: config=arxiv), 1 broken"));
+  ASSERT_EQ(documents("train").size(), 1u);
+  EXPECT_EQ(documents("train")[0].words, 1);
+  expect_refused(prepare + " --where config", 2, "where: expected key=value, got 'config'");
+  expect_refused(prepare + " --broken keep", 2, "--broken: keep not in {refuse,skip}");
+}
+
 TEST_F(BadText, InvalidUtf8IsKeptByteForByte) {
   constexpr char literal[] = "caf\xE9 \xFF\xFE\x80 na\xC3\xAFve \xED\xA0\x80\xF0\x9F\x98 \0 end\n";
   const std::string bytes(literal, sizeof literal - 1);  // with the zero in its middle

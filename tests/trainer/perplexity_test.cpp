@@ -105,6 +105,7 @@ TEST_F(PerplexityOfDocuments, OfWordsAndBytesFollowsFromTheCounts) {
   EXPECT_EQ(report.words, 6);
   EXPECT_EQ(report.tokens, report.bytes + 6);  // an end of text after each document
   EXPECT_DOUBLE_EQ(report.word_perplexity(), std::exp(report.nll / 6));
+  EXPECT_DOUBLE_EQ(report.byte_perplexity(), std::exp(report.nll / 410));
   EXPECT_DOUBLE_EQ(report.bits_per_byte(), report.nll / std::log(2.0) / 410);
 
   PerplexityReport::Part sum;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "data/corpus.h"
 #include "model/recurrence.h"
 #include "tests/trainer/program.h"
 #include "trainer/loaded_model.h"
@@ -66,6 +67,19 @@ TEST_F(TrainedOnBytes, ScoresAddUpToWhatEvaluateReports) {
     EXPECT_EQ(figures.at("tokens"), count);
     EXPECT_NEAR(sum / figures.at("nll").get<double>(), 1, 1e-12);
   }
+}
+
+TEST_F(TrainedOnBytes, EvaluateDividesByTheWordsItIsGiven) {
+  const auto counted = evaluated(""), given = evaluated("--words 1000");
+  const double nll = counted.at("nll").get<double>();
+  EXPECT_EQ(counted.at("words"), (Document{{}, {}, kBook}.words()));
+  EXPECT_EQ(given.at("words"), 1000);
+  EXPECT_DOUBLE_EQ(given.at("word_perplexity").get<double>(), std::exp(nll / 1000));
+  EXPECT_DOUBLE_EQ(given.at("byte_perplexity").get<double>(),
+                   std::exp(nll / static_cast<double>(kBook.size())));
+  expect_refused("evaluate run --words 1000 evaluate.document_tokens=9", 2,
+                 "--words counts whole documents, but evaluate.document_tokens is 9");
+  expect_refused("evaluate run --words -1", 2, "--words");
 }
 
 TEST_F(TrainedOnBytes, EvaluateReportsTheModelOfTheCheckpoint) {
