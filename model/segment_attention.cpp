@@ -1,6 +1,7 @@
 #include "model/segment_attention.h"
 
 #include "tensor/ops/rotary.h"
+#include "tensor/ops/sinusoids.h"
 
 namespace infini {
 

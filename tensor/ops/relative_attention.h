@@ -9,11 +9,6 @@
 
 namespace infini {
 
-// Sinusoids of distances: row d holds sin(d f_i) in its first half and cos(d f_i) in its second,
-// f_i = base^(-2i/width). width is even. [distances, width].
-Tensor sinusoid_table(std::int64_t distances, std::int64_t width, double base, DType dtype,
-                      Device device);
-
 // Which cached tokens each segment of a span may read, and what is left after it. The M cached
 // tokens before the span and its S T tokens stand one after the other; the cache of segment s is M
 // places from s T on, that after the span from S T on. A token is gone where it was padding or

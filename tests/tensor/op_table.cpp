@@ -1,3 +1,4 @@
+// The rows of the table and how each kind of row is made: over 400 lines, since it is one table.
 #include "tests/tensor/op_table.h"
 
 #include "tensor/ops/activation.h"
