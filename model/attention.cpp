@@ -1,7 +1,6 @@
 #include "model/attention.h"
 
-#include <cmath>
-
+#include "model/attention_parameters.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/rotary_attention.h"
@@ -11,28 +10,7 @@ namespace infini {
 
 void InfiniAttention::declare(const ModelConfig& config, const std::string& prefix,
                               std::vector<ParameterSpec>& specs) {
-  const std::int64_t width = config.d_model,
-                     queries = std::int64_t{config.heads} * config.head_width();
-  const std::int64_t keys = std::int64_t{config.key_value_heads()} * config.head_width();
-  const auto deviation = [&](std::int64_t fan_in) {
-    return config.init_deviation > 0 ? config.init_deviation
-                                     : 1 / std::sqrt(static_cast<double>(fan_in));
-  };
-  const auto projection = [&](const char* name, std::int64_t outputs) {
-    specs.push_back({.name = prefix + name,
-                     .shape = {outputs, width},
-                     .deviation = deviation(width),
-                     .division = {.axis = 0}});
-  };
-  projection("query.weight", queries);
-  projection("key.weight", keys);
-  projection("value.weight", keys);
-  // What adds to the residual stream starts smaller, so that the stream does not grow with depth
-  // (GPT-2).
-  specs.push_back({.name = prefix + "output.weight",
-                   .shape = {width, queries},
-                   .deviation = deviation(queries) / std::sqrt(2.0 * config.layers),
-                   .division = {.axis = 1}});
+  declare_projections(config, prefix, specs);
   if (config.memory != MemoryRule::kNone)
     specs.push_back({.name = prefix + "gate",
                      .shape = {config.heads},
@@ -46,9 +24,7 @@ InfiniAttention::InfiniAttention(const ModelConfig& config, const Parameters& pa
                                  const std::string& prefix, const Tensor& rotary_table,
                                  const TensorGroup* group)
     : rule_(config.memory),
-      scale_(1 / std::sqrt(static_cast<double>(config.softmax_scale == SoftmaxScale::kHead
-                                                   ? config.head_width()
-                                                   : config.d_model))),
+      scale_(attention_scale(config)),
       eps_(config.memory_eps),
       recall_{.eps = config.memory_eps,
               .bypass_empty = config.first_segment == FirstSegment::kBypass},

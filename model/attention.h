@@ -40,6 +40,11 @@ class InfiniAttention {
     MemoryState after;   // [B, ...]
   };
   History remember(const Tensor& qkv, const Span& span, const MemoryState& memory) const;
+  // The memory after the span alone, from x [R, D].
+  MemoryState remember(const Pass& pass, const Tensor& x, const Span& span,
+                       const MemoryState& memory) const {
+    return remember(project(pass, x), span, memory).after;
+  }
   // before [B, S, ...] -> [R, H K]; local itself without a memory or while it is switched off.
   // row_dots as in memory_recall().
   Tensor mix(const Pass& pass, const Tensor& qkv, const MemoryState& before, const Tensor& local,

@@ -1,4 +1,5 @@
-// The shape of an Infini-Transformer and every choice the paper leaves open.
+// The shape of an Infini-Transformer, or of a system it is compared to, and every choice the papers
+// leave open.
 #pragma once
 
 #include <array>
@@ -9,6 +10,12 @@
 #include "tensor/error.h"
 
 namespace infini {
+
+// What stands in the place of a block's attention, see segment_attention.h.
+enum class Architecture { kInfini, kTransformerXl };
+constexpr std::array<std::pair<std::string_view, Architecture>, 2> enum_names(Architecture) {
+  return {{{"infini", Architecture::kInfini}, {"transformer_xl", Architecture::kTransformerXl}}};
+}
 
 enum class MemoryRule { kLinear, kDelta, kNone };
 constexpr std::array<std::pair<std::string_view, MemoryRule>, 3> enum_names(MemoryRule) {
@@ -34,6 +41,7 @@ constexpr std::array<std::pair<std::string_view, FirstSegment>, 2> enum_names(Fi
 }
 
 struct ModelConfig {
+  Architecture architecture = Architecture::kInfini;
   int layers = 4;
   int d_model = 256;
   int heads = 4;
@@ -42,6 +50,7 @@ struct ModelConfig {
   int feed_forward = 0;
   int vocabulary = 0;
   std::int64_t segment_tokens = 256;
+  std::int64_t cache_tokens = 0;
   MemoryRule memory = MemoryRule::kLinear;
   Activation activation = Activation::kGelu;
   bool tied = true;
@@ -56,6 +65,9 @@ struct ModelConfig {
 
   template <class Visitor>
   void visit(Visitor& field) {
+    field("architecture", architecture,
+          "infini: local attention and a compressive memory; transformer_xl: attention over the "
+          "segment and a cache of tokens before it, with relative positions; needs memory=none");
     field("layers", layers, "number of blocks");
     field("d_model", d_model, "width of the residual stream");
     field("heads", heads, "query heads");
@@ -66,6 +78,9 @@ struct ModelConfig {
     field("vocabulary", vocabulary, "number of token ids; 0: that of the data");
     field("segment_tokens", segment_tokens,
           "tokens that local attention sees; the memory is written after each segment");
+    field("cache_tokens", cache_tokens,
+          "tokens before a segment that transformer_xl keeps and reads, which may change between "
+          "training and evaluation; 0: segment_tokens");
     field("memory", memory,
           "linear: add what a segment holds; delta: add what the memory does not hold yet; none: "
           "local attention only");
@@ -73,7 +88,8 @@ struct ModelConfig {
     field("tied", tied, "one matrix for the embedding and the output");
     field("norm_eps", norm_eps, "added to the mean square inside RMSNorm");
     field("rope_base", rope_base,
-          "base of the rotary angles of local attention; positions restart in each segment");
+          "base of the rotary angles of local attention, whose positions restart in each segment, "
+          "or of the sinusoids of relative positions");
     field("memory_eps", memory_eps, "least denominator of a memory read");
     field("softmax_scale", softmax_scale,
           "scores are divided by the square root of d_head, or of d_model as the paper prints");
@@ -107,6 +123,7 @@ struct ModelConfig {
     check<ConfigError>(norm_eps > 0, "model.norm_eps must be positive, got ", norm_eps);
     check<ConfigError>(memory_eps > 0, "model.memory_eps must be positive, got ", memory_eps);
     check<ConfigError>(rope_base > 1, "model.rope_base must be above 1, got ", rope_base);
+    validate_architecture();
     check<ConfigError>(gate_deviation >= 0 && init_deviation >= 0,
                        "model: deviations must not be negative");
   }
@@ -115,10 +132,36 @@ struct ModelConfig {
   int head_width() const { return d_head ? d_head : d_model / heads; }
   int inner_width() const { return feed_forward ? feed_forward : 4 * d_model; }
 
+  // Tokens before a segment that its attention reads besides the segment; 0 for infini.
+  std::int64_t cached_tokens() const {
+    if (architecture == Architecture::kInfini) return 0;
+    return cache_tokens ? cache_tokens : segment_tokens;
+  }
+  std::string_view architecture_name() const {
+    return enum_names(architecture)[static_cast<std::size_t>(architecture)].first;
+  }
+  void validate_architecture() const;
+
   // What each of `ranks` that share every block has of the model: heads, each with its memory,
   // feed-forward columns and token ids, which `ranks` must divide.
   ModelConfig share(int ranks) const;
 };
+
+inline void ModelConfig::validate_architecture() const {
+  check<ConfigError>(cache_tokens >= 0, "model.cache_tokens must not be negative, got ",
+                     cache_tokens);
+  if (architecture == Architecture::kInfini) {
+    check<ConfigError>(cache_tokens == 0, "model.cache_tokens = ", cache_tokens,
+                       ", but model.architecture = infini keeps no cache");
+    return;
+  }
+  check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", architecture_name(),
+                     " has no compressive memory and needs model.memory = none, got ",
+                     enum_names(memory)[static_cast<std::size_t>(memory)].first);
+  check<ConfigError>(d_model % 2 == 0, "model.architecture = ", architecture_name(),
+                     " has a sine and a cosine of each position: model.d_model must be even, got ",
+                     d_model);
+}
 
 inline ModelConfig ModelConfig::share(int ranks) const {
   ModelConfig part = *this;

@@ -43,6 +43,7 @@ Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens h
   check(!model.is_shared(), "decoder: ranks share this model; one that has all of it decodes");
   check(memory_.size() == model.blocks().size(), "decoder: a model of ", model.blocks().size(),
         " layers was given ", memory_.size(), " memories");
+  if (model.config().architecture != Architecture::kInfini) return;
   const HeadLayout window = layout(1, model.config().segment_tokens);
   const DType compute = model.parameters().compute();
   for (int layer = 0; layer < model.config().layers; ++layer)
@@ -61,6 +62,7 @@ Decoder::Decoder(const Decoder& other)
     : model_(other.model_),
       memory_(other.memory_),
       windows_(other.windows_),
+      open_(other.open_),
       filled_(other.filled_),
       position_(other.position_),
       rotary_table_(other.rotary_table_) {
@@ -145,7 +147,26 @@ Tensor Decoder::read_segments(std::span<const std::int32_t> tokens) {
   return out.hidden.slice(count - 1, 1);
 }
 
+Tensor Decoder::read_open_segment(std::span<const std::int32_t> tokens) {
+  open_.insert(open_.end(), tokens.begin(), tokens.end());
+  const auto count = static_cast<std::int64_t>(open_.size());
+  const Span span{.layout = layout(1, count),
+                  .tokens = Tensor::of(open_, {count}).to(model_.device()),
+                  .keep = {},
+                  .borders = {}};
+  const InfiniTransformer::Output out = model_(Pass{}, span, memory_);
+  filled_ = count;
+  position_ += static_cast<std::int64_t>(tokens.size());
+  if (filled_ == model_.config().segment_tokens) {
+    memory_ = out.memory;
+    open_.clear();
+    filled_ = 0;
+  }
+  return out.hidden.slice(count - 1, 1);
+}
+
 Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
+  if (windows_.empty()) return read_open_segment(tokens);
   const auto count = static_cast<std::int64_t>(tokens.size());
   const std::int64_t seen = filled_ + count;
   const DType state = accumulator_of(model_.parameters().compute());
@@ -154,19 +175,18 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
   Tensor x = model_.embed(Pass{}, Tensor::of(tokens, {count}).to(model_.device()));
   for (std::size_t layer = 0; layer < windows_.size(); ++layer) {
     const Block& block = model_.blocks()[layer];
+    const InfiniAttention& attention = block.infini_attention();
     const Pass pass = model_.with_block(Pass{}, layer);
     const Tensor qkv =
-        block.attention.project(pass, rms_norm(x, pass(block.attention_norm), block.norm_eps));
+        attention.project(pass, rms_norm(x, pass(block.attention_norm), block.norm_eps));
     windows_[layer].qkv.slice(filled_, count).copy_from(qkv);
-    windows_[layer]
-        .rotated.slice(filled_, count)
-        .copy_from(block.attention.rotated(qkv, fresh, filled_));
+    windows_[layer].rotated.slice(filled_, count).copy_from(attention.rotated(qkv, fresh, filled_));
     const Tensor local =
         window_attention(windows_[layer].rotated.slice(0, seen), windows_[layer].qkv.slice(0, seen),
-                         window, block.attention.scale(), filled_);
+                         window, attention.scale(), filled_);
     const MemoryState memory = as_before(memory_[layer], fresh, state, model_.device());
     const Tensor attended =
-        block.attention.output(pass, block.attention.mix(pass, qkv, memory, local, fresh), x);
+        attention.output(pass, attention.mix(pass, qkv, memory, local, fresh), x);
     x = block.feed_forward(pass, rms_norm(attended, pass(block.feed_forward_norm), block.norm_eps),
                            attended);
   }
@@ -201,8 +221,10 @@ Decoder::Output Decoder::step(std::int32_t token, bool with_logits, const Tensor
 void Decoder::close_segment() {
   const Span span{.layout = layout(1, filled_), .tokens = {}, .keep = {}, .borders = {}};
   for (std::size_t layer = 0; layer < windows_.size(); ++layer)
-    memory_[layer] =
-        model_.blocks()[layer].attention.remember(windows_[layer].qkv, span, memory_[layer]).after;
+    memory_[layer] = model_.blocks()[layer]
+                         .infini_attention()
+                         .remember(windows_[layer].qkv, span, memory_[layer])
+                         .after;
   plan_is_old_ = true;
   filled_ = 0;
 }
@@ -212,7 +234,7 @@ DecodeModel Decoder::decode_model() const {
   const Parameters& parameters = model_.parameters();
   DecodeModel result{.heads = layout(1, 1),
                      .activation = decode_activation(config.activation),
-                     .scale = model_.blocks().front().attention.scale(),
+                     .scale = model_.blocks().front().infini_attention().scale(),
                      .norm_eps = config.norm_eps,
                      .recall = {.eps = config.memory_eps,
                                 .bypass_empty = config.first_segment == FirstSegment::kBypass},
@@ -243,7 +265,7 @@ DecodeModel Decoder::decode_model() const {
         .normalizer = {},
         .window_qkv = windows_[i].qkv,
         .window_rotated = windows_[i].rotated};
-    if (recalls) layer.gate = block.attention.gate().value;
+    if (recalls) layer.gate = block.infini_attention().gate().value;
     if (recalls && memory_[i].matrix) {
       const std::int64_t heads = config.key_value_heads(), width = config.head_width();
       layer.matrix = memory_[i].matrix.reshape({heads, width, width});
@@ -266,7 +288,8 @@ bool Decoder::reads_memory() const {
   const MemoryState nothing = as_before({}, one, accumulator_of(compute), model_.device());
   return model_.blocks()
              .front()
-             .attention.mix(Pass{}, zeros(one.qkv_width()), nothing, local, one)
+             .infini_attention()
+             .mix(Pass{}, zeros(one.qkv_width()), nothing, local, one)
              .raw() != local.raw();
 }
 

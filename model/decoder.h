@@ -13,7 +13,8 @@ namespace infini {
 enum class SingleTokens { kOpByOp, kOneKernel };
 
 // Where a sequence stands: the memory of all full segments, and the projections of the segment that
-// is not full yet. What a decoder computes equals the forward pass over the whole sequence, token
+// is not full yet, or, of architectures other than infini, its tokens, which are read anew with
+// each that comes. What a decoder computes equals the forward pass over the whole sequence, token
 // for token: local attention restarts in each segment, and the memory is written when a segment
 // fills.
 class Decoder {
@@ -56,6 +57,8 @@ class Decoder {
   Output take(std::span<const std::int32_t> tokens, bool with_logits);
   Tensor read_segments(std::span<const std::int32_t> tokens);
   Tensor read_window(std::span<const std::int32_t> tokens);
+  // The same by the model's forward pass over all of the open segment.
+  Tensor read_open_segment(std::span<const std::int32_t> tokens);
   // One token by a kernel of its own. It may come from a choice and lead to one, see decode.h.
   Output step(std::int32_t token, bool with_logits, const Tensor& from = {},
               const Tensor& choice = {});
@@ -67,8 +70,9 @@ class Decoder {
 
   const InfiniTransformer& model_;
   Memories memory_;
-  std::vector<Window> windows_;  // one per layer
-  std::int64_t filled_ = 0;      // tokens in the open segment
+  std::vector<Window> windows_;     // one per layer; empty where the architecture is not infini
+  std::vector<std::int32_t> open_;  // the tokens of the open segment, where it is not
+  std::int64_t filled_ = 0;         // tokens in the open segment
   std::int64_t position_ = 0;
   Tensor rotary_table_;             // on a GPU only, as the plan
   std::optional<DecodePlan> plan_;  // empty where single tokens are read op by op

@@ -16,6 +16,12 @@ inline double training_flops_per_token(const ModelConfig& config) {
   double block =
       2 * (width * (queries + 2 * keys) + queries * width) + 2 * matrices * width * inner;
   block += 2 * static_cast<double>(config.segment_tokens) * queries;
+  // Of a cache, all is read; its keys and values are computed anew, once for each token of a
+  // segment or fewer, and those of distances are few.
+  const auto cached = static_cast<double>(config.cached_tokens());
+  if (cached > 0)
+    block += 4 * cached * queries + 2 * width * 2 * keys +
+             2 * (cached + static_cast<double>(config.segment_tokens) / 2) * queries;
   // Read for every query head, written for every key/value head; the delta rule reads the memory by
   // keys as well.
   if (config.memory != MemoryRule::kNone) block += 2 * head * queries + 2 * head * keys;

@@ -1,4 +1,4 @@
-// What an Infini-Transformer remembers of everything before the current segment.
+// What a model remembers of everything before the current segment.
 #pragma once
 
 #include <vector>
@@ -8,27 +8,62 @@
 
 namespace infini {
 
-// Of one layer; both empty when nothing was written.
+// Of one layer. An architecture has the parts it names and leaves the others empty, and its own are
+// empty when nothing was written.
 struct MemoryState {
-  Tensor matrix;      // M [B, Hk, K, K]
-  Tensor normalizer;  // z [B, Hk, K]
+  // infini, in the accumulator type
+  Tensor matrix{};      // M [B, Hk, K, K]
+  Tensor normalizer{};  // z [B, Hk, K]
+
+  // transformer_xl: the newest tokens, oldest first
+  Tensor cached{};   // [B, M, D], what the layer's attention took
+  Tensor present{};  // [B, M] u8, 1: a token stands there
 };
 
-// One per layer. A model without memory has states that stay empty.
+// What holds for the parts one by one is said over this list: a new architecture adds its own here.
+struct MemoryPart {
+  const char* name;  // in checkpoints
+  Tensor MemoryState::*tensor;
+  bool has_gradient;  // whether gradients go back through it
+};
+constexpr MemoryPart kMemoryParts[] = {{"matrix", &MemoryState::matrix, true},
+                                       {"normalizer", &MemoryState::normalizer, true},
+                                       {"cached", &MemoryState::cached, false},
+                                       {"present", &MemoryState::present, false}};
+
+// One per layer. A model that carries nothing has states that stay empty.
 using Memories = std::vector<MemoryState>;
+
+// f(part, tensor) of every part of every layer that is not empty; the others stay empty.
+template <class Function>
+Memories each_part(const Memories& memories, const Function& f) {
+  Memories result(memories.size());
+  for (std::size_t layer = 0; layer < memories.size(); ++layer)
+    for (const MemoryPart& part : kMemoryParts)
+      if (const Tensor& tensor = memories[layer].*part.tensor)
+        result[layer].*part.tensor = f(part, tensor);
+  return result;
+}
 
 // Memories in which nothing is written.
 inline Memories empty_memories(const ModelConfig& config) { return Memories(config.layers); }
 
-// The same as tensors of zeros, for B rows.
-inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DType dtype,
+// The same as tensors of zeros, for B rows of a model that computes in this type.
+inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DType compute,
                               Device device) {
   Memories memories(config.layers);
-  if (config.memory == MemoryRule::kNone) return memories;
   const std::int64_t heads = config.key_value_heads(), width = config.head_width();
-  for (MemoryState& state : memories)
-    state = {.matrix = Tensor::zeros({batch, heads, width, width}, dtype, device),
-             .normalizer = Tensor::zeros({batch, heads, width}, dtype, device)};
+  const std::int64_t cached = config.cached_tokens();
+  for (MemoryState& state : memories) {
+    if (config.memory != MemoryRule::kNone)
+      state = {
+          .matrix = Tensor::zeros({batch, heads, width, width}, accumulator_of(compute), device),
+          .normalizer = Tensor::zeros({batch, heads, width}, accumulator_of(compute), device)};
+    if (cached > 0) {
+      state.cached = Tensor::zeros({batch, cached, config.d_model}, compute, device);
+      state.present = Tensor::zeros({batch, cached}, DType::kUInt8, device);
+    }
+  }
   return memories;
 }
 

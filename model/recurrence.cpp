@@ -148,29 +148,21 @@ void check_groups(const Rows& rows, const RecurrenceOptions& options) {
 }
 
 Memories watch(Tape& tape, const Memories& memory) {
-  Memories watched = memory;
-  for (MemoryState& state : watched) {
-    if (state.matrix) state.matrix = tape.watch(state.matrix);
-    if (state.normalizer) state.normalizer = tape.watch(state.normalizer);
-  }
-  return watched;
+  return each_part(memory, [&](const MemoryPart& part, const Tensor& state) {
+    return part.has_gradient ? tape.watch(state) : state;
+  });
 }
 
 Memories gradients(Tape& tape, const Memories& watched) {
-  Memories result;
-  for (const MemoryState& state : watched)
-    result.push_back({.matrix = state.matrix ? tape.gradient(state.matrix) : Tensor{},
-                      .normalizer = state.normalizer ? tape.gradient(state.normalizer) : Tensor{}});
-  return result;
+  return each_part(watched, [&](const MemoryPart& part, const Tensor& state) {
+    return part.has_gradient ? tape.gradient(state) : Tensor{};
+  });
 }
 
 // Every tensor of the memories on `device`.
 Memories on_device(const Memories& memories, Device device) {
-  Memories result;
-  for (const MemoryState& state : memories)
-    result.push_back({.matrix = on_device(state.matrix, device),
-                      .normalizer = on_device(state.normalizer, device)});
-  return result;
+  return each_part(
+      memories, [&](const MemoryPart&, const Tensor& state) { return on_device(state, device); });
 }
 
 // What a schedule adds up piece by piece.
@@ -199,21 +191,16 @@ class Losses {
 };
 
 void seed(Tape& tape, const Memories& memory, const Memories& dmemory) {
-  const auto each = [&](const Tensor& state, const Tensor& gradient) {
-    if (state.tape() && gradient) tape.seed(state, gradient);
-  };
-  for (std::size_t layer = 0; layer < dmemory.size(); ++layer) {
-    each(memory[layer].matrix, dmemory[layer].matrix);
-    each(memory[layer].normalizer, dmemory[layer].normalizer);
-  }
+  for (std::size_t layer = 0; layer < dmemory.size(); ++layer)
+    for (const MemoryPart& part : kMemoryParts) {
+      const Tensor &state = memory[layer].*part.tensor, &gradient = dmemory[layer].*part.tensor;
+      if (state.tape() && gradient) tape.seed(state, gradient);
+    }
 }
 
 Memories unwatched(const Memories& memory) {
-  Memories result;
-  for (const MemoryState& state : memory)
-    result.push_back(
-        {.matrix = state.matrix.unwatched(), .normalizer = state.normalizer.unwatched()});
-  return result;
+  return each_part(memory,
+                   [](const MemoryPart&, const Tensor& state) { return state.unwatched(); });
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include "tensor/ops/embedding.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
-#include "tensor/ops/rotary.h"
 #include "tensor/recompute.h"
 #include "tensor/system_memory.h"
 
@@ -27,6 +26,19 @@ void cut(ParameterSpec& spec, int parts, int index) {
   spec.division = {.axis = axis, .count = parts, .index = index};
 }
 
+// x and the parts of a memory as one list, and back.
+std::vector<Tensor> with_memory(const Tensor& x, const MemoryState& memory) {
+  std::vector<Tensor> list{x};
+  for (const MemoryPart& part : kMemoryParts) list.push_back(memory.*part.tensor);
+  return list;
+}
+MemoryState memory_of(const std::vector<Tensor>& list) {
+  MemoryState memory;
+  for (std::size_t i = 0; i < std::size(kMemoryParts); ++i)
+    memory.*kMemoryParts[i].tensor = list[i + 1];
+  return memory;
+}
+
 int count_of(const TensorGroup* group) { return group ? group->count() : 1; }
 int index_of(const TensorGroup* group) { return group ? group->index() : 0; }
 
@@ -43,7 +55,7 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks,
   std::vector<ParameterSpec> specs{rows_of_tokens("embedding.weight")};
   for (int layer = 0; layer < config.layers; ++layer) {
     const std::string prefix = block_prefix(layer);
-    InfiniAttention::declare(config, prefix + "attention.", specs);
+    declare_attention(config, prefix + "attention.", specs);
     FeedForward::declare(config, prefix + "feed_forward.", specs);
     specs.push_back(norm_spec(prefix + "attention_norm.weight", config.d_model));
     specs.push_back(norm_spec(prefix + "feed_forward_norm.weight", config.d_model));
@@ -62,19 +74,31 @@ std::int64_t parameter_count(const ModelConfig& config) {
 }
 
 Block::Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
-             const Tensor& rotary_table, const TensorGroup* group)
+             const Tensor& positions, const TensorGroup* group)
     : norm_eps(config.norm_eps),
       attention_norm(parameters[prefix + "attention_norm.weight"]),
       feed_forward_norm(parameters[prefix + "feed_forward_norm.weight"]),
-      attention(config, parameters, prefix + "attention.", rotary_table, group),
+      attention(make_attention(config, parameters, prefix + "attention.", positions, group)),
       feed_forward(config, parameters, prefix + "feed_forward.", group) {}
 
 Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& span,
                                 const MemoryState& memory) const {
   const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
-  const InfiniAttention::Output attended = attention(pass, normed, x, span, memory);
-  const Tensor middle = rms_norm(attended.y, pass(feed_forward_norm), norm_eps);
-  return {.x = feed_forward(pass, middle, attended.y), .memory = attended.memory};
+  const auto [y, after] = std::visit(
+      [&](const auto& one) -> Output {
+        const auto out = one(pass, normed, x, span, memory);
+        return {.x = out.y, .memory = out.memory};
+      },
+      attention);
+  const Tensor middle = rms_norm(y, pass(feed_forward_norm), norm_eps);
+  return {.x = feed_forward(pass, middle, y), .memory = after};
+}
+
+MemoryState Block::remember(const Pass& pass, const Tensor& x, const Span& span,
+                            const MemoryState& memory) const {
+  const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+  return std::visit([&](const auto& one) { return one.remember(pass, normed, span, memory); },
+                    attention);
 }
 
 InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, Device device,
@@ -88,8 +112,7 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
       embedding_(parameters_["embedding.weight"]),
       final_norm_(parameters_["final_norm.weight"]),
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
-  const Tensor table = rotary_table(config.segment_tokens, config.head_width(), config.rope_base,
-                                    accumulator_of(compute), device);
+  const Tensor table = position_table(config, compute, device);
   for (int layer = 0; layer < config.layers; ++layer) {
     blocks_.emplace_back(config, parameters_, block_prefix(layer), table, group);
     const auto begin_of = [&](int block) {
@@ -136,14 +159,13 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
       continue;
     }
     const auto piece = [this, layer, span](const Pass& inner, const std::vector<Tensor>& in) {
-      const Block::Output out = blocks_[layer](with_block(inner, layer), in[0], span,
-                                               {.matrix = in[1], .normalizer = in[2]});
-      return std::vector<Tensor>{out.x, out.memory.matrix, out.memory.normalizer};
+      const Block::Output out =
+          blocks_[layer](with_block(inner, layer), in[0], span, memory_of(in));
+      return with_memory(out.x, out.memory);
     };
-    const std::vector<Tensor> out =
-        recompute(pass, {x, memory[layer].matrix, memory[layer].normalizer}, piece);
+    const std::vector<Tensor> out = recompute(pass, with_memory(x, memory[layer]), piece);
     x = out[0];
-    after.push_back({.matrix = out[1], .normalizer = out[2]});
+    after.push_back(memory_of(out));
   }
   return {.hidden = final_norm(pass, x), .memory = after};
 }
@@ -160,10 +182,7 @@ Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
     after.push_back(out.memory);
   }
   const Pass lent = with_block(pass, blocks_.size() - 1);
-  const Block& last = blocks_.back();
-  const Tensor normed = rms_norm(x, lent(last.attention_norm), last.norm_eps);
-  const Tensor qkv = last.attention.project(lent, normed);
-  after.push_back(last.attention.remember(qkv, span, memory.back()).after);
+  after.push_back(blocks_.back().remember(lent, x, span, memory.back()));
   return after;
 }
 
@@ -196,7 +215,7 @@ CrossEntropy InfiniTransformer::loss(const Pass& pass, const Tensor& hidden, con
 }
 
 void InfiniTransformer::use_memory(bool on) {
-  for (Block& block : blocks_) block.attention.use_memory(on);
+  for (Block& block : blocks_) std::visit([&](auto& one) { one.use_memory(on); }, block.attention);
 }
 
 }  // namespace infini

@@ -1,9 +1,10 @@
 // The Infini-Transformer: embedding, blocks of Infini-attention and feed-forward with RMSNorm
-// before each (pre-norm), and the projection to the vocabulary.
+// before each (pre-norm), and the projection to the vocabulary. The systems it is compared to have
+// another attention in the same place.
 #pragma once
 
-#include "model/attention.h"
 #include "model/feed_forward.h"
+#include "model/segment_attention.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/parameter_lender.h"
 
@@ -11,7 +12,7 @@ namespace infini {
 
 struct Block {
   Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
-        const Tensor& rotary_table, const TensorGroup* group);
+        const Tensor& positions, const TensorGroup* group);
 
   struct Output {
     Tensor x;  // the residual stream after the block
@@ -20,10 +21,15 @@ struct Block {
   // x [R, D], the residual stream.
   Output operator()(const Pass& pass, const Tensor& x, const Span& span,
                     const MemoryState& memory) const;
+  // The memory after the span alone.
+  MemoryState remember(const Pass& pass, const Tensor& x, const Span& span,
+                       const MemoryState& memory) const;
+  // Throws where the architecture is another.
+  const InfiniAttention& infini_attention() const { return std::get<InfiniAttention>(attention); }
 
   double norm_eps;
   Parameter attention_norm, feed_forward_norm;
-  InfiniAttention attention;
+  SegmentAttention attention;
   FeedForward feed_forward;
 };
 

@@ -58,6 +58,18 @@ void check_segments(const RunConfig& config, const Axes& axes) {
                        groups, by);
 }
 
+void check_architecture(const RunConfig& config, const Axes& axes) {
+  if (config.model.architecture == Architecture::kInfini) return;
+  const auto alone = [&](const char* key, int count, const char* why) {
+    check<ConfigError>(count <= 1, key, " = ", count,
+                       ", but model.architecture = ", config.model.architecture_name(), " ", why);
+  };
+  alone("parallel.tensor", axes.tensors, "has blocks that ranks cannot share");
+  alone("parallel.segment", axes.segments, "takes the segments of a row on one rank");
+  alone("parallel.segment_leaves", config.parallel.segment_leaves,
+        "takes the segments of a row together");
+}
+
 void check_tensors(const RunConfig& config, const Axes& axes) {
   const ModelConfig& model = config.model;
   const auto divides = [&](const char* key, int count) {
@@ -106,6 +118,7 @@ void check_shard(const RunConfig& config, const Axes& axes) {
 
 void check_parallel(const RunConfig& config, const Axes& axes) {
   check_rows(config, axes);
+  check_architecture(config, axes);
   check_segments(config, axes);
   check_tensors(config, axes);
   check_shard(config, axes);

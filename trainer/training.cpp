@@ -38,12 +38,8 @@ RunConfig checked(RunConfig config, const BatchSource& source, const Layout& lay
 
 // Rows [first, first + count) of every state; empty states stay empty.
 Memories rows_of(const Memories& memories, std::int64_t first, std::int64_t count) {
-  Memories part = memories;
-  for (MemoryState& state : part)
-    if (state.matrix)
-      state = {.matrix = state.matrix.slice(first, count),
-               .normalizer = state.normalizer.slice(first, count)};
-  return part;
+  return each_part(
+      memories, [&](const MemoryPart&, const Tensor& state) { return state.slice(first, count); });
 }
 
 // Scalars of one device, read at once.
@@ -56,11 +52,9 @@ std::vector<double> together(const std::vector<Tensor>& scalars) {
 }
 
 void copy_memories(const Memories& to, const Memories& from) {
-  for (std::size_t layer = 0; layer < to.size(); ++layer) {
-    if (!to[layer].matrix) continue;
-    to[layer].matrix.copy_from(from[layer].matrix);
-    to[layer].normalizer.copy_from(from[layer].normalizer);
-  }
+  for (std::size_t layer = 0; layer < to.size(); ++layer)
+    for (const MemoryPart& part : kMemoryParts)
+      if (const Tensor& state = to[layer].*part.tensor) state.copy_from(from[layer].*part.tensor);
 }
 
 }  // namespace
@@ -87,8 +81,8 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
       config_.optim, model_.parameters(),
       [this](const Parameter& parameter) { return shards_.updates(parameter); }, tensor_group());
   if (source_->carries_memory())
-    memories_ = zero_memories(model_.share(), rank_rows(), model_.parameters().masters().dtype(),
-                              model_.device());
+    memories_ =
+        zero_memories(model_.share(), rank_rows(), model_.parameters().compute(), model_.device());
 }
 
 std::string saved_tokenizer(const Checkpoint& checkpoint) {
@@ -160,8 +154,8 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
   const double scale = total_weight > 0 ? 1 / total_weight : 0;
   Sums sums{.totals = Tensor::zeros({3}, DType::kFloat64, device()), .memory = {}};
   if (!memories_.empty())
-    sums.memory = zero_memories(model_.share(), batch.rows, model_.parameters().masters().dtype(),
-                                model_.device());
+    sums.memory =
+        zero_memories(model_.share(), batch.rows, model_.parameters().compute(), model_.device());
 
   const int leaves = row_leaves * std::max(1, segment_leaves);
   GradientTree tree({model_.parameters().gradients(), sums.totals}, std::max(1, leaves));
@@ -193,8 +187,8 @@ Training::Sums Training::train_batch(const SequenceBatch& batch, double total_we
     if (segment_leaves == 0 && row_leaves > 0) tree.add_leaf();
     if (memories_.empty()) continue;
     for (const MemoryState& state : result.memory)
-      for (const Tensor& tensor : {state.matrix, state.normalizer})
-        if (tensor)
+      for (const MemoryPart& each : kMemoryParts)
+        if (const Tensor& tensor = state.*each.tensor; tensor && tensor.dtype() != DType::kUInt8)
           add_into({.tensor = sums.memory_squares(), .accumulate = true}, square_sum(tensor));
     copy_memories(rows_of(sums.memory, first, part), result.memory);
   }
@@ -216,7 +210,8 @@ std::string Training::memory_account() const {
   std::int64_t optimizer = 0, carried = 0;
   for (const NamedTensor& state : optimizer_->state()) optimizer += state.tensor.bytes();
   for (const MemoryState& state : memories_)
-    if (state.matrix) carried += state.matrix.bytes() + state.normalizer.bytes();
+    for (const MemoryPart& part : kMemoryParts)
+      if (state.*part.tensor) carried += (state.*part.tensor).bytes();
   return text("the parameters and their gradients hold ", bytes_text(model), ", the optimizer ",
               bytes_text(optimizer), ", carried memories ", bytes_text(carried),
               ", and the rest is what the step keeps for its backward pass: ",
@@ -240,20 +235,19 @@ TensorBuffers Training::buffers(bool to_write) {
   for (const NamedTensor& state : states)
     if (!to_write || shards_.speaks_for(state.division))
       buffers.add(state.name, state.tensor, state.division);
-  for (std::size_t layer = 0; layer < memories_.size(); ++layer) {
-    if (!memories_[layer].matrix || (to_write && layout_.segment_index > 0)) continue;
-    const auto add = [&](const char* part, const Tensor& state) {
+  if (to_write && layout_.segment_index > 0) return buffers;
+  for (std::size_t layer = 0; layer < memories_.size(); ++layer)
+    for (const MemoryPart& part : kMemoryParts) {
+      const Tensor& state = memories_[layer].*part.tensor;
+      if (!state) continue;
       std::vector<std::int64_t> whole(state.shape().begin(), state.shape().end());
       std::vector<std::int64_t> begin(whole.size(), 0);
       whole[0] = source_->batch_rows();
       begin[0] = layout_.data_index * rank_rows();
       whole[1] *= layout_.tensors;  // heads
       begin[1] = layout_.tensor_index * state.shape()[1];
-      buffers.add(text("memory/", layer, "/", part), state, whole, begin);
-    };
-    add("matrix", memories_[layer].matrix);
-    add("normalizer", memories_[layer].normalizer);
-  }
+      buffers.add(text("memory/", layer, "/", part.name), state, whole, begin);
+    }
   return buffers;
 }
 

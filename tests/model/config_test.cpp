@@ -53,6 +53,25 @@ TEST(ModelConfig, RefusesWhatNoModelHas) {
             "model.memory_eps must be positive, got 0");
   EXPECT_EQ(refusal([](ModelConfig& c) { c.rope_base = 1; }),
             "model.rope_base must be above 1, got 1");
+  const auto xl = [](ModelConfig& c) { c.architecture = Architecture::kTransformerXl; };
+  EXPECT_EQ(refusal(xl),
+            "model.architecture = transformer_xl has no compressive memory and needs model.memory "
+            "= none, got linear");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              xl(c);
+              c.memory = MemoryRule::kNone;
+              c.d_model = 255;
+              c.d_head = 64;
+            }),
+            "model.architecture = transformer_xl has a sine and a cosine of each position: "
+            "model.d_model must be even, got 255");
+  EXPECT_EQ(refusal([](ModelConfig& c) { c.cache_tokens = 5; }),
+            "model.cache_tokens = 5, but model.architecture = infini keeps no cache");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              xl(c);
+              c.memory = MemoryRule::kNone;
+            }),
+            "nothing was refused");
   EXPECT_EQ(refusal([](ModelConfig&) {}), "nothing was refused");
 }
 

@@ -38,8 +38,11 @@ TEST_P(Invariants, NothingSeesLaterTokensOrOtherRows) {
         EXPECT_FALSE(same_bytes(after.at(0, t + 1, 1), before.at(0, t + 1, 1)));
       }
       if (t < 15) {
-        EXPECT_EQ(same_bytes(after.at(0, 15, 3), before.at(0, 15, 3)),
-                  tiny.memory == MemoryRule::kNone);
+        // A cache of one segment and two layers reach two segments back, one of more reaches all.
+        const bool forgotten = tiny.carries() ? tiny.architecture == Architecture::kTransformerXl &&
+                                                    tiny.cache_tokens == 0 && t < 5
+                                              : true;
+        EXPECT_EQ(same_bytes(after.at(0, 15, 3), before.at(0, 15, 3)), forgotten);
       }
     }
   }
@@ -102,6 +105,7 @@ TEST_P(Invariants, AClosedGateIsLocalAttention) {
 }
 
 TEST_P(Invariants, PaddingWritesNothing) {
+  if (GetParam().architecture != Architecture::kInfini) return;  // there it takes up its place
   const InfiniTransformer model = model_of(GetParam());
   // The second segment, padded or not there at all.
   Rows padded = rows_of(15), shorter = rows_of(10);
@@ -133,7 +137,7 @@ TEST_P(Invariants, AResetStartsANewDocument) {
 }
 
 TEST_P(Invariants, AResetAtTheStartForgetsTheMemoryCarriedIn) {
-  if (GetParam().memory == MemoryRule::kNone) return;
+  if (!GetParam().carries()) return;
   const InfiniTransformer model = model_of(GetParam());
   Rows rows = rows_of(10);
   rows.resets = Tensor::of(std::vector<std::uint8_t>{1, 0, 0, 0}, {2, 2});

@@ -20,10 +20,19 @@ struct Tiny {
   double gate_mean = 0;
   Activation activation = Activation::kGelu;
   bool tied = false;
+  Architecture architecture = Architecture::kInfini;
+  std::int64_t cache_tokens = 0;
+
+  // Whether a segment finds anything of those before it.
+  bool carries() const {
+    return memory != MemoryRule::kNone || architecture != Architecture::kInfini;
+  }
 };
 
 inline ModelConfig config_of(const Tiny& tiny) {
   ModelConfig config;
+  config.architecture = tiny.architecture;
+  config.cache_tokens = tiny.cache_tokens;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -80,17 +89,24 @@ inline Rows rich_rows() {
   return rows;
 }
 
-// A memory as some text before the rows would leave it.
+// A memory as some text before the rows would leave it, of a model that computes in `dtype`.
 inline Memories random_memories(const ModelConfig& config, std::int64_t batch, DType dtype) {
   Memories memories = zero_memories(config, batch, DType::kFloat64, Device::kCpu);
   for (std::size_t layer = 0; layer < memories.size(); ++layer) {
-    if (!memories[layer].matrix) continue;
     const RandomKey key{.seed = 7, .site = static_cast<std::uint32_t>(layer)};
+    if (const Tensor& cached = memories[layer].cached) {
+      for (std::int64_t i = 0; i < cached.size(); ++i) cached.data<double>()[i] = key.normal(i);
+      for (std::int64_t i = 0; i < memories[layer].present.size(); ++i)
+        memories[layer].present.data<std::uint8_t>()[i] = i % 3 != 1;
+      memories[layer].cached = cached.to(dtype);
+    }
+    if (!memories[layer].matrix) continue;
     const Tensor matrix = memories[layer].matrix, normalizer = memories[layer].normalizer;
     for (std::int64_t i = 0; i < matrix.size(); ++i) matrix.data<double>()[i] = 2 * key.normal(i);
     for (std::int64_t i = 0; i < normalizer.size(); ++i)
       normalizer.data<double>()[i] = 1 + 3 * key.uniform(1000 + i);
-    memories[layer] = {.matrix = matrix.to(dtype), .normalizer = normalizer.to(dtype)};
+    memories[layer] = {.matrix = matrix.to(accumulator_of(dtype)),
+                       .normalizer = normalizer.to(accumulator_of(dtype))};
   }
   return memories;
 }
@@ -113,9 +129,9 @@ inline double relative_error(const Tensor& a, const Tensor& b) {
 inline void expect_near(const Memories& a, const Memories& b, double tolerance) {
   ASSERT_EQ(a.size(), b.size());
   for (std::size_t layer = 0; layer < a.size(); ++layer) {
-    EXPECT_LE(relative_error(a[layer].matrix, b[layer].matrix), tolerance) << "matrix " << layer;
-    EXPECT_LE(relative_error(a[layer].normalizer, b[layer].normalizer), tolerance)
-        << "normalizer " << layer;
+    for (const MemoryPart& part : kMemoryParts)
+      EXPECT_LE(relative_error(a[layer].*part.tensor, b[layer].*part.tensor), tolerance)
+          << part.name << " " << layer;
   }
 }
 
@@ -182,12 +198,21 @@ inline const Tiny kTinies[] = {
     {.memory = MemoryRule::kDelta, .kv_heads = 2, .activation = Activation::kRelu},
     {.memory = MemoryRule::kDelta, .kv_heads = 1},
     {.memory = MemoryRule::kNone, .kv_heads = 2, .tied = true},
+    {.memory = MemoryRule::kNone, .kv_heads = 2, .architecture = Architecture::kTransformerXl},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .activation = Activation::kSwiglu,
+     .tied = true,
+     .architecture = Architecture::kTransformerXl,
+     .cache_tokens = 7},
 };
 
 inline std::string name_of(const Tiny& tiny) {
   std::string name;
   for (const auto& [known, rule] : enum_names(tiny.memory))
     if (rule == tiny.memory) name = known;
+  if (tiny.architecture == Architecture::kTransformerXl)
+    name = text("xl_cache_", tiny.cache_tokens);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
 }

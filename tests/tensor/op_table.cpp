@@ -1,3 +1,4 @@
+// The rows of the table and how each kind of row is made: over 400 lines, since it is one table.
 #include "tests/tensor/op_table.h"
 
 #include "tensor/ops/activation.h"
@@ -8,6 +9,7 @@
 #include "tensor/ops/feed_forward.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
+#include "tensor/ops/relative_attention.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/rotary_attention.h"
 #include "tests/tensor/fake_groups.h"
@@ -105,6 +107,38 @@ OpCase attention_and_sums_case(const std::string& name, const HeadLayout& n, con
             Arrays all = reference::memory_sums(in[0], keep, n);
             all.insert(all.begin(), reference::local_attention(rotated, in[0], n, 0.7));
             return all;
+          }};
+}
+
+struct CacheMarks {
+  Marks present, keep, resets;
+};
+OpCase relative_case(const std::string& name, const HeadLayout& n, std::int64_t cache,
+                     const CacheMarks& given) {
+  const std::int64_t keys = std::int64_t{n.kv_heads} * n.head_width;
+  const std::int64_t context = n.batch * (cache + (n.segments - 1) * n.tokens);
+  const Input bias{.shape = {n.heads, n.head_width}, .role = Role::kState};
+  return {name,
+          {rows(n, n.qkv_width()),
+           {.shape = {context, 2 * keys}},
+           {.shape = {cache + n.tokens, keys}},
+           bias,
+           bias},
+          [=](In in) {
+            Tensor present = tensor(given.present, in), resets = tensor(given.resets, in);
+            if (present) present = present.reshape({n.batch, cache});
+            if (resets) resets = resets.reshape({n.batch, n.segments});
+            const Tensor seen =
+                cache_seen(present, tensor(given.keep, in), resets, n, cache, in[0].device());
+            return std::vector{relative_attention(
+                in[0], in[1], seen, {.keys = in[2], .content_bias = in[3], .position_bias = in[4]},
+                n, 0.7)};
+          },
+          [=](Plain in, Plain) {
+            const Marks seen =
+                reference::cache_seen(given.present, given.keep, given.resets, n, cache);
+            return Arrays{reference::relative_attention({in[0], in[1], in[2], in[3], in[4]}, seen,
+                                                        n, cache, 0.7)};
           }};
 }
 
@@ -345,6 +379,16 @@ std::vector<OpCase> make_table() {
       attention_and_sums_case("rotary_attention_and_sums", mha, {}),
       attention_and_sums_case("rotary_attention_and_sums with padding, grouped heads", gqa,
                               marks(gqa.rows(), 3)),
+      relative_case("relative_attention without a past", mha, mha.tokens, {}),
+      relative_case(
+          "relative_attention with padding and a reset, grouped heads", gqa, gqa.tokens,
+          {.present = marks(gqa.tokens, 3), .keep = marks(gqa.rows(), 4), .resets = {0, 1}}),
+      relative_case("relative_attention of a short cache", mha, 2,
+                    {.present = marks(mha.batch * 2, 3), .keep = {}, .resets = {}}),
+      relative_case("relative_attention of a long cache, grouped heads", gqa, 17,
+                    {.present = marks(17, 5), .keep = marks(gqa.rows(), 6), .resets = {}}),
+      relative_case("relative_attention of 130 tokens", attention_of(130), 70,
+                    {.present = marks(70, 9), .keep = {}, .resets = {}}),
       sums_case("memory_sums", mha, {}),
       sums_case("memory_sums with padding, grouped heads", gqa, marks(gqa.rows(), 3)),
       overlap_case("memory_overlap", mha, {}),

@@ -26,6 +26,14 @@ Array embedding(const Ids& tokens, const Array& table, std::int64_t width);
 Array rotate(const Array& qkv, const HeadLayout& layout, double base, std::int64_t first_position);
 Array local_attention(const Array& rotated, const Array& qkv, const HeadLayout& layout,
                       double scale);
+// What each segment, and what comes after the last, finds in a cache: [B, S + 1, M].
+Marks cache_seen(const Marks& present, const Marks& keep, const Marks& resets,
+                 const HeadLayout& layout, std::int64_t cache_tokens);
+struct RelativeInputs {
+  const Array &qkv, &cached, &keys, &content_bias, &position_bias;
+};
+Array relative_attention(const RelativeInputs& in, const Marks& seen, const HeadLayout& layout,
+                         std::int64_t cache_tokens, double scale);
 // {matrix, normalizer}
 Arrays memory_sums(const Array& qkv, const Marks& keep, const HeadLayout& layout);
 Array memory_overlap(const Array& qkv, const Array& normalizer, const Marks& keep,

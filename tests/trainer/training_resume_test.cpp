@@ -24,6 +24,13 @@ const Variant kVariants[] = {
     {"lanes_delta_bf16",
      "data.sampler=lanes train.compute=bf16 model.memory=delta train.schedule=streaming",
      "memory/0/matrix"},
+    {"lanes_transformer_xl",
+     "data.sampler=lanes model.architecture=transformer_xl model.memory=none model.cache_tokens=11",
+     "memory/1/cached"},
+    {"lanes_transformer_xl_bf16",
+     "data.sampler=lanes model.architecture=transformer_xl model.memory=none train.compute=bf16 "
+     "train.schedule=streaming train.recompute_blocks=true",
+     "memory/0/present"},
     {"passkey",
      "data.source=passkey data.passkey.row_segments=[1,2] model.segment_tokens=80 "
      "evaluate.passkey.prompts=1",
