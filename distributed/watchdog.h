@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "distributed/communicator.h"
+#include "distributed/config.h"
 #include "distributed/world.h"
 
 namespace infini {
@@ -31,6 +32,10 @@ class Watchdog {
   };
   // Collective. Throws DeviceError when the ranks cannot reach each other.
   Watchdog(const World& world, const Communicator& all, const Patience& patience);
+  Watchdog(const World& world, const Communicator& all, const ParallelConfig& parallel)
+      : Watchdog(world, all,
+                 Patience{.silence_seconds = parallel.silence_seconds,
+                          .progress_seconds = parallel.progress_seconds}) {}
   // Tells the others that this rank leaves: in order, or by an exception that they will hear of.
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;

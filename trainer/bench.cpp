@@ -178,9 +178,7 @@ int bench(const World& world, const BenchOptions& options) {
     config.model.vocabulary = open_store(config.data)->vocabulary();
   if (config.model.vocabulary == 0) config.model.vocabulary = 64;
   const Layout layout = make_layout(Communicator(world), config.parallel);
-  const Watchdog watchdog(world, layout.all,
-                          {.silence_seconds = config.parallel.silence_seconds,
-                           .progress_seconds = config.parallel.progress_seconds});
+  const Watchdog watchdog(world, layout.all, config.parallel);
   const Device device = device_of(config.device);
   check<ConfigError>(options.profile.empty() || device == Device::kCuda,
                      "--profile marks the work of a GPU, and this run is on the CPU");

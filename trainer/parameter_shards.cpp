@@ -49,14 +49,19 @@ Tensor ParameterShards::exchanged(const Parameters& parameters) const {
 
 std::vector<FlatPiece> ParameterShards::pieces() const {
   if (divides(Shard::kGradients)) return {{.begin = 0, .end = full_elements_}};
+  return updated();
+}
+
+// Of whom each part of the flat buffers takes its updates: full precision is everyone's.
+std::vector<FlatPiece> ParameterShards::updated() const {
   std::vector<int> owners = owners_;
   for (std::size_t i = 0; i < owners.size(); ++i)
     if (!divides(Shard::kOptimizer) || full_precision_[i]) owners[i] = FlatPiece::kEveryone;
   return pieces_of(sizes_, owners);
 }
 
-// What all replicas have is measured by the first of them, and what all ranks that share blocks have
-// by the first of those.
+// What all replicas have is measured by the first of them, and what all ranks that share blocks
+// have by the first of those.
 std::vector<FlatPiece> ParameterShards::measured(const Parameters& parameters) const {
   std::vector<FlatPiece> ranges;
   const Tensor& gradients = parameters.gradients();
@@ -89,10 +94,7 @@ Tensor ParameterShards::square_sum_of_gradients(const Parameters& parameters) co
 
 void ParameterShards::share_values(const Parameters& parameters) const {
   if (!divides(Shard::kOptimizer) || divides(Shard::kParameters)) return;
-  std::vector<int> owners = owners_;
-  for (std::size_t i = 0; i < owners.size(); ++i)
-    if (full_precision_[i]) owners[i] = FlatPiece::kEveryone;
-  for (const FlatPiece& piece : pieces_of(sizes_, owners))
+  for (const FlatPiece& piece : updated())
     if (piece.owner != FlatPiece::kEveryone)
       replicas_.broadcast(parameters.values().slice(piece.begin, piece.size()), piece.owner);
   replicas_.wait();

@@ -48,6 +48,7 @@ class ParameterShards {
 
  private:
   bool divides(Shard what) const { return shard_ >= what && replicas_.size() > 1; }
+  std::vector<FlatPiece> updated() const;
   // The ranges of a buffer of gradients that this rank measures.
   std::vector<FlatPiece> measured(const Parameters& parameters) const;
 

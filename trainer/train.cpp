@@ -172,9 +172,7 @@ int run_steps(Training& training, const RunData& data, const TrainOptions& optio
 int train_on(const World& world, const TrainOptions& options) {
   RunConfig config = read_config_file<RunConfig>(options.config, options.overrides);
   const Layout layout = make_layout(Communicator(world), config.parallel);
-  const Watchdog watchdog(world, layout.all,
-                          {.silence_seconds = config.parallel.silence_seconds,
-                           .progress_seconds = config.parallel.progress_seconds});
+  const Watchdog watchdog(world, layout.all, config.parallel);
   const fs::path directory = run_directory(options, config, layout);
   config.directory = directory.string();
   if (device_of(config.device) == Device::kCuda) choose_gpu(world);

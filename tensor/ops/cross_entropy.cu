@@ -72,6 +72,41 @@ __device__ __forceinline__ void read_row(const L* row, int packs, int kept, Comp
   }
 }
 
+template <int n, class D>
+__device__ __forceinline__ void write_zeros(D* drow, int packs) {
+  const Compute<D> zeros[n] = {};
+  for (int p = threadIdx.x; p < packs; p += kThreads)
+    store_pack<n>(drow + std::int64_t{p} * n, zeros);
+}
+
+// Of a row: its highest logit, the sum of exponentials relative to that, the logit of the target.
+template <class A>
+struct Softmax {
+  A highest, sum, chosen;
+};
+
+// factor (softmax - 1 at the target); logits_of(p) is a pack of the row. The target may be a column
+// that is not here.
+template <int n, class A, class D, class Logits>
+__device__ __forceinline__ void write_gradient(D* drow, int packs, std::int64_t target,
+                                               const Softmax<A>& softmax, A factor,
+                                               Logits logits_of) {
+  const A share = factor / softmax.sum;
+#pragma unroll 4
+  for (int p = threadIdx.x; p < packs; p += kThreads) {
+    const auto logits = logits_of(p);
+    Compute<D> results[n];
+#pragma unroll
+    for (int e = 0; e < n; ++e)
+      results[e] = static_cast<Compute<D>>(exp_of(logits[e] - softmax.highest) * share);
+    store_pack<n>(drow + std::int64_t{p} * n, results);
+  }
+  // By the thread that wrote the softmax there.
+  if (target >= 0 && target < std::int64_t{packs} * n && threadIdx.x == target / n % kThreads)
+    drow[target] =
+        D(static_cast<Compute<D>>(exp_of(softmax.chosen - softmax.highest) * share - factor));
+}
+
 // One block per row. The row is read once, with maximum and sum adjusted on the way; for the
 // gradient it is read again from shared memory, from global memory where it is too long.
 template <int n, class L, class D>
@@ -84,9 +119,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<L>) chunk_kernel(const Rows<
   const std::int32_t target = args.targets[blockIdx.x];
   if (target < 0) {
     if (threadIdx.x == 0) args.nll[blockIdx.x] = 0;
-    const Compute<D> zeros[n] = {};
-    for (int p = threadIdx.x; drow && p < packs; p += kThreads)
-      store_pack<n>(drow + std::int64_t{p} * n, zeros);
+    if (drow) write_zeros<n>(drow, packs);
     return;
   }
   const A chosen = A(row[target]);  // before anyone writes there
@@ -99,20 +132,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<L>) chunk_kernel(const Rows<
   if (!drow) return;
 
   const auto factor = static_cast<A>(args.scale * (args.weights ? args.weights[blockIdx.x] : 1.0f));
-  const A share = factor / sum;
   const auto* const keep = reinterpret_cast<const Held<n, L>*>(shared_bytes);
-#pragma unroll 4
-  for (int p = threadIdx.x; p < packs; p += kThreads) {
-    const Held<n, L> part = p < args.kept ? keep[p] : hold<n>(row + std::int64_t{p} * n);
-    Compute<D> results[n];
-#pragma unroll
-    for (int e = 0; e < n; ++e)
-      results[e] = static_cast<Compute<D>>(exp_of(part[e] - whole) * share);
-    store_pack<n>(drow + std::int64_t{p} * n, results);
-  }
-  // By the thread that wrote the softmax there.
-  if (threadIdx.x == target / n % kThreads)
-    drow[target] = D(static_cast<Compute<D>>(exp_of(chosen - whole) * share - factor));
+  write_gradient<n>(drow, packs, target, Softmax<A>{whole, sum, chosen}, factor, [&](int p) {
+    return p < args.kept ? keep[p] : hold<n>(row + std::int64_t{p} * n);
+  });
 }
 
 // Of one process's columns of rows: what each row comes to there, sums [3, rows].
@@ -162,9 +185,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<L>) rest_kernel(const RestRo
   D* const drow = rows.dlogits ? rows.dlogits + r * rows.width : nullptr;
   if (rows.targets[r] < 0) {
     if (threadIdx.x == 0) rows.nll[r] = 0;
-    const Compute<D> zeros[n] = {};
-    for (int p = threadIdx.x; drow && p < packs; p += kThreads)
-      store_pack<n>(drow + std::int64_t{p} * n, zeros);
+    if (drow) write_zeros<n>(drow, packs);
     return;
   }
   const auto part = [&](int process, int which) {
@@ -180,20 +201,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<L>) rest_kernel(const RestRo
   if (!drow) return;
 
   const auto factor = static_cast<A>(rows.scale * (rows.weights ? rows.weights[r] : 1.0f));
-  const A share = factor / sum;
-  const std::int64_t target = rows.targets[r] - args.first;
-#pragma unroll 4
-  for (int p = threadIdx.x; p < packs; p += kThreads) {
-    const Held<n, L> held = hold<n>(row + std::int64_t{p} * n);
-    Compute<D> results[n];
-#pragma unroll
-    for (int e = 0; e < n; ++e)
-      results[e] = static_cast<Compute<D>>(exp_of(held[e] - whole) * share);
-    store_pack<n>(drow + std::int64_t{p} * n, results);
-  }
-  // By the thread that wrote the softmax there; `chosen` is this process's logit then.
-  if (target >= 0 && target < rows.width && threadIdx.x == target / n % kThreads)
-    drow[target] = D(static_cast<Compute<D>>(exp_of(chosen - whole) * share - factor));
+  // `chosen` is this process's logit where the target is one of its columns.
+  write_gradient<n>(drow, packs, rows.targets[r] - args.first, Softmax<A>{whole, sum, chosen},
+                    factor, [&](int p) { return hold<n>(row + std::int64_t{p} * n); });
 }
 
 // Dynamic shared memory that a block can have beside what its sums take.

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "tensor/cuda.h"
 #include "tensor/dtype.h"
@@ -39,6 +40,14 @@ struct ComputeOf<double> {
 };
 template <class N>
 using Compute = typename ComputeOf<N>::type;
+
+// Two numbers in a word, the first in its lower half.
+__device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  std::uint32_t word;
+  memcpy(&word, &pair, sizeof word);
+  return word;
+}
 
 // Elements that one thread reads or writes at once; 16 bytes of them by one access.
 template <class N, int n>

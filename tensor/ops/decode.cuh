@@ -124,7 +124,7 @@ template <class M>
 __device__ __forceinline__ void finish_inner(const Desk<M>& desk, const Mailbox& mailbox,
                                              const Product<M>& product, int unit, float sum) {
   using N = typename M::N;
-  const float up = __shfl_xor_sync(0xffffffff, sum, 8);
+  const float up = __shfl_xor_sync(kAllLanes, sum, 8);
   const int size = static_cast<int>(sizeof(N));
   if (desk.lane < 16)
     reinterpret_cast<N*>(desk.letter)[desk.lane] = N(activated<N>(desk.args.activation, sum, up));
@@ -163,7 +163,7 @@ __device__ __forceinline__ void consume(const DecodeArgs<M>& args, std::byte* sh
     }
     Product<M> product = desk.products[static_cast<int>(part)];
     product.kv_head = kv_head;
-    if (part == Part::kOutput || part == Part::kDown) {
+    if (!shares_columns(part)) {
       const bool output = part == Part::kOutput;
       if (!output && product.columns > 0) mailboxes.inner.wait(number, patience);
       const std::byte* const x = output ? desk.mixed : desk.inner;
@@ -204,7 +204,7 @@ __device__ __forceinline__ void consume(const DecodeArgs<M>& args, std::byte* sh
   if (!args.choice) return;
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2)
-    best = max(best, __shfl_xor_sync(0xffffffff, best, distance));
+    best = max(best, __shfl_xor_sync(kAllLanes, best, distance));
   if (desk.lane == 0) keep_greatest(args.choice, best);
 }
 

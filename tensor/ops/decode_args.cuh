@@ -129,6 +129,12 @@ struct Place {
 enum class Part { kHeads, kOutput, kMiddle, kInner, kDown, kSum, kVocabulary };
 constexpr int kParts = 7;
 
+// Whether a product has few long rows, whose columns the warps of a block share; the others have
+// many short ones.
+__host__ __device__ constexpr bool shares_columns(Part part) {
+  return part != Part::kOutput && part != Part::kDown;
+}
+
 // Calls use(layer, part, kv_head) in that order. There is one call, so that the code of a product
 // is there once and stays in the instruction cache.
 template <class M, class Use>

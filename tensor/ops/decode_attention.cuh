@@ -127,7 +127,7 @@ __device__ __forceinline__ void add_values(const AttentionDesk<M>& desk, Consume
       for (int distance = lanes; distance < 32; distance *= 2)
 #pragma unroll
         for (int e = 0; e < n; ++e)
-          sums[head][e] += __shfl_xor_sync(0xffffffff, sums[head][e], distance);
+          sums[head][e] += __shfl_xor_sync(kAllLanes, sums[head][e], distance);
       if (own == 0 && pack < packs)
         store_pack<n>(desk.local + (desk.warp * desk.group + head) * width + pack * n, sums[head]);
     }
@@ -145,7 +145,7 @@ __device__ __forceinline__ void multiply_values(const AttentionDesk<M>& desk, Co
     const auto weight = [&](int at) {
       return head < desk.group && at < count ? weights[key + at] : 0.0f;
     };
-    const auto pair = [&](int at) { return bf16_pair(weight(at), weight(at + 1)); };
+    const auto pair = [&](int at) { return pack_bf16(weight(at), weight(at + 1)); };
     const std::uint32_t left[4] = {pair(column), 0, pair(column + kApart), 0};
     const std::byte* const row =
         rows + desk.present(lane % 8 + lane / 8 % 2 * kApart, count) * desk.stride + lane / 16 * 16;

@@ -146,7 +146,7 @@ __device__ __forceinline__ void finish_heads(const AttentionDesk<M>& desk, const
   const int width = desk.width, group = desk.group, row = desk.lane % 16, octet = row / 8;
   const auto place = product.head_unit(unit);
   const int section = place.section, column = place.column + row % 8;
-  const float value = rounded<N>(sum), other = __shfl_xor_sync(0xffffffff, value, 8);
+  const float value = rounded<N>(sum), other = __shfl_xor_sync(kAllLanes, value, 8);
   const float cosine = desk.angles[column], sine = desk.angles[column + width / 2];
   const float turned = octet ? value * cosine + other * sine : value * cosine - other * sine;
   const bool is_value = section == group + 1;

@@ -126,10 +126,9 @@ __device__ __forceinline__ Product<M> product_of(const DecodeArgs<M>& args, cons
       product.units = args.head ? share.size() : 0;
     }
   }
-  const bool warps_share_columns = part != Part::kOutput && part != Part::kDown;
-  product.stride = tile_stride<typename M::N>(product.columns, warps_share_columns);
+  product.stride = tile_stride<typename M::N>(product.columns, shares_columns(part));
   product.units_of_tile =
-      tile_units<typename M::N>(product.columns, product.stride, warps_share_columns);
+      tile_units<typename M::N>(product.columns, product.stride, shares_columns(part));
   return product;
 }
 
@@ -146,7 +145,7 @@ __device__ __forceinline__ void stream_rows(Producer& ring, const Product<M>& pr
     for (int column = 0; column < product.columns; column += kPiece<N>) {
       const int bytes = product.piece_columns(column) * static_cast<int>(sizeof(N));
       std::byte* const to = ring.claim(slots * stride);
-      if ((product.part == Part::kOutput || product.part == Part::kDown) && bytes < kShortRow) {
+      if (!shares_columns(product.part) && bytes < kShortRow) {
         const int row = product.row(first, 0);
         ring.copy_rows(to, stride, product.matrix + std::int64_t{row} * product.leading + column,
                        product.leading * std::int64_t{sizeof(N)}, min(slots, product.end - row),
@@ -158,7 +157,7 @@ __device__ __forceinline__ void stream_rows(Producer& ring, const Product<M>& pr
       for (int begin = 0; begin < slots; begin += ring.kThreads) {
         const int slot = begin + ring.spread(), unit = first + slot / kUnit, octet = slot / 8 % 2;
         const bool valid = slot < slots && slot % 8 < product.rows(unit, octet);
-        rows += __popc(__ballot_sync(0xffffffff, valid));
+        rows += __popc(__ballot_sync(kAllLanes, valid));
         if (valid)
           ring.copy(to + slot * stride,
                     product.matrix +

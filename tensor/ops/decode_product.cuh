@@ -154,10 +154,10 @@ class UnitSum<float> {
     }
   }
   __device__ __forceinline__ void get(float (&values)[2]) const {
-    const float sum = sum_ + __shfl_xor_sync(0xffffffff, sum_, 1);
+    const float sum = sum_ + __shfl_xor_sync(kAllLanes, sum_, 1);
     const int row = static_cast<int>(threadIdx.x) % 32 / 4;
-    values[0] = __shfl_sync(0xffffffff, sum, 2 * row);
-    values[1] = __shfl_sync(0xffffffff, sum, 2 * (row + 8));
+    values[0] = __shfl_sync(kAllLanes, sum, 2 * row);
+    values[1] = __shfl_sync(kAllLanes, sum, 2 * (row + 8));
   }
 
  private:
@@ -224,7 +224,7 @@ __device__ __forceinline__ void multiply_columns(const Desk<M>& desk, Consumer& 
       float sum = 0;
 #pragma unroll
       for (int i = 0; i < kConsumerWarps / 2; ++i) sum += sums[2 * i * kUnit];
-      use(batch + desk.warp, sum + __shfl_xor_sync(0xffffffff, sum, 16));
+      use(batch + desk.warp, sum + __shfl_xor_sync(kAllLanes, sum, 16));
     }
     batch += kBatch;
   } while (batch < product.units);

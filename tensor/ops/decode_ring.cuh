@@ -126,7 +126,7 @@ class Producer {
   }
 
  private:
-  __device__ int end_of(int tile) const { return __shfl_sync(0xffffffff, end_, tile % kTiles); }
+  __device__ int end_of(int tile) const { return __shfl_sync(kAllLanes, end_, tile % kTiles); }
 
   const Ring& ring_;
   TilePlaces places_;

@@ -44,8 +44,8 @@ __device__ __forceinline__ void embed(const Desk<M>& desk, const typename M::N* 
       store_pack<4>(desk.stream + unit * kUnit + at % kUnit, values);
 #pragma unroll
     for (int e = 0; e < 4; ++e) square += values[e] * values[e], values[e] *= weights[e];
-    square += __shfl_xor_sync(0xffffffff, square, 1);
-    square += __shfl_xor_sync(0xffffffff, square, 2);
+    square += __shfl_xor_sync(kAllLanes, square, 1);
+    square += __shfl_xor_sync(kAllLanes, square, 2);
     if (!valid) continue;
     std::byte* const to = desk.sum + at / kUnit * kNormUnitBytes<N>;
     write_numbers<N>(to, at % kUnit / 4, values);
@@ -96,12 +96,12 @@ __device__ __forceinline__ void gather(const Desk<M>& desk, const Mailbox& mailb
     for (int e = 0; e < 4; ++e) {
 #pragma unroll
       for (int distance = 4; distance < 32; distance *= 2)
-        values[e] += __shfl_xor_sync(0xffffffff, values[e], distance);
+        values[e] += __shfl_xor_sync(kAllLanes, values[e], distance);
       values[e] = rounded<N>(before[e] + rounded<N>(values[e]));
       square += values[e] * values[e];
     }
-    square += __shfl_xor_sync(0xffffffff, square, 1);
-    square += __shfl_xor_sync(0xffffffff, square, 2);
+    square += __shfl_xor_sync(kAllLanes, square, 1);
+    square += __shfl_xor_sync(kAllLanes, square, 2);
     __syncwarp();
     if (team == 0) {
       store_pack<4>(stream, values);

@@ -9,10 +9,10 @@
 
 namespace infini {
 
-// Gives up after some seconds, or soon once anyone has: a mistake must not hang the device. What is
-// computed after that is of no use, and `status` says so.
 constexpr unsigned kAllLanes = 0xffffffff;
 
+// Gives up after some seconds, or soon once anyone has: a mistake must not hang the device. What is
+// computed after that is of no use, and `status` says so.
 class Patience {
  public:
   __device__ explicit Patience(int* status) : status_(status), began_(nanoseconds()) {}
@@ -72,13 +72,6 @@ __device__ __forceinline__ float exp_of(float x) {
 template <class N>
 __device__ __forceinline__ float sigmoid_of(float x) {
   return sizeof(N) == 2 ? reciprocal_approx(1 + exp_approx(-x)) : 1 / (1 + expf(-x));
-}
-
-__device__ __forceinline__ std::uint32_t bf16_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  std::uint32_t word;
-  memcpy(&word, &pair, sizeof word);
-  return word;
 }
 
 template <class N>

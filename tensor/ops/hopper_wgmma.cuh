@@ -195,11 +195,6 @@ __device__ __forceinline__ void multiply_add(float (&sums)[n], const DownColumns
 
 #endif
 
-__device__ __forceinline__ std::uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-
 // Sums as the left factor of a product over their columns.
 template <int n>
 __device__ __forceinline__ void round_sums(const float (&sums)[n], LeftFactor (&factor)[n / 8]) {

@@ -41,11 +41,12 @@ class ProductPlans {
   void add(const ProductShape& shape, const cublasLtMatmulAlgo_t& algorithm);
 
  private:
-  std::string path_;  // empty where there is no place to write
   struct Plan {
     cublasLtMatmulAlgo_t algorithm;
     bool was_read;  // and not asked about yet
   };
+
+  std::string path_;  // empty where there is no place to write
   std::map<ProductShape, Plan> known_;
 };
 

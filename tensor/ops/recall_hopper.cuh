@@ -212,8 +212,8 @@ __global__ void __launch_bounds__(kTileThreads, 2) hopper_recall_grad_kernel(Fas
       for (int b = 0; b < 2; ++b) {
         const float* sums = w + 16 * b + 2 * h;
         const uint4 rounded = {
-            hopper::pack_bf16(sums[0], sums[1]), hopper::pack_bf16(sums[4], sums[5]),
-            hopper::pack_bf16(sums[8], sums[9]), hopper::pack_bf16(sums[12], sums[13])};
+            pack_bf16(sums[0], sums[1]), pack_bf16(sums[4], sums[5]),
+            pack_bf16(sums[8], sums[9]), pack_bf16(sums[12], sums[13])};
         add_dots(dots, rounded, {}, mapped(h, b));
       }
       if (has_diagonal()) {
@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) hopper_recall_grad_kernel(Fas
         std::uint32_t results[4];
 #pragma unroll
         for (int p = 0; p < 4; ++p) {
-          const std::uint32_t pair = hopper::pack_bf16(scale * sums[4 * p] + e * z[2 * p],
+          const std::uint32_t pair = pack_bf16(scale * sums[4 * p] + e * z[2 * p],
                                                        scale * sums[4 * p + 1] + e * z[2 * p + 1]);
           results[p] = as_word(__hmul2_rn(as_pair(pair), __hmin2_nan(as_pair(words[p]), one)));
         }
