@@ -12,6 +12,7 @@
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/recall.h"
+#include "tensor/ops/retrieval_attention.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/scan.h"
 
@@ -129,6 +130,26 @@ const Refusal kRefusals[] = {
      [] {
        memory_recall(zeros(kQkv), zeros(kMatrix), zeros(kNormalizer), zeros({2}), zeros({6, 4}), n,
                      {});
+     }},
+    {"retrieval_attention: 0 neighbours, expected at least 1",
+     [] {
+       retrieval_attention(zeros(kQkv), zeros({8, 8}), zeros({1, 3, 5}, DType::kUInt8), zeros({2}),
+                           zeros({2}), zeros({6, 8}), n, {.neighbours = 0});
+     }},
+    {"retrieval_attention: what is seen is [1, 2, 5], expected [1, 3, N]",
+     [] {
+       retrieval_attention(zeros(kQkv), zeros({8, 8}), zeros({1, 2, 5}, DType::kUInt8), zeros({2}),
+                           zeros({2}), zeros({6, 8}), n, {});
+     }},
+    {"retrieval_attention: pairs are f32[5, 8], expected f32[8, 8]",
+     [] {
+       retrieval_attention(zeros(kQkv), zeros({5, 8}), zeros({1, 3, 5}, DType::kUInt8), zeros({2}),
+                           zeros({2}), zeros({6, 8}), n, {});
+     }},
+    {"retrieval_attention: scale and gate are f32[2], got f32[1]",
+     [] {
+       retrieval_attention(zeros(kQkv), zeros({8, 8}), zeros({1, 3, 5}, DType::kUInt8), zeros({2}),
+                           zeros({1}), zeros({6, 8}), n, {});
      }},
     {"scan: sums have shape [3], expected [B, S, ...]", [] { scan(zeros({3}), {}, {}); }},
     {"scan: the initial state is [2, 3], expected [1, 3]",

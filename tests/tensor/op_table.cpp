@@ -10,8 +10,10 @@
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/relative_attention.h"
+#include "tensor/ops/retrieval_attention.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/rotary_attention.h"
+#include "tensor/random.h"
 #include "tests/tensor/fake_groups.h"
 
 namespace infini {
@@ -111,7 +113,7 @@ OpCase attention_and_sums_case(const std::string& name, const HeadLayout& n, con
 }
 
 struct CacheMarks {
-  Marks present, keep, resets;
+  Marks present{}, keep{}, resets{};
 };
 OpCase relative_case(const std::string& name, const HeadLayout& n, std::int64_t cache,
                      const CacheMarks& given) {
@@ -140,6 +142,42 @@ OpCase relative_case(const std::string& name, const HeadLayout& n, std::int64_t 
             return Arrays{reference::relative_attention({in[0], in[1], in[2], in[3], in[4]}, seen,
                                                         n, cache, 0.7)};
           }};
+}
+
+// Keys and values that every type holds exactly, some of them twice, so that scores are equal.
+std::vector<double> exact_pairs(std::int64_t rows, std::int64_t width) {
+  std::vector<double> values(rows * width);
+  for (std::int64_t i = 0; i < rows * width; ++i)
+    values[i] = static_cast<double>(RandomKey{.seed = 12}.below(i, 257)) / 128 - 1;
+  for (std::int64_t row = 2; row < rows; row += 3)
+    std::copy_n(values.begin() + (row - 2) * width, width / 2, values.begin() + row * width);
+  return values;
+}
+
+OpCase retrieval_case(const std::string& name, const HeadLayout& n, std::int64_t places,
+                      const CacheMarks& given, const RetrievalOptions& options) {
+  const Shape shape{n.batch * (places + (n.segments - 1) * n.tokens),
+                    2 * std::int64_t{n.kv_heads} * n.head_width};
+  const auto pairs = exact_pairs(shape[0], shape[1]);
+  return {
+      name,
+      {rows(n, n.qkv_width()), state({n.heads}, 0.5), state({n.heads}), rows(n, n.query_width())},
+      [=](In in) {
+        Tensor present = tensor(given.present, in), resets = tensor(given.resets, in);
+        if (present) present = present.reshape({n.batch, places});
+        if (resets) resets = resets.reshape({n.batch, n.segments});
+        const Tensor seen =
+            cache_seen(present, tensor(given.keep, in), resets, n, places, in[0].device());
+        const Tensor memory = tensor(pairs, in).reshape(shape).to(in[0].dtype());
+        return std::vector{
+            retrieval_attention(in[0], memory, seen, in[1], in[2], in[3], n, options)};
+      },
+      [=](Plain in, Plain) {
+        const Marks seen =
+            reference::cache_seen(given.present, given.keep, given.resets, n, places);
+        return Arrays{reference::retrieval_attention({in[0], in[1], in[2], in[3], pairs}, seen, n,
+                                                     places, options)};
+      }};
 }
 
 OpCase sums_case(const std::string& name, const HeadLayout& n, const Marks& keep) {
@@ -389,6 +427,16 @@ std::vector<OpCase> make_table() {
                     {.present = marks(17, 5), .keep = marks(gqa.rows(), 6), .resets = {}}),
       relative_case("relative_attention of 130 tokens", attention_of(130), 70,
                     {.present = marks(70, 9), .keep = {}, .resets = {}}),
+      retrieval_case("retrieval_attention of all there is", mha, 12, {.present = marks(24, 5)},
+                     {.neighbours = 20}),
+      retrieval_case("retrieval_attention of the nearest, grouped heads", gqa, 17,
+                     {.present = marks(17, 4), .keep = marks(gqa.rows(), 6)}, {.neighbours = 3}),
+      retrieval_case("retrieval_attention of an empty memory", mha, mha.tokens, {},
+                     {.neighbours = 2}),
+      retrieval_case("retrieval_attention bypassing an empty memory, grouped heads", gqa, 9,
+                     {.resets = {0, 1}}, {.neighbours = 2, .bypass_empty = true}),
+      retrieval_case("retrieval_attention of 130 tokens", attention_of(130), 700,
+                     {.present = marks(700, 9)}, {.neighbours = 40}),
       sums_case("memory_sums", mha, {}),
       sums_case("memory_sums with padding, grouped heads", gqa, marks(gqa.rows(), 3)),
       overlap_case("memory_overlap", mha, {}),
