@@ -26,7 +26,12 @@ inline double training_flops_per_token(const ModelConfig& config) {
   // keys as well.
   if (config.memory != MemoryRule::kNone) block += 2 * head * queries + 2 * head * keys;
   if (config.memory == MemoryRule::kDelta) block += 2 * head * keys;
-  return 3 * (config.layers * block + 2 * width * config.vocabulary);
+  double total = 3 * (config.layers * block + 2 * width * config.vocabulary);
+  // A search has no backward pass; what it finds is few.
+  for (int layer = 0; layer < config.layers; ++layer)
+    if (config.retrieves(layer))
+      total += 2 * static_cast<double>(config.retrieval_tokens()) * queries;
+  return total;
 }
 
 }  // namespace infini

@@ -5,13 +5,16 @@
 
 namespace infini {
 
-void declare_attention(const ModelConfig& config, const std::string& prefix,
+void declare_attention(const ModelConfig& config, int layer, const std::string& prefix,
                        std::vector<ParameterSpec>& specs) {
   switch (config.architecture) {
     case Architecture::kInfini:
       return InfiniAttention::declare(config, prefix, specs);
     case Architecture::kTransformerXl:
       return XlAttention::declare(config, prefix, specs);
+    case Architecture::kMemorizingTransformer:
+      return config.retrieves(layer) ? MemorizingAttention::declare(config, prefix, specs)
+                                     : XlAttention::declare(config, prefix, specs);
   }
 }
 
@@ -23,12 +26,14 @@ Tensor position_table(const ModelConfig& config, DType compute, Device device) {
                         config.rope_base, compute, device);
 }
 
-SegmentAttention make_attention(const ModelConfig& config, const Parameters& parameters,
+SegmentAttention make_attention(const ModelConfig& config, int layer, const Parameters& parameters,
                                 const std::string& prefix, const Tensor& positions,
                                 const TensorGroup* group) {
-  if (config.architecture == Architecture::kTransformerXl)
-    return XlAttention(config, parameters, prefix, positions, group);
-  return InfiniAttention(config, parameters, prefix, positions, group);
+  if (config.architecture == Architecture::kInfini)
+    return InfiniAttention(config, parameters, prefix, positions, group);
+  if (config.retrieves(layer))
+    return MemorizingAttention(config, parameters, prefix, positions, group);
+  return XlAttention(config, parameters, prefix, positions, group);
 }
 
 }  // namespace infini

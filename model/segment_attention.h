@@ -14,17 +14,19 @@
 #include <variant>
 
 #include "model/attention.h"
+#include "model/memorizing_attention.h"
 #include "model/xl_attention.h"
 
 namespace infini {
 
-using SegmentAttention = std::variant<InfiniAttention, XlAttention>;  // as enum Architecture
+using SegmentAttention = std::variant<InfiniAttention, XlAttention, MemorizingAttention>;
 
-void declare_attention(const ModelConfig& config, const std::string& prefix,
+// `layer`, counted from 0: an architecture may have blocks that differ.
+void declare_attention(const ModelConfig& config, int layer, const std::string& prefix,
                        std::vector<ParameterSpec>& specs);
 // What the blocks of a model share about positions: rotary angles, or sinusoids of distances.
 Tensor position_table(const ModelConfig& config, DType compute, Device device);
-SegmentAttention make_attention(const ModelConfig& config, const Parameters& parameters,
+SegmentAttention make_attention(const ModelConfig& config, int layer, const Parameters& parameters,
                                 const std::string& prefix, const Tensor& positions,
                                 const TensorGroup* group);
 

@@ -65,6 +65,41 @@ TEST(ModelConfig, RefusesWhatNoModelHas) {
             }),
             "model.architecture = transformer_xl has a sine and a cosine of each position: "
             "model.d_model must be even, got 255");
+  const auto memorizing = [](ModelConfig& c) {
+    c.architecture = Architecture::kMemorizingTransformer;
+    c.memory = MemoryRule::kNone;
+  };
+  EXPECT_EQ(refusal(memorizing), "nothing was refused");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.memory = MemoryRule::kDelta;
+            }),
+            "model.architecture = memorizing_transformer has no compressive memory and needs "
+            "model.memory = none, got delta");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.memory_tokens = -1;
+            }),
+            "model.memory_tokens must not be negative, got -1");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.memory_layer = 5;
+            }),
+            "model.memory_layer = 5 is none of model.layers = 4");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.neighbours = 257;
+            }),
+            "model.neighbours must be between 1 and 256, got 257");
+  EXPECT_EQ(refusal([](ModelConfig& c) { c.memory_tokens = 5; }),
+            "model.memory_tokens = 5, but model.architecture = infini has no memory that is "
+            "searched");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              xl(c);
+              c.memory_layer = 2;
+            }),
+            "model.memory_layer = 2, but model.architecture = transformer_xl has no memory that is "
+            "searched");
   EXPECT_EQ(refusal([](ModelConfig& c) { c.cache_tokens = 5; }),
             "model.cache_tokens = 5, but model.architecture = infini keeps no cache");
   EXPECT_EQ(refusal([&](ModelConfig& c) {

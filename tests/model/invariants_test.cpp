@@ -37,7 +37,10 @@ TEST_P(Invariants, NothingSeesLaterTokensOrOtherRows) {
       if (t % 5 != 4 && t != 17) {
         EXPECT_FALSE(same_bytes(after.at(0, t + 1, 1), before.at(0, t + 1, 1)));
       }
-      if (t < 15) {
+      // What a memory that is searched holds is read or not, whatever the token.
+      const bool searched = tiny.architecture == Architecture::kMemorizingTransformer &&
+                            tiny.neighbours < tiny.memory_tokens;
+      if (t < 15 && !searched) {
         // A cache of one segment and two layers reach two segments back, one of more reaches all.
         const bool forgotten = tiny.carries() ? tiny.architecture == Architecture::kTransformerXl &&
                                                     tiny.cache_tokens == 0 && t < 5

@@ -17,6 +17,9 @@ const Trained kArchitectures[] = {
     {"infini", {}},
     {"transformer_xl",
      {"model.architecture=transformer_xl", "model.memory=none", "model.cache_tokens=12"}},
+    {"memorizing_transformer",
+     {"model.architecture=memorizing_transformer", "model.memory=none", "model.memory_tokens=20",
+      "model.neighbours=4"}},
 };
 
 class Architectures : public ProgramTest {
@@ -77,6 +80,22 @@ TEST_F(Architectures, EvaluateWithACacheOfAnotherLength) {
   EXPECT_EQ(usual, same);
   EXPECT_NE(usual, longer);
   EXPECT_NE(usual, off);
+}
+
+TEST_F(Architectures, EvaluateWithAMemoryOfAnotherLength) {
+  expect_done(
+      "train run.yaml directory=run model.architecture=memorizing_transformer model.memory=none "
+      "model.memory_tokens=20 model.neighbours=4");
+  const auto said = [&](const char* more) {
+    const Outcome outcome = infini(text("evaluate run --split train ", more));
+    EXPECT_EQ(outcome.code, 0) << outcome.said;
+    return outcome.said.substr(0, outcome.said.find("peak memory"));
+  };
+  const std::string usual = said("");
+  EXPECT_EQ(usual, said("model.memory_tokens=20"));
+  EXPECT_NE(usual, said("model.memory_tokens=60"));
+  EXPECT_NE(usual, said("model.neighbours=1"));
+  EXPECT_NE(usual, said("--memory-off"));
 }
 
 TEST_F(Architectures, RefuseRanksThatWouldShareWhatTheyCannot) {
