@@ -3,6 +3,7 @@
 
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
+#include "tensor/ops/attention_reconstruction.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
@@ -152,6 +153,73 @@ std::vector<double> exact_pairs(std::int64_t rows, std::int64_t width) {
   for (std::int64_t row = 2; row < rows; row += 3)
     std::copy_n(values.begin() + (row - 2) * width, width / 2, values.begin() + row * width);
   return values;
+}
+
+// The relative_attention of places that each segment has for itself.
+OpCase places_case(const std::string& name, const HeadLayout& n, std::int64_t places) {
+  const std::int64_t keys = std::int64_t{n.kv_heads} * n.head_width, count = n.batch * n.segments;
+  const Input bias{.shape = {n.heads, n.head_width}, .role = Role::kState};
+  const Marks seen = marks(n.batch * (n.segments + 1) * places, 4);
+  // The plain loops know one line of rows; a segment by itself is one.
+  const HeadLayout one{.batch = count,
+                       .segments = 1,
+                       .tokens = n.tokens,
+                       .heads = n.heads,
+                       .kv_heads = n.kv_heads,
+                       .head_width = n.head_width};
+  Marks of_segments;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t border = i / n.segments * (n.segments + 1) + i % n.segments;
+    for (const std::int64_t from : {border, border})  // the second is of no segment
+      of_segments.insert(of_segments.end(), seen.begin() + from * places,
+                         seen.begin() + (from + 1) * places);
+  }
+  return {name,
+          {rows(n, n.qkv_width()),
+           {.shape = {count * places, 2 * keys}},
+           {.shape = {places + n.tokens, keys}},
+           bias,
+           bias},
+          [=](In in) {
+            return std::vector{relative_attention(
+                in[0], in[1], tensor(seen, in).reshape({n.batch, n.segments + 1, places}),
+                {.keys = in[2], .content_bias = in[3], .position_bias = in[4]}, n, 0.7)};
+          },
+          [=](Plain in, Plain) {
+            return Arrays{reference::relative_attention({in[0], in[1], in[2], in[3], in[4]},
+                                                        of_segments, one, places, 0.7)};
+          }};
+}
+
+struct PlaceMarks {
+  Marks tokens, compressed;  // [B S M] each
+};
+OpCase reconstruction_case(const std::string& name, const HeadLayout& n, const PlaceMarks& seen) {
+  const std::int64_t keys = 2 * std::int64_t{n.kv_heads} * n.head_width;
+  const auto size = [](const Marks& marks) { return static_cast<std::int64_t>(marks.size()); };
+  const auto qkv = exact_pairs(n.rows(), n.qkv_width()),
+             rows = exact_pairs(size(seen.tokens), keys);
+  return {name,
+          {{.shape = {size(seen.compressed), keys}}},
+          [=](In in) {
+            const auto constant = [&](const std::vector<double>& values, const Shape& shape) {
+              return tensor(values, in).reshape(shape).to(in[0].dtype());
+            };
+            const auto table = [&](const Marks& marks) {
+              return tensor(marks, in).reshape(
+                  {n.batch, n.segments, size(marks) / (n.batch * n.segments)});
+            };
+            return std::vector{attention_reconstruction(
+                constant(qkv, {n.rows(), n.qkv_width()}),
+                {.rows = constant(rows, {size(seen.tokens), keys}), .seen = table(seen.tokens)},
+                {.rows = in[0], .seen = table(seen.compressed)}, n, 0.7, 0.3)};
+          },
+          [=](Plain in, Plain) {
+            return Arrays{{reference::attention_reconstruction(
+                qkv, {.rows = rows, .seen = seen.tokens}, {.rows = in[0], .seen = seen.compressed},
+                n, 0.7, 0.3)}};
+          },
+          true};
 }
 
 OpCase retrieval_case(const std::string& name, const HeadLayout& n, std::int64_t places,
@@ -437,6 +505,16 @@ std::vector<OpCase> make_table() {
                      {.resets = {0, 1}}, {.neighbours = 2, .bypass_empty = true}),
       retrieval_case("retrieval_attention of 130 tokens", attention_of(130), 700,
                      {.present = marks(700, 9)}, {.neighbours = 40}),
+      places_case("relative_attention of places of each segment", mha, 8),
+      places_case("relative_attention of places of each segment, grouped heads", gqa, 3),
+      reconstruction_case("attention_reconstruction", mha,
+                          {.tokens = marks(6 * 4, 50), .compressed = marks(6 * 2, 50)}),
+      reconstruction_case("attention_reconstruction with holes, grouped heads", gqa,
+                          {.tokens = marks(2 * 6, 4), .compressed = marks(2 * 3, 2)}),
+      reconstruction_case("attention_reconstruction of nothing", gqa,
+                          {.tokens = Marks(2 * 4, 1), .compressed = {0, 0, 1, 1}}),
+      reconstruction_case("attention_reconstruction of 130 tokens", attention_of(130),
+                          {.tokens = marks(2 * 130, 9), .compressed = marks(2 * 65, 7)}),
       sums_case("memory_sums", mha, {}),
       sums_case("memory_sums with padding, grouped heads", gqa, marks(gqa.rows(), 3)),
       overlap_case("memory_overlap", mha, {}),

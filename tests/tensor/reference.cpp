@@ -223,6 +223,37 @@ Array retrieval_attention(const RetrievalInputs& in, const Marks& seen, const He
   return y;
 }
 
+double attention_reconstruction(const Array& qkv, const Places& tokens, const Places& compressed,
+                                const HeadLayout& layout, double scale, double weight) {
+  const std::int64_t width = layout.head_width, keys = layout.kv_heads * width;
+  double loss = 0;
+  each_head(layout, layout.heads, [&](std::int64_t segment, int h, std::int64_t row) {
+    for (std::int64_t t = row; t < row + layout.tokens; ++t) {
+      const auto read = [&](const Places& given) {
+        const std::int64_t places =
+            static_cast<std::int64_t>(given.seen.size()) / (layout.batch * layout.segments);
+        Array y(width, 0.0);
+        double total = 0;
+        for (std::int64_t j = segment * places; j < (segment + 1) * places; ++j) {
+          if (!given.seen[j]) continue;
+          const double* key = &given.rows[j * 2 * keys + h / layout.group() * width];
+          double score = 0;
+          for (std::int64_t c = 0; c < width; ++c)
+            score += qkv[t * layout.qkv_width() + h * width + c] * key[c];
+          total += std::exp(scale * score);
+          for (std::int64_t c = 0; c < width; ++c) y[c] += std::exp(scale * score) * key[keys + c];
+        }
+        for (double& value : y) value /= total > 0 ? total : 1;
+        return y;
+      };
+      const Array whole = read(tokens), part = read(compressed);
+      for (std::int64_t c = 0; c < width; ++c)
+        loss += weight * (part[c] - whole[c]) * (part[c] - whole[c]);
+    }
+  });
+  return loss;
+}
+
 Arrays memory_sums(const Array& qkv, const Marks& keep, const HeadLayout& layout) {
   const std::int64_t width = layout.head_width;
   Array matrix(layout.matrix_shape().size(), 0.0),

@@ -40,6 +40,13 @@ struct RetrievalInputs {
 };
 Array retrieval_attention(const RetrievalInputs& in, const Marks& seen, const HeadLayout& layout,
                           std::int64_t memory_tokens, const RetrievalOptions& options);
+// A pair of tables [B S M, 2 Hk K] and marks [B S M] that queries read for themselves.
+struct Places {
+  const Array& rows;
+  const Marks& seen;
+};
+double attention_reconstruction(const Array& qkv, const Places& tokens, const Places& compressed,
+                                const HeadLayout& layout, double scale, double weight);
 // {matrix, normalizer}
 Arrays memory_sums(const Array& qkv, const Marks& keep, const HeadLayout& layout);
 Array memory_overlap(const Array& qkv, const Array& normalizer, const Marks& keep,
