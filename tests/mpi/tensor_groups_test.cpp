@@ -91,7 +91,8 @@ void on_groups(Use use) {
 
 TEST(TensorGroups, GiveTheLossAndGradientsOfOneRank) {
   on_groups([](const RankTensorGroup& group, const Communicator&) {
-    for (const Tiny& tiny : kTinies)
+    for (const Tiny& tiny : kTinies) {
+      if (tiny.architecture != Architecture::kInfini) continue;  // refused
       for (const bool recompute : {false, true})
         for (const RowSchedule schedule : {RowSchedule::kParallel, RowSchedule::kStreaming}) {
           SCOPED_TRACE(name_of(tiny));
@@ -108,6 +109,7 @@ TEST(TensorGroups, GiveTheLossAndGradientsOfOneRank) {
           expect_near(parts.after, heads_of(whole.after, group), 1e-12);
           expect_near(parts.dmemory, heads_of(whole.dmemory, group), 1e-11);
         }
+    }
   });
 }
 
