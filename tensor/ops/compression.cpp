@@ -26,8 +26,8 @@ class CpuCompression final : public CompressionKernels {
   void means(const Tensor& x, std::int64_t window, const Tensor& y) const override {
     dispatch_float(x.dtype(), [&]<class T>() {
       using A = Accumulator<T>;
-      const auto [windows, width] = y.dims<2>();
-      parallel_for(windows, [&](std::int64_t w) {
+      const std::int64_t width = y.shape()[1];
+      parallel_for(y.shape()[0], [&](std::int64_t w) {
         for (std::int64_t c = 0; c < width; ++c) {
           A sum = 0;
           for (std::int64_t i = 0; i < window; ++i)
