@@ -2,37 +2,10 @@
 
 #include <algorithm>
 
+#include "model/runs_of_rows.h"
 #include "tensor/ops/relative_attention.h"
-#include "tensor/system_memory.h"
 
 namespace infini {
-namespace {
-
-// Tables [B, rows, C] that are read and written by runs of rows of every batch row.
-class RunsOfRows {
- public:
-  RunsOfRows(const Tensor& table, std::int64_t batch)
-      : begin_(table.raw()),
-        batch_(batch),
-        bytes_(table.bytes() / batch),
-        device_(table.device()) {}
-
-  // Rows [first, first + count) of `row_bytes` each from rows [from_first, ...) of another table.
-  void copy(std::int64_t first, const RunsOfRows& from, std::int64_t from_first, std::int64_t count,
-            std::int64_t row_bytes) const {
-    if (count <= 0) return;
-    system_memory(device_).copy({begin_ + first * row_bytes, bytes_},
-                                {from.begin_ + from_first * row_bytes, from.bytes_},
-                                count * row_bytes, batch_);
-  }
-
- private:
-  std::byte* begin_;
-  std::int64_t batch_, bytes_;
-  Device device_;
-};
-
-}  // namespace
 
 NewestTokens newest_tokens(std::string_view who, const Tensor& rows, const Span& span,
                            const Tensor& carried, const Tensor& present, std::int64_t places) {

@@ -8,18 +8,21 @@
 //   use_memory(on)
 // All segments of a span run at once. Two spans one after the other, the second with the memory
 // that the first leaves, compute what one span does: that is all that schedules, evaluation,
-// generation and checkpoints know of an architecture.
+// generation and checkpoints know of an architecture. A loss that trains parameters of its own
+// alone is a root that it adds to the tape, see Pass::auxiliary_scale.
 #pragma once
 
 #include <variant>
 
 #include "model/attention.h"
+#include "model/compressive_attention.h"
 #include "model/memorizing_attention.h"
 #include "model/xl_attention.h"
 
 namespace infini {
 
-using SegmentAttention = std::variant<InfiniAttention, XlAttention, MemorizingAttention>;
+using SegmentAttention =
+    std::variant<InfiniAttention, XlAttention, MemorizingAttention, CompressiveAttention>;
 
 // `layer`, counted from 0: an architecture may have blocks that differ.
 void declare_attention(const ModelConfig& config, int layer, const std::string& prefix,

@@ -45,16 +45,24 @@ XlAttention::Output XlAttention::operator()(const Pass& pass, const Tensor& x,
 XlAttention::Attended XlAttention::attend(const Pass& pass, const Tensor& x, const Span& span,
                                           const MemoryState& memory) const {
   const NewestTokens cache = this->cache(x, span, memory);
-  const Tensor seen = use_memory_ ? cache.seen : Tensor::zeros_like(cache.seen);
   const Tensor qkv = project(pass, x);
-  const Tensor cached = linear(cache.context, pass(key_value_));
-  const Tensor distances = sinusoids_.slice(0, cache_tokens_ + span.layout.tokens);
-  const Tensor y = relative_attention(qkv, cached, seen,
-                                      {.keys = linear(distances, pass(position_)),
-                                       .content_bias = pass(content_bias_),
-                                       .position_bias = pass(position_bias_)},
-                                      span.layout, scale_);
+  const Tensor y = read(pass, qkv, cache.context, cache.seen, span.layout);
   return {.qkv = qkv, .y = y, .memory = {.cached = cache.rows, .present = cache.present}};
+}
+
+Tensor XlAttention::read(const Pass& pass, const Tensor& qkv, const Tensor& context,
+                         const Tensor& seen, const HeadLayout& layout) const {
+  const Tensor cached = linear(context, pass(key_value_));
+  const Tensor distances = sinusoids_.slice(0, seen.shape()[2] + layout.tokens);
+  return relative_attention(qkv, cached, use_memory_ ? seen : Tensor::zeros_like(seen),
+                            {.keys = linear(distances, pass(position_)),
+                             .content_bias = pass(content_bias_),
+                             .position_bias = pass(position_bias_)},
+                            layout, scale_);
+}
+
+Tensor XlAttention::constant_pairs(const Pass& pass, const Tensor& rows) const {
+  return linear(rows, pass(key_value_).unwatched());
 }
 
 Tensor XlAttention::project(const Pass& pass, const Tensor& x) const {

@@ -48,6 +48,11 @@ class XlAttention {
   };
   Attended attend(const Pass& pass, const Tensor& x, const Span& span,
                   const MemoryState& memory) const;
+  // y of a context, rows and marks as relative_attention() takes keys, values and marks of it.
+  Tensor read(const Pass& pass, const Tensor& qkv, const Tensor& context, const Tensor& seen,
+              const HeadLayout& layout) const;
+  // Keys and values of rows [..., D] by weights that are constants here: [..., 2 Hk K].
+  Tensor constant_pairs(const Pass& pass, const Tensor& rows) const;
   Tensor project(const Pass& pass, const Tensor& x) const;                             // qkv alone
   Tensor output(const Pass& pass, const Tensor& heads, const Tensor& residual) const;  // [R, D]
 

@@ -29,6 +29,9 @@ TEST(MemorySize, IsThatOfThePapersTable) {
   ModelConfig memorizing = paper(Architecture::kMemorizingTransformer);
   memorizing.memory_tokens = 65000;
   EXPECT_EQ(memory_numbers(memorizing), 183451648);
+  ModelConfig compressive = paper(Architecture::kCompressiveTransformer);
+  compressive.compressed_tokens = 1024;
+  EXPECT_EQ(memory_numbers(compressive), 1024 * (1024 + 2048) * 12);
 }
 
 // What is held and what is counted: a cache holds the tokens and not their keys and values.
@@ -39,6 +42,10 @@ TEST(MemorySize, IsWhatAModelHolds) {
     for (const MemoryState& state : zero_memories(config, 1, DType::kFloat32, Device::kCpu)) {
       for (const Tensor& part : {state.matrix, state.normalizer, state.pairs})
         if (part) held += part.size();
+      if (state.compressed) {
+        held += state.compressed.size() + state.cached.size();
+        continue;
+      }
       if (state.cached)
         held += state.cached.shape()[1] * 2 * config.key_value_heads() * config.head_width();
     }

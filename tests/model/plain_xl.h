@@ -2,6 +2,7 @@
 #pragma once
 
 #include <numbers>
+#include <optional>
 
 #include "tests/model/tiny_model.h"
 
@@ -46,10 +47,23 @@ class PlainXl {
   // Token i of the document that begins at `document`, of x: what the attention of a layer took.
   struct Reader {
     const Grid& x;
+    const std::vector<bool>& starts;
     std::size_t i, document;
     int layer, head;
     std::string prefix;  // of the layer's parameters
   };
+  // The rows before the segment of token i that it reads, up to the segment; nothing where a place
+  // is empty.
+  using Context = std::vector<std::optional<Array>>;
+  virtual Context context(const Reader& at) const {
+    const auto segment = static_cast<std::size_t>(config_.segment_tokens);
+    const auto cache = static_cast<std::size_t>(config_.cached_tokens());
+    const std::size_t begin = at.i / segment * segment;
+    const std::size_t first = std::max(at.document, begin > cache ? begin - cache : 0);
+    return {at.x.begin() + first, at.x.begin() + begin};
+  }
+  // Told what the attention of each layer takes.
+  virtual void taken(const Reader&) const {}
   // What a head makes of what it read of the cache and the segment.
   virtual Array mixed(const Reader&, const Array& local) const { return local; }
 
@@ -93,16 +107,22 @@ class PlainXl {
   Grid attention(const Grid& x, int layer, const std::string& prefix,
                  const std::vector<bool>& starts) const {
     const auto segment = static_cast<std::size_t>(config_.segment_tokens);
-    const auto cache = static_cast<std::size_t>(config_.cached_tokens());
     const int width = config_.head_width(), group = config_.heads / config_.key_value_heads();
     const Array u = values(prefix + "content_bias"), v = values(prefix + "position_bias");
     Grid result;
     for (std::size_t i = 0; i < x.size(); ++i) {
-      const std::size_t begin = i / segment * segment;
-      std::size_t document = 0;
+      Reader at{.x = x,
+                .starts = starts,
+                .i = i,
+                .document = 0,
+                .layer = layer,
+                .head = 0,
+                .prefix = prefix};
       for (std::size_t s = 0; s <= i / segment; ++s)
-        if (starts[s]) document = s * segment;
-      const std::size_t first = std::max(document, begin > cache ? begin - cache : 0);
+        if (starts[s]) at.document = s * segment;
+      if (i == 0) taken(at);
+      Context read = context(at);
+      read.insert(read.end(), x.begin() + i / segment * segment, x.begin() + i + 1);
       const Array q = times(prefix + "query.weight", x[i]);
       Array heads(q.size(), 0.0);
       for (int h = 0; h < config_.heads; ++h) {
@@ -110,23 +130,23 @@ class PlainXl {
         Array weights;
         Grid v_j;
         double total = 0;
-        for (std::size_t j = first; j <= i; ++j) {
-          const Array k = times(prefix + "key.weight", x[j]),
-                      r = times(prefix + "position.weight", sinusoid(i - j));
+        for (std::size_t j = 0; j < read.size(); ++j) {
+          if (!read[j]) continue;
+          const Array k = times(prefix + "key.weight", *read[j]),
+                      r = times(prefix + "position.weight", sinusoid(read.size() - 1 - j));
           double score = 0;
           for (int c = 0; c < width; ++c)
             score += (q[h * width + c] + u[h * width + c]) * k[column + c] +
                      (q[h * width + c] + v[h * width + c]) * r[column + c];
           weights.push_back(std::exp(score / std::sqrt(width)));
           total += weights.back();
-          v_j.push_back(times(prefix + "value.weight", x[j]));
+          v_j.push_back(times(prefix + "value.weight", *read[j]));
         }
         Array local(width, 0.0);
         for (std::size_t n = 0; n < weights.size(); ++n)
           for (int c = 0; c < width; ++c) local[c] += weights[n] / total * v_j[n][column + c];
-        const Array head = mixed(
-            {.x = x, .i = i, .document = document, .layer = layer, .head = h, .prefix = prefix},
-            local);
+        at.head = h;
+        const Array head = mixed(at, local);
         std::copy(head.begin(), head.end(), heads.begin() + h * width);
       }
       result.push_back(times(prefix + "output.weight", heads));

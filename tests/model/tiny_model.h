@@ -25,6 +25,10 @@ struct Tiny {
   std::int64_t memory_tokens = 0;
   int memory_layer = 0;
   int neighbours = 32;
+  std::int64_t compressed_tokens = 0;
+  int compression_rate = 2;
+  Compression compression = Compression::kConvolution;
+  double reconstruction_weight = 1;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
@@ -39,6 +43,10 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.memory_tokens = tiny.memory_tokens;
   config.memory_layer = tiny.memory_layer;
   config.neighbours = tiny.neighbours;
+  config.compressed_tokens = tiny.compressed_tokens;
+  config.compression_rate = tiny.compression_rate;
+  config.compression = tiny.compression;
+  config.reconstruction_weight = tiny.reconstruction_weight;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -100,8 +108,10 @@ struct MarkedPart {
   Tensor MemoryState::*rows;   // [B, M, C]
   Tensor MemoryState::*marks;  // [B, M]
 };
-constexpr MarkedPart kMarkedParts[] = {{&MemoryState::cached, &MemoryState::present},
-                                       {&MemoryState::pairs, &MemoryState::pairs_present}};
+constexpr MarkedPart kMarkedParts[] = {
+    {&MemoryState::cached, &MemoryState::present},
+    {&MemoryState::pairs, &MemoryState::pairs_present},
+    {&MemoryState::compressed, &MemoryState::compressed_present}};
 
 // A memory as some text before the rows would leave it, of a model that computes in `dtype`.
 inline Memories random_memories(const ModelConfig& config, std::int64_t batch, DType dtype) {
@@ -250,6 +260,16 @@ inline const Tiny kTinies[] = {
      .memory_tokens = 11,
      .memory_layer = 2,
      .neighbours = 4},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .architecture = Architecture::kCompressiveTransformer},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kCompressiveTransformer,
+     .cache_tokens = 7,
+     .compressed_tokens = 4,
+     .compression_rate = 3,
+     .compression = Compression::kMeanPool},
 };
 
 inline std::string name_of(const Tiny& tiny) {
@@ -260,6 +280,8 @@ inline std::string name_of(const Tiny& tiny) {
     name = text("xl_cache_", tiny.cache_tokens);
   if (tiny.architecture == Architecture::kMemorizingTransformer)
     name = text("memorizing_", tiny.neighbours, "_of_", tiny.memory_tokens);
+  if (tiny.architecture == Architecture::kCompressiveTransformer)
+    name = text("compressive_", tiny.compression_rate, "_to_1");
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
 }
