@@ -19,17 +19,25 @@ NewestTokens newest_tokens(std::string_view who, const Tensor& rows, const Span&
   const Device device = rows.device();
   const std::int64_t row_bytes = width * bytes_of(dtype);
 
-  const Tensor before = Tensor::zeros({batch, places, width}, dtype, device);
-  Tensor marks;
+  Tensor before, marks;
   if (carried) {
     const Shape& given = carried.shape();
     check(given.rank() == 3 && given[0] == batch && given[2] == width && carried.dtype() == dtype,
           who, ": the cache is ", given, " in ", carried.dtype(), ", expected [", batch, ", M, ",
           width, "] in ", dtype);
     const std::int64_t had = given[1], kept = std::min(had, places);
-    marks = Tensor::zeros({batch, places}, DType::kUInt8, device);
-    RunsOfRows(before, batch).copy(places - kept, {carried, batch}, had - kept, kept, row_bytes);
-    RunsOfRows(marks, batch).copy(places - kept, {present, batch}, had - kept, kept, 1);
+    check(present && present.shape() == Shape{batch, had}, who, ": the cache is ", given,
+          ", its marks are ", present.shape());
+    before = carried;
+    marks = present;
+    if (had != places) {
+      before = Tensor::zeros({batch, places, width}, dtype, device);
+      marks = Tensor::zeros({batch, places}, DType::kUInt8, device);
+      RunsOfRows(before, batch).copy(places - kept, {carried, batch}, had - kept, kept, row_bytes);
+      RunsOfRows(marks, batch).copy(places - kept, {present, batch}, had - kept, kept, 1);
+    }
+  } else {
+    before = Tensor::zeros({batch, places, width}, dtype, device);
   }
 
   const NewestTokens result{

@@ -272,6 +272,10 @@ TEST(MemorizingTransformer, RefusesGroupsOfSegmentsAndForeignMemories) {
   EXPECT_THAT([&] { hidden_of(model, rows_of(10), memory); },
               ThrowsMessage<Error>("memorizing_transformer: the cache is [2, 8, 12] in f64, "
                                    "expected [2, M, 24] in f64"));
+  memory[0].pairs = Tensor::zeros({2, 7, 24}, DType::kFloat64);
+  EXPECT_THAT([&] { hidden_of(model, rows_of(10), memory); },
+              ThrowsMessage<Error>("memorizing_transformer: the cache is [2, 7, 24], its marks are "
+                                   "[2, 8]"));
   EXPECT_THAT(
       [&] {
         Recurrence(model, {.group_segments = 1})
