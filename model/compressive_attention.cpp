@@ -66,7 +66,10 @@ CompressiveAttention::CompressiveAttention(const ModelConfig& config, const Para
       rate_(config.compression_rate),
       scale_(attention_scale(config)),
       weight_(config.reconstruction_weight / (config.heads * config.head_width())),
-      learned_(config.compression == Compression::kConvolution) {
+      learned_(config.compression == Compression::kConvolution),
+      one_(Tensor::of(std::vector<double>{1}, {})
+               .to(accumulator_of(sinusoids.dtype()))
+               .to(sinusoids.device())) {
   if (learned_) compression_ = parameters[prefix + "compression.weight"];
 }
 
@@ -127,8 +130,7 @@ void CompressiveAttention::reconstruct(const Pass& pass, const Tensor& qkv, cons
       qkv, {.rows = attention_.constant_pairs(pass, memory.leaving), .seen = seen},
       {.rows = attention_.constant_pairs(pass, memory.windows), .seen = memory.window_seen}, layout,
       scale_, pass.auxiliary_scale * weight_);
-  if (!loss.tape()) return;  // frozen
-  pass.tape->seed(loss, Tensor::of(std::vector<double>{1}, {}).to(loss.dtype()).to(loss.device()));
+  if (loss.tape()) pass.tape->seed(loss, one_);  // else the compression is frozen
 }
 
 MemoryState CompressiveAttention::Memory::after() const {

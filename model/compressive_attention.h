@@ -60,6 +60,7 @@ class CompressiveAttention {
   std::int64_t cache_tokens_, compressed_tokens_, rate_;
   double scale_, weight_;
   bool learned_;
+  Tensor one_;  // the gradient of a root, on the device
   Parameter compression_;
 };
 

@@ -82,7 +82,10 @@ struct NeighbourSearch {
       const A moved = moves ? list[i - 1] : A(0);
       const std::int32_t moved_place = moves ? list_places[i - 1] : 0;
       __syncwarp();
-      if (moves) list[i] = moved, list_places[i] = moved_place;
+      if (moves) {
+        list[i] = moved;
+        list_places[i] = moved_place;
+      }
       __syncwarp();
     }
     __syncwarp();
