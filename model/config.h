@@ -2,6 +2,7 @@
 // leave open.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string_view>
@@ -12,9 +13,22 @@
 namespace infini {
 
 // What stands in the place of a block's attention, see segment_attention.h.
-enum class Architecture { kInfini, kTransformerXl };
-constexpr std::array<std::pair<std::string_view, Architecture>, 2> enum_names(Architecture) {
-  return {{{"infini", Architecture::kInfini}, {"transformer_xl", Architecture::kTransformerXl}}};
+enum class Architecture {
+  kInfini,
+  kTransformerXl,
+  kMemorizingTransformer,
+  kCompressiveTransformer
+};
+constexpr std::array<std::pair<std::string_view, Architecture>, 4> enum_names(Architecture) {
+  return {{{"infini", Architecture::kInfini},
+           {"transformer_xl", Architecture::kTransformerXl},
+           {"memorizing_transformer", Architecture::kMemorizingTransformer},
+           {"compressive_transformer", Architecture::kCompressiveTransformer}}};
+}
+
+enum class Compression { kConvolution, kMeanPool };
+constexpr std::array<std::pair<std::string_view, Compression>, 2> enum_names(Compression) {
+  return {{{"convolution", Compression::kConvolution}, {"mean_pool", Compression::kMeanPool}}};
 }
 
 enum class MemoryRule { kLinear, kDelta, kNone };
@@ -51,6 +65,13 @@ struct ModelConfig {
   int vocabulary = 0;
   std::int64_t segment_tokens = 256;
   std::int64_t cache_tokens = 0;
+  std::int64_t memory_tokens = 0;
+  int memory_layer = 0;
+  int neighbours = 32;
+  std::int64_t compressed_tokens = 0;
+  int compression_rate = 2;
+  Compression compression = Compression::kConvolution;
+  double reconstruction_weight = 1;
   MemoryRule memory = MemoryRule::kLinear;
   Activation activation = Activation::kGelu;
   bool tied = true;
@@ -65,9 +86,13 @@ struct ModelConfig {
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("architecture", architecture,
-          "infini: local attention and a compressive memory; transformer_xl: attention over the "
-          "segment and a cache of tokens before it, with relative positions; needs memory=none");
+    field(
+        "architecture", architecture,
+        "infini: local attention and a compressive memory; transformer_xl: attention over the "
+        "segment and a cache of tokens before it, with relative positions; "
+        "memorizing_transformer: the same, and one block reads the nearest keys of a long memory; "
+        "compressive_transformer: what leaves the cache is compressed and kept for longer; "
+        "all but infini need memory=none");
     field("layers", layers, "number of blocks");
     field("d_model", d_model, "width of the residual stream");
     field("heads", heads, "query heads");
@@ -79,8 +104,24 @@ struct ModelConfig {
     field("segment_tokens", segment_tokens,
           "tokens that local attention sees; the memory is written after each segment");
     field("cache_tokens", cache_tokens,
-          "tokens before a segment that transformer_xl keeps and reads, which may change between "
+          "tokens before a segment that all architectures but infini keep and read, which may "
+          "change between training and evaluation; 0: segment_tokens");
+    field("memory_tokens", memory_tokens,
+          "newest tokens whose keys and values the memory of memorizing_transformer holds, which "
+          "may change between training and evaluation; 0: 32 segments");
+    field("memory_layer", memory_layer,
+          "the block with that memory, counted from 1; 0: the fourth from the end");
+    field("neighbours", neighbours, "keys of that memory that a query reads, the nearest to it");
+    field("compressed_tokens", compressed_tokens,
+          "rows of the compressed memory of compressive_transformer, which may change between "
           "training and evaluation; 0: segment_tokens");
+    field("compression_rate", compression_rate,
+          "tokens that become one row of the compressed memory");
+    field("compression", compression,
+          "by a learned convolution, or by mean_pool, which has no parameters");
+    field("reconstruction_weight", reconstruction_weight,
+          "weight in the training loss of what a convolution loses of attention over the tokens: "
+          "for each token the mean squared difference; it trains the convolution alone");
     field("memory", memory,
           "linear: add what a segment holds; delta: add what the memory does not hold yet; none: "
           "local attention only");
@@ -94,8 +135,8 @@ struct ModelConfig {
     field("softmax_scale", softmax_scale,
           "scores are divided by the square root of d_head, or of d_model as the paper prints");
     field("first_segment", first_segment,
-          "while the memory is empty, gated scales local attention by 1 - sigmoid(gate), bypass "
-          "does not");
+          "while the memory that a gate opens is empty, gated scales local attention by 1 - "
+          "sigmoid(gate), bypass does not");
     field("gate_mean", gate_mean,
           "mean of the gates' start; 0 gives memory and local attention equal weight");
     field("gate_deviation", gate_deviation,
@@ -137,6 +178,21 @@ struct ModelConfig {
     if (architecture == Architecture::kInfini) return 0;
     return cache_tokens ? cache_tokens : segment_tokens;
   }
+  // Whether this block, counted from 0, has a memory that is searched, and the tokens it holds.
+  bool retrieves(int layer) const {
+    return architecture == Architecture::kMemorizingTransformer &&
+           layer == (memory_layer ? memory_layer - 1 : std::max(0, layers - 4));
+  }
+  std::int64_t retrieval_tokens() const {
+    return memory_tokens ? memory_tokens : 32 * segment_tokens;
+  }
+  // Rows of a compressed memory before these tokens, and all places that attention reads before a
+  // segment.
+  std::int64_t compressed_rows() const {
+    if (architecture != Architecture::kCompressiveTransformer) return 0;
+    return compressed_tokens ? compressed_tokens : segment_tokens;
+  }
+  std::int64_t context_tokens() const { return compressed_rows() + cached_tokens(); }
   std::string_view architecture_name() const {
     return enum_names(architecture)[static_cast<std::size_t>(architecture)].first;
   }
@@ -150,6 +206,39 @@ struct ModelConfig {
 inline void ModelConfig::validate_architecture() const {
   check<ConfigError>(cache_tokens >= 0, "model.cache_tokens must not be negative, got ",
                      cache_tokens);
+  check<ConfigError>(memory_tokens >= 0, "model.memory_tokens must not be negative, got ",
+                     memory_tokens);
+  check<ConfigError>(memory_layer >= 0 && memory_layer <= layers,
+                     "model.memory_layer = ", memory_layer, " is none of model.layers = ", layers);
+  check<ConfigError>(neighbours >= 1 && neighbours <= 256,
+                     "model.neighbours must be between 1 and 256, got ", neighbours);
+  if (architecture != Architecture::kMemorizingTransformer)
+    for (const auto& [key, value] :
+         {std::pair<const char*, std::int64_t>{"memory_tokens", memory_tokens},
+          {"memory_layer", memory_layer}})
+      check<ConfigError>(value == 0, "model.", key, " = ", value,
+                         ", but model.architecture = ", architecture_name(),
+                         " has no memory that is searched");
+  check<ConfigError>(compressed_tokens >= 0, "model.compressed_tokens must not be negative, got ",
+                     compressed_tokens);
+  check<ConfigError>(compression_rate >= 1, "model.compression_rate must be at least 1, got ",
+                     compression_rate);
+  check<ConfigError>(reconstruction_weight >= 0,
+                     "model.reconstruction_weight must not be negative, got ",
+                     reconstruction_weight);
+  if (architecture == Architecture::kCompressiveTransformer) {
+    check<ConfigError>(cached_tokens() >= segment_tokens, "model.cache_tokens = ", cache_tokens,
+                       ", but model.architecture = compressive_transformer compresses "
+                       "model.segment_tokens = ",
+                       segment_tokens, " of them at a time");
+    check<ConfigError>(compression_rate <= segment_tokens,
+                       "model.compression_rate = ", compression_rate,
+                       " is more than model.segment_tokens = ", segment_tokens);
+  } else {
+    check<ConfigError>(compressed_tokens == 0, "model.compressed_tokens = ", compressed_tokens,
+                       ", but model.architecture = ", architecture_name(),
+                       " has no compressed memory");
+  }
   if (architecture == Architecture::kInfini) {
     check<ConfigError>(cache_tokens == 0, "model.cache_tokens = ", cache_tokens,
                        ", but model.architecture = infini keeps no cache");

@@ -17,16 +17,34 @@ inline double training_flops_per_token(const ModelConfig& config) {
       2 * (width * (queries + 2 * keys) + queries * width) + 2 * matrices * width * inner;
   block += 2 * static_cast<double>(config.segment_tokens) * queries;
   // Of a cache, all is read; its keys and values are computed anew, once for each token of a
-  // segment or fewer, and those of distances are few.
-  const auto cached = static_cast<double>(config.cached_tokens());
+  // segment or fewer, or for each segment all where they are compressed; those of distances are
+  // few.
+  const auto cached = static_cast<double>(config.context_tokens());
   if (cached > 0)
-    block += 4 * cached * queries + 2 * width * 2 * keys +
+    block += 4 * cached * queries +
+             2 * width * 2 * keys *
+                 (config.compressed_rows() > 0 ? cached / static_cast<double>(config.segment_tokens)
+                                               : 1) +
              2 * (cached + static_cast<double>(config.segment_tokens) / 2) * queries;
   // Read for every query head, written for every key/value head; the delta rule reads the memory by
   // keys as well.
   if (config.memory != MemoryRule::kNone) block += 2 * head * queries + 2 * head * keys;
   if (config.memory == MemoryRule::kDelta) block += 2 * head * keys;
-  return 3 * (config.layers * block + 2 * width * config.vocabulary);
+  double total = 3 * (config.layers * block + 2 * width * config.vocabulary);
+  // The tokens that leave are as many as come: a convolution of each and, of the reconstruction,
+  // attention over them without a backward pass and over the rows they become with one.
+  if (config.architecture == Architecture::kCompressiveTransformer &&
+      config.compression == Compression::kConvolution) {
+    const double tokens = static_cast<double>(config.segment_tokens),
+                 rows = tokens / config.compression_rate;
+    total += config.layers * (3 * 2 * width * width + 4 * (tokens + 3 * rows) * queries +
+                              2 * width * 2 * keys * (1 + 3.0 / config.compression_rate));
+  }
+  // A search has no backward pass; what it finds is few.
+  for (int layer = 0; layer < config.layers; ++layer)
+    if (config.retrieves(layer))
+      total += 2 * static_cast<double>(config.retrieval_tokens()) * queries;
+  return total;
 }
 
 }  // namespace infini

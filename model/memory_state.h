@@ -15,9 +15,17 @@ struct MemoryState {
   Tensor matrix{};      // M [B, Hk, K, K]
   Tensor normalizer{};  // z [B, Hk, K]
 
-  // transformer_xl: the newest tokens, oldest first
+  // all but infini: the newest tokens, oldest first
   Tensor cached{};   // [B, M, D], what the layer's attention took
   Tensor present{};  // [B, M] u8, 1: a token stands there
+
+  // memorizing_transformer, in the block with a long memory: the newest tokens, oldest first
+  Tensor pairs{};          // [B, N, 2 Hk K], keys of length 1, then values
+  Tensor pairs_present{};  // [B, N] u8
+
+  // compressive_transformer: rows of older tokens, oldest first
+  Tensor compressed{};          // [B, C, D]
+  Tensor compressed_present{};  // [B, C] u8
 };
 
 // What holds for the parts one by one is said over this list: a new architecture adds its own here.
@@ -26,10 +34,15 @@ struct MemoryPart {
   Tensor MemoryState::*tensor;
   bool has_gradient;  // whether gradients go back through it
 };
-constexpr MemoryPart kMemoryParts[] = {{"matrix", &MemoryState::matrix, true},
-                                       {"normalizer", &MemoryState::normalizer, true},
-                                       {"cached", &MemoryState::cached, false},
-                                       {"present", &MemoryState::present, false}};
+constexpr MemoryPart kMemoryParts[] = {
+    {"matrix", &MemoryState::matrix, true},
+    {"normalizer", &MemoryState::normalizer, true},
+    {"cached", &MemoryState::cached, false},
+    {"present", &MemoryState::present, false},
+    {"pairs", &MemoryState::pairs, false},
+    {"pairs_present", &MemoryState::pairs_present, false},
+    {"compressed", &MemoryState::compressed, false},
+    {"compressed_present", &MemoryState::compressed_present, false}};
 
 // One per layer. A model that carries nothing has states that stay empty.
 using Memories = std::vector<MemoryState>;
@@ -54,7 +67,8 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
   Memories memories(config.layers);
   const std::int64_t heads = config.key_value_heads(), width = config.head_width();
   const std::int64_t cached = config.cached_tokens();
-  for (MemoryState& state : memories) {
+  for (int layer = 0; layer < config.layers; ++layer) {
+    MemoryState& state = memories[layer];
     if (config.memory != MemoryRule::kNone)
       state = {
           .matrix = Tensor::zeros({batch, heads, width, width}, accumulator_of(compute), device),
@@ -62,6 +76,15 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
     if (cached > 0) {
       state.cached = Tensor::zeros({batch, cached, config.d_model}, compute, device);
       state.present = Tensor::zeros({batch, cached}, DType::kUInt8, device);
+    }
+    if (const std::int64_t rows = config.compressed_rows()) {
+      state.compressed = Tensor::zeros({batch, rows, config.d_model}, compute, device);
+      state.compressed_present = Tensor::zeros({batch, rows}, DType::kUInt8, device);
+    }
+    if (config.retrieves(layer)) {
+      const std::int64_t places = config.retrieval_tokens();
+      state.pairs = Tensor::zeros({batch, places, 2 * heads * width}, compute, device);
+      state.pairs_present = Tensor::zeros({batch, places}, DType::kUInt8, device);
     }
   }
   return memories;

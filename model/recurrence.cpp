@@ -233,7 +233,11 @@ RowsResult Recurrence::train_parallel(const Rows& rows, const Memories& memory, 
                                       const GradientsFinal* final) const {
   const Row row(rows, model_.share(), options_, model_.device());
   Tape tape;
-  Pass pass{.tape = &tape, .training = true, .key = key, .gradients_final = final};
+  Pass pass{.tape = &tape,
+            .training = true,
+            .key = key,
+            .gradients_final = final,
+            .auxiliary_scale = scale};
   Losses losses(row, rows.tokens.shape(), model_);
   const Memories initial = dmemory ? watch(tape, memory) : memory;
   Memories state = initial;
@@ -276,8 +280,11 @@ RowsResult Recurrence::train_streaming(const Rows& rows, const Memories& memory,
   Memories passed;  // the gradient of the memory after the piece at hand
   for (std::size_t i = pieces.size(); i-- > 0;) {
     Tape tape;
-    const Pass pass{
-        .tape = &tape, .training = true, .key = key, .gradients_final = i == 0 ? final : nullptr};
+    const Pass pass{.tape = &tape,
+                    .training = true,
+                    .key = key,
+                    .gradients_final = i == 0 ? final : nullptr,
+                    .auxiliary_scale = scale};
     const bool asked =
         i > 0 || dmemory;  // whether anyone wants the gradient of the memory before this piece
     const Memories border = on_device(borders.back(), model_.device());

@@ -73,7 +73,9 @@ class Recurrence {
   Recurrence(const InfiniTransformer& model, const RecurrenceOptions& options)
       : model_(model), options_(options) {}
 
-  // Adds the gradient of  scale * sum_{b,t} weights nll  to the gradients of the parameters.
+  // Adds the gradient of  scale * sum_{b,t} weights nll  to the gradients of the parameters, and
+  // scale times that of the losses which parts of the model have for parameters of their own (see
+  // Pass::auxiliary_scale), which are in no result.
   // `memory` is the state before the rows; where dmemory is given, it receives the gradient of that
   // state, and where `final` is given, it is told as gradients of parameters become final.
   // After the backward pass of each tape, newest segments first, `done` sees its losses.

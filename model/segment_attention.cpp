@@ -5,13 +5,18 @@
 
 namespace infini {
 
-void declare_attention(const ModelConfig& config, const std::string& prefix,
+void declare_attention(const ModelConfig& config, int layer, const std::string& prefix,
                        std::vector<ParameterSpec>& specs) {
   switch (config.architecture) {
     case Architecture::kInfini:
       return InfiniAttention::declare(config, prefix, specs);
     case Architecture::kTransformerXl:
       return XlAttention::declare(config, prefix, specs);
+    case Architecture::kMemorizingTransformer:
+      return config.retrieves(layer) ? MemorizingAttention::declare(config, prefix, specs)
+                                     : XlAttention::declare(config, prefix, specs);
+    case Architecture::kCompressiveTransformer:
+      return CompressiveAttention::declare(config, prefix, specs);
   }
 }
 
@@ -19,16 +24,20 @@ Tensor position_table(const ModelConfig& config, DType compute, Device device) {
   if (config.architecture == Architecture::kInfini)
     return rotary_table(config.segment_tokens, config.head_width(), config.rope_base,
                         accumulator_of(compute), device);
-  return sinusoid_table(config.cached_tokens() + config.segment_tokens, config.d_model,
+  return sinusoid_table(config.context_tokens() + config.segment_tokens, config.d_model,
                         config.rope_base, compute, device);
 }
 
-SegmentAttention make_attention(const ModelConfig& config, const Parameters& parameters,
+SegmentAttention make_attention(const ModelConfig& config, int layer, const Parameters& parameters,
                                 const std::string& prefix, const Tensor& positions,
                                 const TensorGroup* group) {
-  if (config.architecture == Architecture::kTransformerXl)
-    return XlAttention(config, parameters, prefix, positions, group);
-  return InfiniAttention(config, parameters, prefix, positions, group);
+  if (config.architecture == Architecture::kInfini)
+    return InfiniAttention(config, parameters, prefix, positions, group);
+  if (config.architecture == Architecture::kCompressiveTransformer)
+    return CompressiveAttention(config, parameters, prefix, positions, group);
+  if (config.retrieves(layer))
+    return MemorizingAttention(config, parameters, prefix, positions, group);
+  return XlAttention(config, parameters, prefix, positions, group);
 }
 
 }  // namespace infini

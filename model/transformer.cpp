@@ -55,7 +55,7 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks,
   std::vector<ParameterSpec> specs{rows_of_tokens("embedding.weight")};
   for (int layer = 0; layer < config.layers; ++layer) {
     const std::string prefix = block_prefix(layer);
-    declare_attention(config, prefix + "attention.", specs);
+    declare_attention(config, layer, prefix + "attention.", specs);
     FeedForward::declare(config, prefix + "feed_forward.", specs);
     specs.push_back(norm_spec(prefix + "attention_norm.weight", config.d_model));
     specs.push_back(norm_spec(prefix + "feed_forward_norm.weight", config.d_model));
@@ -73,13 +73,14 @@ std::int64_t parameter_count(const ModelConfig& config) {
   return count;
 }
 
-Block::Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
+Block::Block(const ModelConfig& config, int layer, const Parameters& parameters,
              const Tensor& positions, const TensorGroup* group)
     : norm_eps(config.norm_eps),
-      attention_norm(parameters[prefix + "attention_norm.weight"]),
-      feed_forward_norm(parameters[prefix + "feed_forward_norm.weight"]),
-      attention(make_attention(config, parameters, prefix + "attention.", positions, group)),
-      feed_forward(config, parameters, prefix + "feed_forward.", group) {}
+      attention_norm(parameters[block_prefix(layer) + "attention_norm.weight"]),
+      feed_forward_norm(parameters[block_prefix(layer) + "feed_forward_norm.weight"]),
+      attention(make_attention(config, layer, parameters, block_prefix(layer) + "attention.",
+                               positions, group)),
+      feed_forward(config, parameters, block_prefix(layer) + "feed_forward.", group) {}
 
 Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& span,
                                 const MemoryState& memory) const {
@@ -114,7 +115,7 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
   const Tensor table = position_table(config, compute, device);
   for (int layer = 0; layer < config.layers; ++layer) {
-    blocks_.emplace_back(config, parameters_, block_prefix(layer), table, group);
+    blocks_.emplace_back(config, layer, parameters_, table, group);
     const auto begin_of = [&](int block) {
       return parameters_.offset(block < config.layers
                                     ? block_prefix(block) + "attention.query.weight"

@@ -11,8 +11,9 @@
 namespace infini {
 
 struct Block {
-  Block(const ModelConfig& config, const Parameters& parameters, const std::string& prefix,
-        const Tensor& positions, const TensorGroup* group);
+  // `layer`, counted from 0, says which block it is.
+  Block(const ModelConfig& config, int layer, const Parameters& parameters, const Tensor& positions,
+        const TensorGroup* group);
 
   struct Output {
     Tensor x;  // the residual stream after the block

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "model/memory_state.h"
+#include "model/newest_tokens.h"
 #include "model/span.h"
 #include "tensor/ops/relative_attention.h"
 #include "tensor/pass.h"
@@ -39,14 +40,26 @@ class XlAttention {
   // Off: no segment reads the cache, for ablations; it is still kept.
   void use_memory(bool on) { use_memory_ = on; }
 
- private:
-  struct Cache {
-    Tensor context;  // [B (M + (S - 1) T), D], what segments find before them
-    Tensor seen;     // [B, S + 1, M], see cache_seen()
-    MemoryState after;
+  // The steps of a call, for attentions that do more between them.
+  struct Attended {
+    Tensor qkv;          // [R, (H + 2 Hk) K]
+    Tensor y;            // [R, H K], what the heads read of the cache and the segment
+    MemoryState memory;  // after the last segment
   };
-  Cache cache(const Tensor& x, const Span& span, const MemoryState& memory) const;
+  Attended attend(const Pass& pass, const Tensor& x, const Span& span,
+                  const MemoryState& memory) const;
+  // y of a context, rows and marks as relative_attention() takes keys, values and marks of it.
+  Tensor read(const Pass& pass, const Tensor& qkv, const Tensor& context, const Tensor& seen,
+              const HeadLayout& layout) const;
+  // Keys and values of rows [..., D] by weights that are constants here: [..., 2 Hk K].
+  Tensor constant_pairs(const Pass& pass, const Tensor& rows) const;
+  Tensor project(const Pass& pass, const Tensor& x) const;                             // qkv alone
+  Tensor output(const Pass& pass, const Tensor& heads, const Tensor& residual) const;  // [R, D]
 
+ private:
+  NewestTokens cache(const Tensor& x, const Span& span, const MemoryState& memory) const;
+
+  std::string_view architecture_;
   std::int64_t cache_tokens_;
   double scale_;
   bool use_memory_ = true;

@@ -18,6 +18,9 @@ struct Pass {
   bool training = false;                            // dropout and its kin act only in training
   RandomKey key{};                                  // (seed, step) of this pass
   const GradientsFinal* gradients_final = nullptr;  // where somebody wants to know
+  // What losses of a model's own parts weigh, which train parameters of these parts alone: a part
+  // that has one makes it a root of the tape. 0: none is computed.
+  double auxiliary_scale = 0;
 
   std::shared_ptr<const Loan> loan{};  // parameters that were borrowed for this pass
 

@@ -235,8 +235,8 @@ class CpuRelativeAttention final : public RelativeAttentionKernels {
       const std::int64_t row = (b * layout.segments + s) * tokens;
       std::fill_n(dkey, tokens * width, A(0));
       std::fill_n(dvalue, tokens * width, A(0));
-      A* dcached_key_here = dcached_key + s * tokens * width;
-      A* dcached_value_here = dcached_value + s * tokens * width;
+      A* dcached_key_here = dcached_key + s * given.step * width;
+      A* dcached_value_here = dcached_value + s * given.step * width;
       for (int head = kv_head * layout.group(); head < (kv_head + 1) * layout.group(); ++head) {
         const Segment<T> in(given, b, s, head);
         const T* dy = args.dy.data<T>() + row * leading + head * width;
@@ -356,6 +356,7 @@ Tensor relative_attention(const Tensor& qkv, const Tensor& cached, const Tensor&
   check(batch == layout.batch && borders == layout.segments + 1,
         "relative_attention: what is seen is ", seen.shape(), ", expected [", layout.batch, ", ",
         layout.segments + 1, ", M]");
+  const bool apart = cached.shape()[0] == layout.batch * layout.segments * cache;
   const Attention args{.qkv = qkv.unwatched(),
                        .cached = cached.unwatched(),
                        .seen = seen,
@@ -364,6 +365,7 @@ Tensor relative_attention(const Tensor& qkv, const Tensor& cached, const Tensor&
                                      .position_bias = positions.position_bias.unwatched()},
                        .layout = layout,
                        .cache_tokens = cache,
+                       .step = apart ? cache : layout.tokens,
                        .scale = scale};
   const Shape cached_shape{layout.batch * args.context_tokens(), 2 * keys};
   check(cached.shape() == cached_shape, "relative_attention: the cache is ", cached.shape(),

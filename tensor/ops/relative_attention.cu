@@ -32,13 +32,13 @@ struct Reads {
   const A *content_bias, *position_bias;
   const std::uint8_t* seen;
   int segments, heads, group, width;
-  std::int64_t tokens, cache, context;
+  std::int64_t tokens, cache, context, step;
   std::int64_t leading, cached_leading, distance_leading;
   A scale;
 
   __device__ std::int64_t row(std::int64_t segment) const { return segment * tokens; }
   __device__ std::int64_t cached_row(std::int64_t segment) const {
-    return segment / segments * context + segment % segments * tokens;
+    return segment / segments * context + segment % segments * step;
   }
   __device__ const N* query(std::int64_t segment, int head, std::int64_t i) const {
     return qkv + (row(segment) + i) * leading + head * width;
@@ -80,6 +80,7 @@ Reads<N> reads_of(const RelativeAttentionKernels::Attention& args, const N* qkv,
           .tokens = n.tokens,
           .cache = args.cache_tokens,
           .context = args.context_tokens(),
+          .step = args.step,
           .leading = n.qkv_width(),
           .cached_leading = 2 * width,
           .distance_leading = width,

@@ -25,8 +25,8 @@ struct RelativePositions {
 };
 
 // qkv [R, (H + 2 Hk) K]; cached [B (M + (S - 1) T), 2 Hk K], keys and values of the cache before
-// the span and of its tokens but the last T; seen from cache_seen(), which says what M is ->
-// [R, H K].
+// the span and of its tokens but the last T, or [B S M, 2 Hk K], where each segment has places of
+// its own; seen from cache_seen(), which says what M is -> [R, H K].
 Tensor relative_attention(const Tensor& qkv, const Tensor& cached, const Tensor& seen,
                           const RelativePositions& positions, const HeadLayout& layout,
                           double scale);
@@ -45,14 +45,13 @@ class RelativeAttentionKernels {
     RelativePositions positions;
     HeadLayout layout;
     std::int64_t cache_tokens;
+    std::int64_t step;  // rows of `cached` from one segment's places to the next one's
     double scale;
 
     // Rows of `cached` of one batch row, and where the cache of segment s begins among all.
-    std::int64_t context_tokens() const {
-      return cache_tokens + (layout.segments - 1) * layout.tokens;
-    }
+    std::int64_t context_tokens() const { return cache_tokens + (layout.segments - 1) * step; }
     std::int64_t first_cached(std::int64_t b, std::int64_t s) const {
-      return b * context_tokens() + s * layout.tokens;
+      return b * context_tokens() + s * step;
     }
   };
   struct AttentionGrad {

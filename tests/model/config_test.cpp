@@ -65,6 +65,73 @@ TEST(ModelConfig, RefusesWhatNoModelHas) {
             }),
             "model.architecture = transformer_xl has a sine and a cosine of each position: "
             "model.d_model must be even, got 255");
+  const auto memorizing = [](ModelConfig& c) {
+    c.architecture = Architecture::kMemorizingTransformer;
+    c.memory = MemoryRule::kNone;
+  };
+  EXPECT_EQ(refusal(memorizing), "nothing was refused");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.memory = MemoryRule::kDelta;
+            }),
+            "model.architecture = memorizing_transformer has no compressive memory and needs "
+            "model.memory = none, got delta");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.memory_tokens = -1;
+            }),
+            "model.memory_tokens must not be negative, got -1");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.memory_layer = 5;
+            }),
+            "model.memory_layer = 5 is none of model.layers = 4");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.neighbours = 257;
+            }),
+            "model.neighbours must be between 1 and 256, got 257");
+  EXPECT_EQ(refusal([](ModelConfig& c) { c.memory_tokens = 5; }),
+            "model.memory_tokens = 5, but model.architecture = infini has no memory that is "
+            "searched");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              xl(c);
+              c.memory_layer = 2;
+            }),
+            "model.memory_layer = 2, but model.architecture = transformer_xl has no memory that is "
+            "searched");
+  const auto compressive = [](ModelConfig& c) {
+    c.architecture = Architecture::kCompressiveTransformer;
+    c.memory = MemoryRule::kNone;
+  };
+  EXPECT_EQ(refusal(compressive), "nothing was refused");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              compressive(c);
+              c.cache_tokens = 100;
+            }),
+            "model.cache_tokens = 100, but model.architecture = compressive_transformer compresses "
+            "model.segment_tokens = 256 of them at a time");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              compressive(c);
+              c.compression_rate = 257;
+            }),
+            "model.compression_rate = 257 is more than model.segment_tokens = 256");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              compressive(c);
+              c.compression_rate = 0;
+            }),
+            "model.compression_rate must be at least 1, got 0");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              compressive(c);
+              c.reconstruction_weight = -1;
+            }),
+            "model.reconstruction_weight must not be negative, got -1");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              memorizing(c);
+              c.compressed_tokens = 5;
+            }),
+            "model.compressed_tokens = 5, but model.architecture = memorizing_transformer has no "
+            "compressed memory");
   EXPECT_EQ(refusal([](ModelConfig& c) { c.cache_tokens = 5; }),
             "model.cache_tokens = 5, but model.architecture = infini keeps no cache");
   EXPECT_EQ(refusal([&](ModelConfig& c) {

@@ -23,6 +23,13 @@ struct Tiny {
   bool tied = false;
   Architecture architecture = Architecture::kInfini;
   std::int64_t cache_tokens = 0;
+  std::int64_t memory_tokens = 0;
+  int memory_layer = 0;
+  int neighbours = 32;
+  std::int64_t compressed_tokens = 0;
+  int compression_rate = 2;
+  Compression compression = Compression::kConvolution;
+  double reconstruction_weight = 1;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
@@ -34,6 +41,13 @@ inline ModelConfig config_of(const Tiny& tiny) {
   ModelConfig config;
   config.architecture = tiny.architecture;
   config.cache_tokens = tiny.cache_tokens;
+  config.memory_tokens = tiny.memory_tokens;
+  config.memory_layer = tiny.memory_layer;
+  config.neighbours = tiny.neighbours;
+  config.compressed_tokens = tiny.compressed_tokens;
+  config.compression_rate = tiny.compression_rate;
+  config.compression = tiny.compression;
+  config.reconstruction_weight = tiny.reconstruction_weight;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -90,16 +104,28 @@ inline Rows rich_rows() {
   return rows;
 }
 
+// Parts of a memory that are rows, some of which hold nothing.
+struct MarkedPart {
+  Tensor MemoryState::*rows;   // [B, M, C]
+  Tensor MemoryState::*marks;  // [B, M]
+};
+constexpr MarkedPart kMarkedParts[] = {
+    {&MemoryState::cached, &MemoryState::present},
+    {&MemoryState::pairs, &MemoryState::pairs_present},
+    {&MemoryState::compressed, &MemoryState::compressed_present}};
+
 // A memory as some text before the rows would leave it, of a model that computes in `dtype`.
 inline Memories random_memories(const ModelConfig& config, std::int64_t batch, DType dtype) {
   Memories memories = zero_memories(config, batch, DType::kFloat64, Device::kCpu);
   for (std::size_t layer = 0; layer < memories.size(); ++layer) {
     const RandomKey key{.seed = 7, .site = static_cast<std::uint32_t>(layer)};
-    if (const Tensor& cached = memories[layer].cached) {
-      for (std::int64_t i = 0; i < cached.size(); ++i) cached.data<double>()[i] = key.normal(i);
-      for (std::int64_t i = 0; i < memories[layer].present.size(); ++i)
-        memories[layer].present.data<std::uint8_t>()[i] = i % 3 != 1;
-      memories[layer].cached = cached.to(dtype);
+    for (const MarkedPart& part : kMarkedParts) {
+      Tensor& rows = memories[layer].*part.rows;
+      const Tensor& marks = memories[layer].*part.marks;
+      if (!rows) continue;
+      for (std::int64_t i = 0; i < rows.size(); ++i) rows.data<double>()[i] = key.normal(i);
+      for (std::int64_t i = 0; i < marks.size(); ++i) marks.data<std::uint8_t>()[i] = i % 3 != 1;
+      rows = rows.to(dtype);
     }
     if (!memories[layer].matrix) continue;
     const Tensor matrix = memories[layer].matrix, normalizer = memories[layer].normalizer;
@@ -127,11 +153,28 @@ inline double relative_error(const Tensor& a, const Tensor& b) {
   return a ? relative_error(a.to_vector<double>(), b.to_vector<double>()) : 0;
 }
 
+// The memories with zeros where rows hold nothing: what stands there nobody reads.
+inline Memories readable(const Memories& memories) {
+  Memories result = memories;
+  for (MemoryState& state : result)
+    for (const MarkedPart& part : kMarkedParts) {
+      if (!(state.*part.rows)) continue;
+      const Tensor rows = (state.*part.rows).clone(), marks = state.*part.marks;
+      const std::int64_t bytes = rows.bytes() / std::max<std::int64_t>(1, marks.size());
+      for (std::int64_t i = 0; i < marks.size(); ++i)
+        if (!marks.data<std::uint8_t>()[i])
+          std::fill_n(rows.raw() + i * bytes, bytes, std::byte{0});
+      state.*part.rows = rows;
+    }
+  return result;
+}
+
 inline void expect_near(const Memories& a, const Memories& b, double tolerance) {
   ASSERT_EQ(a.size(), b.size());
+  const Memories left = readable(a), right = readable(b);
   for (std::size_t layer = 0; layer < a.size(); ++layer) {
     for (const MemoryPart& part : kMemoryParts)
-      EXPECT_LE(relative_error(a[layer].*part.tensor, b[layer].*part.tensor), tolerance)
+      EXPECT_LE(relative_error(left[layer].*part.tensor, right[layer].*part.tensor), tolerance)
           << part.name << " " << layer;
   }
 }
@@ -206,6 +249,28 @@ inline const Tiny kTinies[] = {
      .tied = true,
      .architecture = Architecture::kTransformerXl,
      .cache_tokens = 7},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .architecture = Architecture::kMemorizingTransformer,
+     .memory_tokens = 17},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .first_segment = FirstSegment::kBypass,
+     .architecture = Architecture::kMemorizingTransformer,
+     .cache_tokens = 3,
+     .memory_tokens = 11,
+     .memory_layer = 2,
+     .neighbours = 4},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .architecture = Architecture::kCompressiveTransformer},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kCompressiveTransformer,
+     .cache_tokens = 7,
+     .compressed_tokens = 4,
+     .compression_rate = 3,
+     .compression = Compression::kMeanPool},
 };
 // Those of which ranks can share the rows or the heads.
 inline std::vector<Tiny> shared_tinies() {
@@ -221,6 +286,10 @@ inline std::string name_of(const Tiny& tiny) {
     if (rule == tiny.memory) name = known;
   if (tiny.architecture == Architecture::kTransformerXl)
     name = text("xl_cache_", tiny.cache_tokens);
+  if (tiny.architecture == Architecture::kMemorizingTransformer)
+    name = text("memorizing_", tiny.neighbours, "_of_", tiny.memory_tokens);
+  if (tiny.architecture == Architecture::kCompressiveTransformer)
+    name = text("compressive_", tiny.compression_rate, "_to_1");
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
 }

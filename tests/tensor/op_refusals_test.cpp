@@ -5,6 +5,8 @@
 
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
+#include "tensor/ops/attention_reconstruction.h"
+#include "tensor/ops/compression.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
@@ -12,6 +14,7 @@
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/recall.h"
+#include "tensor/ops/retrieval_attention.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/scan.h"
 
@@ -129,6 +132,50 @@ const Refusal kRefusals[] = {
      [] {
        memory_recall(zeros(kQkv), zeros(kMatrix), zeros(kNormalizer), zeros({2}), zeros({6, 4}), n,
                      {});
+     }},
+    {"retrieval_attention: 0 neighbours, expected at least 1",
+     [] {
+       retrieval_attention(zeros(kQkv), zeros({8, 8}), zeros({1, 3, 5}, DType::kUInt8), zeros({2}),
+                           zeros({2}), zeros({6, 8}), n, {.neighbours = 0});
+     }},
+    {"retrieval_attention: what is seen is [1, 2, 5], expected [1, 3, N]",
+     [] {
+       retrieval_attention(zeros(kQkv), zeros({8, 8}), zeros({1, 2, 5}, DType::kUInt8), zeros({2}),
+                           zeros({2}), zeros({6, 8}), n, {});
+     }},
+    {"retrieval_attention: pairs are f32[5, 8], expected f32[8, 8]",
+     [] {
+       retrieval_attention(zeros(kQkv), zeros({5, 8}), zeros({1, 3, 5}, DType::kUInt8), zeros({2}),
+                           zeros({2}), zeros({6, 8}), n, {});
+     }},
+    {"retrieval_attention: scale and gate are f32[2], got f32[1]",
+     [] {
+       retrieval_attention(zeros(kQkv), zeros({8, 8}), zeros({1, 3, 5}, DType::kUInt8), zeros({2}),
+                           zeros({1}), zeros({6, 8}), n, {});
+     }},
+    {"attention_reconstruction: pairs are f32[4, 8], expected f32[6, 8]",
+     [] {
+       const SegmentPairs pairs{.rows = zeros({4, 8}), .seen = zeros({1, 2, 3}, DType::kUInt8)};
+       attention_reconstruction(zeros(kQkv), pairs, pairs, n, 1, 1);
+     }},
+    {"attention_reconstruction: the loss must be a root of the backward pass; its gradient is 2, "
+     "expected 1",
+     [] {
+       Tape tape;
+       const Tensor seen = zeros({1, 2, 2}, DType::kUInt8);
+       const Tensor loss =
+           attention_reconstruction(zeros(kQkv), {.rows = zeros({4, 8}), .seen = seen},
+                                    {.rows = tape.watch(zeros({4, 8})), .seen = seen}, n, 1, 1);
+       tape.seed(loss, Tensor::of(std::vector<float>{2}, {}));
+       tape.backward();
+     }},
+    {"windows_seen: what is seen is [1, 3, 2], expected [1, 3, 3 or more]",
+     [] {
+       windows_seen(zeros({1, 3, 2}, DType::kUInt8), n, 2);
+     }},
+    {"window_means: 5 tokens are no windows of 2",
+     [] {
+       window_means(zeros({5, 3}), 2);
      }},
     {"scan: sums have shape [3], expected [B, S, ...]", [] { scan(zeros({3}), {}, {}); }},
     {"scan: the initial state is [2, 3], expected [1, 3]",

@@ -3,6 +3,7 @@
 
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
+#include "tensor/ops/attention_reconstruction.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
@@ -10,8 +11,10 @@
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/relative_attention.h"
+#include "tensor/ops/retrieval_attention.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/rotary_attention.h"
+#include "tensor/random.h"
 #include "tests/tensor/fake_groups.h"
 
 namespace infini {
@@ -111,7 +114,7 @@ OpCase attention_and_sums_case(const std::string& name, const HeadLayout& n, con
 }
 
 struct CacheMarks {
-  Marks present, keep, resets;
+  Marks present{}, keep{}, resets{};
 };
 OpCase relative_case(const std::string& name, const HeadLayout& n, std::int64_t cache,
                      const CacheMarks& given) {
@@ -140,6 +143,109 @@ OpCase relative_case(const std::string& name, const HeadLayout& n, std::int64_t 
             return Arrays{reference::relative_attention({in[0], in[1], in[2], in[3], in[4]}, seen,
                                                         n, cache, 0.7)};
           }};
+}
+
+// Keys and values that every type holds exactly, some of them twice, so that scores are equal.
+std::vector<double> exact_pairs(std::int64_t rows, std::int64_t width) {
+  std::vector<double> values(rows * width);
+  for (std::int64_t i = 0; i < rows * width; ++i)
+    values[i] = static_cast<double>(RandomKey{.seed = 12}.below(i, 257)) / 128 - 1;
+  for (std::int64_t row = 2; row < rows; row += 3)
+    std::copy_n(values.begin() + (row - 2) * width, width / 2, values.begin() + row * width);
+  return values;
+}
+
+// The relative_attention of places that each segment has for itself.
+OpCase places_case(const std::string& name, const HeadLayout& n, std::int64_t places) {
+  const std::int64_t keys = std::int64_t{n.kv_heads} * n.head_width, count = n.batch * n.segments;
+  const Input bias{.shape = {n.heads, n.head_width}, .role = Role::kState};
+  const Marks seen = marks(n.batch * (n.segments + 1) * places, 4);
+  // The plain loops know one line of rows; a segment by itself is one.
+  const HeadLayout one{.batch = count,
+                       .segments = 1,
+                       .tokens = n.tokens,
+                       .heads = n.heads,
+                       .kv_heads = n.kv_heads,
+                       .head_width = n.head_width};
+  Marks of_segments;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t border = i / n.segments * (n.segments + 1) + i % n.segments;
+    for (const std::int64_t from : {border, border})  // the second is of no segment
+      of_segments.insert(of_segments.end(), seen.begin() + from * places,
+                         seen.begin() + (from + 1) * places);
+  }
+  return {name,
+          {rows(n, n.qkv_width()),
+           {.shape = {count * places, 2 * keys}},
+           {.shape = {places + n.tokens, keys}},
+           bias,
+           bias},
+          [=](In in) {
+            return std::vector{relative_attention(
+                in[0], in[1], tensor(seen, in).reshape({n.batch, n.segments + 1, places}),
+                {.keys = in[2], .content_bias = in[3], .position_bias = in[4]}, n, 0.7)};
+          },
+          [=](Plain in, Plain) {
+            return Arrays{reference::relative_attention({in[0], in[1], in[2], in[3], in[4]},
+                                                        of_segments, one, places, 0.7)};
+          }};
+}
+
+struct PlaceMarks {
+  Marks tokens, compressed;  // [B S M] each
+};
+OpCase reconstruction_case(const std::string& name, const HeadLayout& n, const PlaceMarks& seen) {
+  const std::int64_t keys = 2 * std::int64_t{n.kv_heads} * n.head_width;
+  const auto size = [](const Marks& marks) { return static_cast<std::int64_t>(marks.size()); };
+  const auto qkv = exact_pairs(n.rows(), n.qkv_width()),
+             rows = exact_pairs(size(seen.tokens), keys);
+  return {name,
+          {{.shape = {size(seen.compressed), keys}}},
+          [=](In in) {
+            const auto constant = [&](const std::vector<double>& values, const Shape& shape) {
+              return tensor(values, in).reshape(shape).to(in[0].dtype());
+            };
+            const auto table = [&](const Marks& marks) {
+              return tensor(marks, in).reshape(
+                  {n.batch, n.segments, size(marks) / (n.batch * n.segments)});
+            };
+            return std::vector{attention_reconstruction(
+                constant(qkv, {n.rows(), n.qkv_width()}),
+                {.rows = constant(rows, {size(seen.tokens), keys}), .seen = table(seen.tokens)},
+                {.rows = in[0], .seen = table(seen.compressed)}, n, 0.7, 0.3)};
+          },
+          [=](Plain in, Plain) {
+            return Arrays{{reference::attention_reconstruction(
+                qkv, {.rows = rows, .seen = seen.tokens}, {.rows = in[0], .seen = seen.compressed},
+                n, 0.7, 0.3)}};
+          },
+          true};
+}
+
+OpCase retrieval_case(const std::string& name, const HeadLayout& n, std::int64_t places,
+                      const CacheMarks& given, const RetrievalOptions& options) {
+  const Shape shape{n.batch * (places + (n.segments - 1) * n.tokens),
+                    2 * std::int64_t{n.kv_heads} * n.head_width};
+  const auto pairs = exact_pairs(shape[0], shape[1]);
+  return {
+      name,
+      {rows(n, n.qkv_width()), state({n.heads}, 0.5), state({n.heads}), rows(n, n.query_width())},
+      [=](In in) {
+        Tensor present = tensor(given.present, in), resets = tensor(given.resets, in);
+        if (present) present = present.reshape({n.batch, places});
+        if (resets) resets = resets.reshape({n.batch, n.segments});
+        const Tensor seen =
+            cache_seen(present, tensor(given.keep, in), resets, n, places, in[0].device());
+        const Tensor memory = tensor(pairs, in).reshape(shape).to(in[0].dtype());
+        return std::vector{
+            retrieval_attention(in[0], memory, seen, in[1], in[2], in[3], n, options)};
+      },
+      [=](Plain in, Plain) {
+        const Marks seen =
+            reference::cache_seen(given.present, given.keep, given.resets, n, places);
+        return Arrays{reference::retrieval_attention({in[0], in[1], in[2], in[3], pairs}, seen, n,
+                                                     places, options)};
+      }};
 }
 
 OpCase sums_case(const std::string& name, const HeadLayout& n, const Marks& keep) {
@@ -389,6 +495,26 @@ std::vector<OpCase> make_table() {
                     {.present = marks(17, 5), .keep = marks(gqa.rows(), 6), .resets = {}}),
       relative_case("relative_attention of 130 tokens", attention_of(130), 70,
                     {.present = marks(70, 9), .keep = {}, .resets = {}}),
+      retrieval_case("retrieval_attention of all there is", mha, 12, {.present = marks(24, 5)},
+                     {.neighbours = 20}),
+      retrieval_case("retrieval_attention of the nearest, grouped heads", gqa, 17,
+                     {.present = marks(17, 4), .keep = marks(gqa.rows(), 6)}, {.neighbours = 3}),
+      retrieval_case("retrieval_attention of an empty memory", mha, mha.tokens, {},
+                     {.neighbours = 2}),
+      retrieval_case("retrieval_attention bypassing an empty memory, grouped heads", gqa, 9,
+                     {.resets = {0, 1}}, {.neighbours = 2, .bypass_empty = true}),
+      retrieval_case("retrieval_attention of 130 tokens", attention_of(130), 700,
+                     {.present = marks(700, 9)}, {.neighbours = 40}),
+      places_case("relative_attention of places of each segment", mha, 8),
+      places_case("relative_attention of places of each segment, grouped heads", gqa, 3),
+      reconstruction_case("attention_reconstruction", mha,
+                          {.tokens = marks(6 * 4, 50), .compressed = marks(6 * 2, 50)}),
+      reconstruction_case("attention_reconstruction with holes, grouped heads", gqa,
+                          {.tokens = marks(2 * 6, 4), .compressed = marks(2 * 3, 2)}),
+      reconstruction_case("attention_reconstruction of nothing", gqa,
+                          {.tokens = Marks(2 * 4, 1), .compressed = {0, 0, 1, 1}}),
+      reconstruction_case("attention_reconstruction of 130 tokens", attention_of(130),
+                          {.tokens = marks(2 * 130, 9), .compressed = marks(2 * 65, 7)}),
       sums_case("memory_sums", mha, {}),
       sums_case("memory_sums with padding, grouped heads", gqa, marks(gqa.rows(), 3)),
       overlap_case("memory_overlap", mha, {}),

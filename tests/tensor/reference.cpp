@@ -179,6 +179,81 @@ Array relative_attention(const RelativeInputs& in, const Marks& seen, const Head
   return y;
 }
 
+// All places sorted, by how near they are and then by which comes first.
+Array retrieval_attention(const RetrievalInputs& in, const Marks& seen, const HeadLayout& layout,
+                          std::int64_t memory_tokens, const RetrievalOptions& options) {
+  const std::int64_t width = layout.head_width, keys = layout.kv_heads * width;
+  const std::int64_t context = memory_tokens + (layout.segments - 1) * layout.tokens;
+  Array y(layout.rows() * layout.query_width());
+  each_head(layout, layout.heads, [&](std::int64_t segment, int h, std::int64_t row) {
+    const std::int64_t b = segment / layout.segments, s = segment % layout.segments;
+    const int kv = h / layout.group();
+    for (std::int64_t t = 0; t < layout.tokens; ++t) {
+      const double* query = &in.qkv[(row + t) * layout.qkv_width() + h * width];
+      double square = kLengthEps;
+      for (std::int64_t c = 0; c < width; ++c) square += query[c] * query[c];
+      struct Place {
+        double score;
+        const double* value;
+      };
+      std::vector<Place> places;
+      for (std::int64_t m = 0; m < memory_tokens; ++m) {
+        if (!seen[(b * (layout.segments + 1) + s) * memory_tokens + m]) continue;
+        const double* key =
+            &in.pairs[(b * context + s * layout.tokens + m) * 2 * keys + kv * width];
+        double score = 0;
+        for (std::int64_t c = 0; c < width; ++c) score += query[c] * key[c];
+        places.push_back({.score = score / std::sqrt(square), .value = key + keys});
+      }
+      std::ranges::stable_sort(places, std::greater(), &Place::score);
+      if (static_cast<int>(places.size()) > options.neighbours) places.resize(options.neighbours);
+      double total = 0;
+      for (const Place& place : places) total += std::exp(in.scale[h] * place.score);
+      const bool bypass = places.empty() && options.bypass_empty;
+      const double gate = bypass ? 0 : 1 / (1 + std::exp(-in.gate[h]));
+      for (std::int64_t c = 0; c < width; ++c) {
+        const std::int64_t at = (row + t) * layout.query_width() + h * width + c;
+        double retrieved = 0;
+        for (const Place& place : places)
+          retrieved += std::exp(in.scale[h] * place.score) / total * place.value[c];
+        y[at] = gate * retrieved + (1 - gate) * in.local[at];
+      }
+    }
+  });
+  return y;
+}
+
+double attention_reconstruction(const Array& qkv, const Places& tokens, const Places& compressed,
+                                const HeadLayout& layout, double scale, double weight) {
+  const std::int64_t width = layout.head_width, keys = layout.kv_heads * width;
+  double loss = 0;
+  each_head(layout, layout.heads, [&](std::int64_t segment, int h, std::int64_t row) {
+    for (std::int64_t t = row; t < row + layout.tokens; ++t) {
+      const auto read = [&](const Places& given) {
+        const std::int64_t places =
+            static_cast<std::int64_t>(given.seen.size()) / (layout.batch * layout.segments);
+        Array y(width, 0.0);
+        double total = 0;
+        for (std::int64_t j = segment * places; j < (segment + 1) * places; ++j) {
+          if (!given.seen[j]) continue;
+          const double* key = &given.rows[j * 2 * keys + h / layout.group() * width];
+          double score = 0;
+          for (std::int64_t c = 0; c < width; ++c)
+            score += qkv[t * layout.qkv_width() + h * width + c] * key[c];
+          total += std::exp(scale * score);
+          for (std::int64_t c = 0; c < width; ++c) y[c] += std::exp(scale * score) * key[keys + c];
+        }
+        for (double& value : y) value /= total > 0 ? total : 1;
+        return y;
+      };
+      const Array whole = read(tokens), part = read(compressed);
+      for (std::int64_t c = 0; c < width; ++c)
+        loss += weight * (part[c] - whole[c]) * (part[c] - whole[c]);
+    }
+  });
+  return loss;
+}
+
 Arrays memory_sums(const Array& qkv, const Marks& keep, const HeadLayout& layout) {
   const std::int64_t width = layout.head_width;
   Array matrix(layout.matrix_shape().size(), 0.0),

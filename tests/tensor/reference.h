@@ -7,6 +7,7 @@
 #include "tensor/ops/heads.h"
 #include "tensor/ops/memory.h"
 #include "tensor/ops/recall.h"
+#include "tensor/ops/retrieval_attention.h"
 #include "tensor/ops/scan.h"
 
 namespace infini::reference {
@@ -34,6 +35,18 @@ struct RelativeInputs {
 };
 Array relative_attention(const RelativeInputs& in, const Marks& seen, const HeadLayout& layout,
                          std::int64_t cache_tokens, double scale);
+struct RetrievalInputs {
+  const Array &qkv, &scale, &gate, &local, &pairs;
+};
+Array retrieval_attention(const RetrievalInputs& in, const Marks& seen, const HeadLayout& layout,
+                          std::int64_t memory_tokens, const RetrievalOptions& options);
+// A pair of tables [B S M, 2 Hk K] and marks [B S M] that queries read for themselves.
+struct Places {
+  const Array& rows;
+  const Marks& seen;
+};
+double attention_reconstruction(const Array& qkv, const Places& tokens, const Places& compressed,
+                                const HeadLayout& layout, double scale, double weight);
 // {matrix, normalizer}
 Arrays memory_sums(const Array& qkv, const Marks& keep, const HeadLayout& layout);
 Array memory_overlap(const Array& qkv, const Array& normalizer, const Marks& keep,

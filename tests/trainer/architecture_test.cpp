@@ -17,6 +17,15 @@ const Trained kArchitectures[] = {
     {"infini", {}},
     {"transformer_xl",
      {"model.architecture=transformer_xl", "model.memory=none", "model.cache_tokens=12"}},
+    {"memorizing_transformer",
+     {"model.architecture=memorizing_transformer", "model.memory=none", "model.memory_tokens=20",
+      "model.neighbours=4"}},
+    {"compressive_transformer",
+     {"model.architecture=compressive_transformer", "model.memory=none",
+      "model.compressed_tokens=6", "model.compression_rate=3"}},
+    {"compressive_transformer by means",
+     {"model.architecture=compressive_transformer", "model.memory=none", "model.cache_tokens=11",
+      "model.compression=mean_pool"}},
 };
 
 class Architectures : public ProgramTest {
@@ -77,6 +86,38 @@ TEST_F(Architectures, EvaluateWithACacheOfAnotherLength) {
   EXPECT_EQ(usual, same);
   EXPECT_NE(usual, longer);
   EXPECT_NE(usual, off);
+}
+
+TEST_F(Architectures, EvaluateWithAMemoryOfAnotherLength) {
+  expect_done(
+      "train run.yaml directory=run model.architecture=memorizing_transformer model.memory=none "
+      "model.memory_tokens=20 model.neighbours=4");
+  const auto said = [&](const char* more) {
+    const Outcome outcome = infini(text("evaluate run --split train ", more));
+    EXPECT_EQ(outcome.code, 0) << outcome.said;
+    return outcome.said.substr(0, outcome.said.find("peak memory"));
+  };
+  const std::string usual = said("");
+  EXPECT_EQ(usual, said("model.memory_tokens=20"));
+  EXPECT_NE(usual, said("model.memory_tokens=60"));
+  EXPECT_NE(usual, said("model.neighbours=1"));
+  EXPECT_NE(usual, said("--memory-off"));
+}
+
+TEST_F(Architectures, EvaluateWithACompressedMemoryOfAnotherLength) {
+  expect_done(
+      "train run.yaml directory=run model.architecture=compressive_transformer model.memory=none");
+  const auto said = [&](const char* more) {
+    const Outcome outcome = infini(text("evaluate run --split train ", more));
+    EXPECT_EQ(outcome.code, 0) << outcome.said;
+    return outcome.said.substr(0, outcome.said.find("peak memory"));
+  };
+  const std::string usual = said("");
+  EXPECT_EQ(usual, said("model.compressed_tokens=8"));
+  EXPECT_EQ(usual, said("model.reconstruction_weight=0"));
+  EXPECT_NE(usual, said("model.compressed_tokens=20"));
+  EXPECT_NE(usual, said("model.cache_tokens=20"));
+  EXPECT_NE(usual, said("--memory-off"));
 }
 
 TEST_F(Architectures, RefuseRanksThatWouldShareWhatTheyCannot) {

@@ -31,6 +31,23 @@ const Variant kVariants[] = {
      "data.sampler=lanes model.architecture=transformer_xl model.memory=none train.compute=bf16 "
      "train.schedule=streaming train.recompute_blocks=true",
      "memory/0/present"},
+    {"lanes_memorizing_transformer",
+     "data.sampler=lanes model.architecture=memorizing_transformer model.memory=none "
+     "model.memory_tokens=19 model.neighbours=5",
+     "memory/0/pairs"},
+    {"lanes_memorizing_transformer_bf16",
+     "data.sampler=lanes model.architecture=memorizing_transformer model.memory=none "
+     "train.compute=bf16 train.schedule=streaming train.recompute_blocks=true "
+     "model.memory_tokens=30 model.memory_layer=2",
+     "memory/1/pairs_present"},
+    {"lanes_compressive_transformer",
+     "data.sampler=lanes model.architecture=compressive_transformer model.memory=none "
+     "model.cache_tokens=11 model.compressed_tokens=5 model.compression_rate=3",
+     "memory/0/compressed"},
+    {"lanes_compressive_transformer_bf16",
+     "data.sampler=lanes model.architecture=compressive_transformer model.memory=none "
+     "train.compute=bf16 train.schedule=streaming train.recompute_blocks=true",
+     "memory/1/compressed_present"},
     {"passkey",
      "data.source=passkey data.passkey.row_segments=[1,2] model.segment_tokens=80 "
      "evaluate.passkey.prompts=1",
