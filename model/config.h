@@ -65,8 +65,8 @@ struct ModelConfig {
   int vocabulary = 0;
   std::int64_t segment_tokens = 256;
   std::int64_t cache_tokens = 0;
-  std::int64_t memory_tokens = 0;
-  int memory_layer = 0;
+  std::int64_t retrieval_tokens = 0;
+  int retrieval_layer = 0;
   int neighbours = 32;
   std::int64_t compressed_tokens = 0;
   int compression_rate = 2;
@@ -106,10 +106,10 @@ struct ModelConfig {
     field("cache_tokens", cache_tokens,
           "tokens before a segment that all architectures but infini keep and read, which may "
           "change between training and evaluation; 0: segment_tokens");
-    field("memory_tokens", memory_tokens,
+    field("retrieval_tokens", retrieval_tokens,
           "newest tokens whose keys and values the memory of memorizing_transformer holds, which "
           "may change between training and evaluation; 0: 32 segments");
-    field("memory_layer", memory_layer,
+    field("retrieval_layer", retrieval_layer,
           "the block with that memory, counted from 1; 0: the fourth from the end");
     field("neighbours", neighbours, "keys of that memory that a query reads, the nearest to it");
     field("compressed_tokens", compressed_tokens,
@@ -181,10 +181,10 @@ struct ModelConfig {
   // Whether this block, counted from 0, has a memory that is searched, and the tokens it holds.
   bool retrieves(int layer) const {
     return architecture == Architecture::kMemorizingTransformer &&
-           layer == (memory_layer ? memory_layer - 1 : std::max(0, layers - 4));
+           layer == (retrieval_layer ? retrieval_layer - 1 : std::max(0, layers - 4));
   }
-  std::int64_t retrieval_tokens() const {
-    return memory_tokens ? memory_tokens : 32 * segment_tokens;
+  std::int64_t searched_tokens() const {
+    return retrieval_tokens ? retrieval_tokens : 32 * segment_tokens;
   }
   // Rows of a compressed memory before these tokens, and all places that attention reads before a
   // segment.
@@ -206,16 +206,16 @@ struct ModelConfig {
 inline void ModelConfig::validate_architecture() const {
   check<ConfigError>(cache_tokens >= 0, "model.cache_tokens must not be negative, got ",
                      cache_tokens);
-  check<ConfigError>(memory_tokens >= 0, "model.memory_tokens must not be negative, got ",
-                     memory_tokens);
-  check<ConfigError>(memory_layer >= 0 && memory_layer <= layers,
-                     "model.memory_layer = ", memory_layer, " is none of model.layers = ", layers);
+  check<ConfigError>(retrieval_tokens >= 0, "model.retrieval_tokens must not be negative, got ",
+                     retrieval_tokens);
+  check<ConfigError>(retrieval_layer >= 0 && retrieval_layer <= layers,
+                     "model.retrieval_layer = ", retrieval_layer, " is none of model.layers = ", layers);
   check<ConfigError>(neighbours >= 1 && neighbours <= 256,
                      "model.neighbours must be between 1 and 256, got ", neighbours);
   if (architecture != Architecture::kMemorizingTransformer)
     for (const auto& [key, value] :
-         {std::pair<const char*, std::int64_t>{"memory_tokens", memory_tokens},
-          {"memory_layer", memory_layer}})
+         {std::pair<const char*, std::int64_t>{"retrieval_tokens", retrieval_tokens},
+          {"retrieval_layer", retrieval_layer}})
       check<ConfigError>(value == 0, "model.", key, " = ", value,
                          ", but model.architecture = ", architecture_name(),
                          " has no memory that is searched");

@@ -43,7 +43,7 @@ inline double training_flops_per_token(const ModelConfig& config) {
   // A search has no backward pass; what it finds is few.
   for (int layer = 0; layer < config.layers; ++layer)
     if (config.retrieves(layer))
-      total += 2 * static_cast<double>(config.retrieval_tokens()) * queries;
+      total += 2 * static_cast<double>(config.searched_tokens()) * queries;
   return total;
 }
 

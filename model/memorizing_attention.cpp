@@ -21,7 +21,7 @@ MemorizingAttention::MemorizingAttention(const ModelConfig& config, const Parame
                                          const TensorGroup* group)
     : local_(config, parameters, prefix, sinusoids, group),
       architecture_(config.architecture_name()),
-      memory_tokens_(config.retrieval_tokens()),
+      memory_tokens_(config.searched_tokens()),
       options_{.neighbours = config.neighbours,
                .bypass_empty = config.first_segment == FirstSegment::kBypass},
       scale_(parameters[prefix + "retrieval_scale"]),

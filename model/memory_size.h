@@ -18,7 +18,7 @@ inline std::int64_t memory_numbers(const ModelConfig& config) {
   for (int layer = 0; layer < config.layers; ++layer) {
     if (config.memory != MemoryRule::kNone) numbers += width * (width + 1) * heads;
     numbers += config.cached_tokens() * pair;
-    if (config.retrieves(layer)) numbers += config.retrieval_tokens() * pair;
+    if (config.retrieves(layer)) numbers += config.searched_tokens() * pair;
   }
   return numbers;
 }

@@ -82,7 +82,7 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
       state.compressed_present = Tensor::zeros({batch, rows}, DType::kUInt8, device);
     }
     if (config.retrieves(layer)) {
-      const std::int64_t places = config.retrieval_tokens();
+      const std::int64_t places = config.searched_tokens();
       state.pairs = Tensor::zeros({batch, places, 2 * heads * width}, compute, device);
       state.pairs_present = Tensor::zeros({batch, places}, DType::kUInt8, device);
     }

@@ -68,7 +68,7 @@ struct Head {
         args.pairs.data<T>() + args.first_pair(b, s) * pair_leading + head / layout.group() * width;
     value = key + keys;
     local = args.local.data<T>() + first_out;
-    seen = args.seen.data<std::uint8_t>() + (b * (layout.segments + 1) + s) * args.memory_tokens;
+    seen = args.seen.data<std::uint8_t>() + (b * (layout.segments + 1) + s) * args.retrieval_tokens;
   }
 };
 
@@ -204,7 +204,7 @@ class CpuRetrievalAttention final : public RetrievalAttentionKernels {
   static void choose(const Retrieval& args, std::int64_t segment, int head) {
     using A = Accumulator<T>;
     const Head<T> in(args, segment, head);
-    const std::int64_t tokens = args.layout.tokens, places = args.memory_tokens,
+    const std::int64_t tokens = args.layout.tokens, places = args.retrieval_tokens,
                        width = args.layout.head_width;
     const int most = args.options.neighbours;
     A* scores = scratch<A, kScores>(kQueryTile * kPlaceTile);
@@ -328,7 +328,7 @@ Tensor retrieval_attention(const Tensor& qkv, const Tensor& pairs, const Tensor&
                        .local = local.unwatched(),
                        .layout = layout,
                        .options = options,
-                       .memory_tokens = places,
+                       .retrieval_tokens = places,
                        .chosen = Tensor::empty({layout.rows(), layout.heads, options.neighbours},
                                                DType::kInt32, qkv.device())};
   device.choose(args);

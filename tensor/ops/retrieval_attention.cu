@@ -26,8 +26,8 @@ RetrievalReads<N> reads_of(const RetrievalAttentionKernels::Retrieval& args) {
           .most = args.options.neighbours,
           .bypass_empty = args.options.bypass_empty,
           .tokens = n.tokens,
-          .places = args.memory_tokens,
-          .context = args.memory_tokens + (n.segments - 1) * n.tokens,
+          .places = args.retrieval_tokens,
+          .context = args.retrieval_tokens + (n.segments - 1) * n.tokens,
           .leading = n.qkv_width(),
           .pair_leading = 2 * std::int64_t{n.kv_heads} * n.head_width};
 }

@@ -36,12 +36,12 @@ class RetrievalAttentionKernels {
     Tensor qkv, pairs, seen, scale, gate, local;
     HeadLayout layout;
     RetrievalOptions options;
-    std::int64_t memory_tokens;  // N
+    std::int64_t retrieval_tokens;  // N
     Tensor chosen;               // [R, H, n] int32, places of C_i, nearest first; -1 where none is
 
     // The first row of `pairs` that segment s of row b reads.
     std::int64_t first_pair(std::int64_t b, std::int64_t s) const {
-      return b * (memory_tokens + (layout.segments - 1) * layout.tokens) + s * layout.tokens;
+      return b * (retrieval_tokens + (layout.segments - 1) * layout.tokens) + s * layout.tokens;
     }
   };
   struct RetrievalGrad {

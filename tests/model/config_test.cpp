@@ -78,27 +78,27 @@ TEST(ModelConfig, RefusesWhatNoModelHas) {
             "model.memory = none, got delta");
   EXPECT_EQ(refusal([&](ModelConfig& c) {
               memorizing(c);
-              c.memory_tokens = -1;
+              c.retrieval_tokens = -1;
             }),
-            "model.memory_tokens must not be negative, got -1");
+            "model.retrieval_tokens must not be negative, got -1");
   EXPECT_EQ(refusal([&](ModelConfig& c) {
               memorizing(c);
-              c.memory_layer = 5;
+              c.retrieval_layer = 5;
             }),
-            "model.memory_layer = 5 is none of model.layers = 4");
+            "model.retrieval_layer = 5 is none of model.layers = 4");
   EXPECT_EQ(refusal([&](ModelConfig& c) {
               memorizing(c);
               c.neighbours = 257;
             }),
             "model.neighbours must be between 1 and 256, got 257");
-  EXPECT_EQ(refusal([](ModelConfig& c) { c.memory_tokens = 5; }),
-            "model.memory_tokens = 5, but model.architecture = infini has no memory that is "
+  EXPECT_EQ(refusal([](ModelConfig& c) { c.retrieval_tokens = 5; }),
+            "model.retrieval_tokens = 5, but model.architecture = infini has no memory that is "
             "searched");
   EXPECT_EQ(refusal([&](ModelConfig& c) {
               xl(c);
-              c.memory_layer = 2;
+              c.retrieval_layer = 2;
             }),
-            "model.memory_layer = 2, but model.architecture = transformer_xl has no memory that is "
+            "model.retrieval_layer = 2, but model.architecture = transformer_xl has no memory that is "
             "searched");
   const auto compressive = [](ModelConfig& c) {
     c.architecture = Architecture::kCompressiveTransformer;

@@ -39,7 +39,7 @@ TEST_P(Invariants, NothingSeesLaterTokensOrOtherRows) {
       }
       // What a memory that is searched holds is read or not, whatever the token.
       const bool searched = tiny.architecture == Architecture::kMemorizingTransformer &&
-                            tiny.neighbours < tiny.memory_tokens;
+                            tiny.neighbours < tiny.retrieval_tokens;
       if (t < 15 && !searched) {
         // A cache of one segment and two layers reach two segments back, one of more reaches all.
         const bool forgotten = tiny.carries() ? tiny.architecture == Architecture::kTransformerXl &&

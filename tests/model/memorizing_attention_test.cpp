@@ -13,11 +13,11 @@ namespace {
 
 using testing::ThrowsMessage;
 
-Tiny memorizing(std::int64_t memory_tokens, int neighbours, int kv_heads = 2) {
+Tiny memorizing(std::int64_t retrieval_tokens, int neighbours, int kv_heads = 2) {
   return {.memory = MemoryRule::kNone,
           .kv_heads = kv_heads,
           .architecture = Architecture::kMemorizingTransformer,
-          .memory_tokens = memory_tokens,
+          .retrieval_tokens = retrieval_tokens,
           .neighbours = neighbours};
 }
 
@@ -40,9 +40,9 @@ class Plain : public PlainXl {
     return {all.begin() + head * width, all.begin() + (head + 1) * width};
   }
   Array mixed(const Reader& at, const Array& local) const override {
-    if (at.layer != (config_.memory_layer ? config_.memory_layer - 1 : 0)) return local;
+    if (at.layer != (config_.retrieval_layer ? config_.retrieval_layer - 1 : 0)) return local;
     const auto segment = static_cast<std::size_t>(config_.segment_tokens);
-    const auto kept = static_cast<std::size_t>(config_.memory_tokens);
+    const auto kept = static_cast<std::size_t>(config_.retrieval_tokens);
     const std::size_t end = at.i / segment * segment;
     const int key_head = at.head / (config_.heads / config_.key_value_heads());
     const double scale = values(at.prefix + "retrieval_scale")[at.head];
@@ -88,7 +88,7 @@ TEST(MemorizingTransformer, EqualsPlainLoops) {
         SCOPED_TRACE(text(neighbours, " of ", memory, ", ", kv_heads, " key heads"));
         Tiny tiny = memorizing(memory, neighbours, kv_heads);
         tiny.first_segment = neighbours == 3 ? FirstSegment::kBypass : FirstSegment::kGated;
-        tiny.memory_layer = kv_heads;
+        tiny.retrieval_layer = kv_heads;
         const InfiniTransformer model = model_of(tiny);
         spread_scales(model);
         Rows rows = rows_of(23);
@@ -223,7 +223,7 @@ TEST(MemorizingTransformer, WithTheGateClosedIsTransformerXl) {
     tiny.dtype = dtype;
     Tiny local = tiny;
     local.architecture = Architecture::kTransformerXl;
-    local.memory_tokens = 0;
+    local.retrieval_tokens = 0;
     const Hidden expected = hidden_of(model_of(local), rich_rows());
     const Hidden open = hidden_of(model_of(tiny), rich_rows());
     tiny.gate_mean = -1000;
@@ -243,10 +243,10 @@ TEST(MemorizingTransformer, WithoutItsMemoryReadsTheSegmentAlone) {
 }
 
 TEST(MemorizingTransformer, HasItsMemoryInOneBlock) {
-  const auto block_of = [](int layers, int memory_layer) {
+  const auto block_of = [](int layers, int retrieval_layer) {
     Tiny tiny = memorizing(5, 3);
     tiny.layers = layers;
-    tiny.memory_layer = memory_layer;
+    tiny.retrieval_layer = retrieval_layer;
     const Memories memory = zero_memories(config_of(tiny), 1, DType::kFloat32, Device::kCpu);
     std::string blocks;
     for (std::size_t layer = 0; layer < memory.size(); ++layer) {

@@ -27,7 +27,7 @@ TEST(MemorySize, IsThatOfThePapersTable) {
   EXPECT_EQ(memory_numbers(paper(Architecture::kInfini)), 0);
   EXPECT_EQ(memory_numbers(paper(Architecture::kTransformerXl)), 50331648);
   ModelConfig memorizing = paper(Architecture::kMemorizingTransformer);
-  memorizing.memory_tokens = 65000;
+  memorizing.retrieval_tokens = 65000;
   EXPECT_EQ(memory_numbers(memorizing), 183451648);
   ModelConfig compressive = paper(Architecture::kCompressiveTransformer);
   compressive.compressed_tokens = 1024;

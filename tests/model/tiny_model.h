@@ -23,8 +23,8 @@ struct Tiny {
   bool tied = false;
   Architecture architecture = Architecture::kInfini;
   std::int64_t cache_tokens = 0;
-  std::int64_t memory_tokens = 0;
-  int memory_layer = 0;
+  std::int64_t retrieval_tokens = 0;
+  int retrieval_layer = 0;
   int neighbours = 32;
   std::int64_t compressed_tokens = 0;
   int compression_rate = 2;
@@ -41,8 +41,8 @@ inline ModelConfig config_of(const Tiny& tiny) {
   ModelConfig config;
   config.architecture = tiny.architecture;
   config.cache_tokens = tiny.cache_tokens;
-  config.memory_tokens = tiny.memory_tokens;
-  config.memory_layer = tiny.memory_layer;
+  config.retrieval_tokens = tiny.retrieval_tokens;
+  config.retrieval_layer = tiny.retrieval_layer;
   config.neighbours = tiny.neighbours;
   config.compressed_tokens = tiny.compressed_tokens;
   config.compression_rate = tiny.compression_rate;
@@ -252,14 +252,14 @@ inline const Tiny kTinies[] = {
     {.memory = MemoryRule::kNone,
      .kv_heads = 1,
      .architecture = Architecture::kMemorizingTransformer,
-     .memory_tokens = 17},
+     .retrieval_tokens = 17},
     {.memory = MemoryRule::kNone,
      .kv_heads = 2,
      .first_segment = FirstSegment::kBypass,
      .architecture = Architecture::kMemorizingTransformer,
      .cache_tokens = 3,
-     .memory_tokens = 11,
-     .memory_layer = 2,
+     .retrieval_tokens = 11,
+     .retrieval_layer = 2,
      .neighbours = 4},
     {.memory = MemoryRule::kNone,
      .kv_heads = 1,
@@ -287,7 +287,7 @@ inline std::string name_of(const Tiny& tiny) {
   if (tiny.architecture == Architecture::kTransformerXl)
     name = text("xl_cache_", tiny.cache_tokens);
   if (tiny.architecture == Architecture::kMemorizingTransformer)
-    name = text("memorizing_", tiny.neighbours, "_of_", tiny.memory_tokens);
+    name = text("memorizing_", tiny.neighbours, "_of_", tiny.retrieval_tokens);
   if (tiny.architecture == Architecture::kCompressiveTransformer)
     name = text("compressive_", tiny.compression_rate, "_to_1");
   return text(name, "_with_", tiny.kv_heads, "_key_heads",

@@ -181,9 +181,9 @@ Array relative_attention(const RelativeInputs& in, const Marks& seen, const Head
 
 // All places sorted, by how near they are and then by which comes first.
 Array retrieval_attention(const RetrievalInputs& in, const Marks& seen, const HeadLayout& layout,
-                          std::int64_t memory_tokens, const RetrievalOptions& options) {
+                          std::int64_t retrieval_tokens, const RetrievalOptions& options) {
   const std::int64_t width = layout.head_width, keys = layout.kv_heads * width;
-  const std::int64_t context = memory_tokens + (layout.segments - 1) * layout.tokens;
+  const std::int64_t context = retrieval_tokens + (layout.segments - 1) * layout.tokens;
   Array y(layout.rows() * layout.query_width());
   each_head(layout, layout.heads, [&](std::int64_t segment, int h, std::int64_t row) {
     const std::int64_t b = segment / layout.segments, s = segment % layout.segments;
@@ -197,8 +197,8 @@ Array retrieval_attention(const RetrievalInputs& in, const Marks& seen, const He
         const double* value;
       };
       std::vector<Place> places;
-      for (std::int64_t m = 0; m < memory_tokens; ++m) {
-        if (!seen[(b * (layout.segments + 1) + s) * memory_tokens + m]) continue;
+      for (std::int64_t m = 0; m < retrieval_tokens; ++m) {
+        if (!seen[(b * (layout.segments + 1) + s) * retrieval_tokens + m]) continue;
         const double* key =
             &in.pairs[(b * context + s * layout.tokens + m) * 2 * keys + kv * width];
         double score = 0;

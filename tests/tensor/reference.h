@@ -39,7 +39,7 @@ struct RetrievalInputs {
   const Array &qkv, &scale, &gate, &local, &pairs;
 };
 Array retrieval_attention(const RetrievalInputs& in, const Marks& seen, const HeadLayout& layout,
-                          std::int64_t memory_tokens, const RetrievalOptions& options);
+                          std::int64_t retrieval_tokens, const RetrievalOptions& options);
 // A pair of tables [B S M, 2 Hk K] and marks [B S M] that queries read for themselves.
 struct Places {
   const Array& rows;

@@ -18,7 +18,7 @@ const Trained kArchitectures[] = {
     {"transformer_xl",
      {"model.architecture=transformer_xl", "model.memory=none", "model.cache_tokens=12"}},
     {"memorizing_transformer",
-     {"model.architecture=memorizing_transformer", "model.memory=none", "model.memory_tokens=20",
+     {"model.architecture=memorizing_transformer", "model.memory=none", "model.retrieval_tokens=20",
       "model.neighbours=4"}},
     {"compressive_transformer",
      {"model.architecture=compressive_transformer", "model.memory=none",
@@ -91,15 +91,15 @@ TEST_F(Architectures, EvaluateWithACacheOfAnotherLength) {
 TEST_F(Architectures, EvaluateWithAMemoryOfAnotherLength) {
   expect_done(
       "train run.yaml directory=run model.architecture=memorizing_transformer model.memory=none "
-      "model.memory_tokens=20 model.neighbours=4");
+      "model.retrieval_tokens=20 model.neighbours=4");
   const auto said = [&](const char* more) {
     const Outcome outcome = infini(text("evaluate run --split train ", more));
     EXPECT_EQ(outcome.code, 0) << outcome.said;
     return outcome.said.substr(0, outcome.said.find("peak memory"));
   };
   const std::string usual = said("");
-  EXPECT_EQ(usual, said("model.memory_tokens=20"));
-  EXPECT_NE(usual, said("model.memory_tokens=60"));
+  EXPECT_EQ(usual, said("model.retrieval_tokens=20"));
+  EXPECT_NE(usual, said("model.retrieval_tokens=60"));
   EXPECT_NE(usual, said("model.neighbours=1"));
   EXPECT_NE(usual, said("--memory-off"));
 }

@@ -33,12 +33,12 @@ const Variant kVariants[] = {
      "memory/0/present"},
     {"lanes_memorizing_transformer",
      "data.sampler=lanes model.architecture=memorizing_transformer model.memory=none "
-     "model.memory_tokens=19 model.neighbours=5",
+     "model.retrieval_tokens=19 model.neighbours=5",
      "memory/0/pairs"},
     {"lanes_memorizing_transformer_bf16",
      "data.sampler=lanes model.architecture=memorizing_transformer model.memory=none "
      "train.compute=bf16 train.schedule=streaming train.recompute_blocks=true "
-     "model.memory_tokens=30 model.memory_layer=2",
+     "model.retrieval_tokens=30 model.retrieval_layer=2",
      "memory/1/pairs_present"},
     {"lanes_compressive_transformer",
      "data.sampler=lanes model.architecture=compressive_transformer model.memory=none "
