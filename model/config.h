@@ -209,7 +209,8 @@ inline void ModelConfig::validate_architecture() const {
   check<ConfigError>(retrieval_tokens >= 0, "model.retrieval_tokens must not be negative, got ",
                      retrieval_tokens);
   check<ConfigError>(retrieval_layer >= 0 && retrieval_layer <= layers,
-                     "model.retrieval_layer = ", retrieval_layer, " is none of model.layers = ", layers);
+                     "model.retrieval_layer = ", retrieval_layer,
+                     " is none of model.layers = ", layers);
   check<ConfigError>(neighbours >= 1 && neighbours <= 256,
                      "model.neighbours must be between 1 and 256, got ", neighbours);
   if (architecture != Architecture::kMemorizingTransformer)

@@ -37,7 +37,7 @@ class RetrievalAttentionKernels {
     HeadLayout layout;
     RetrievalOptions options;
     std::int64_t retrieval_tokens;  // N
-    Tensor chosen;               // [R, H, n] int32, places of C_i, nearest first; -1 where none is
+    Tensor chosen;  // [R, H, n] int32, places of C_i, nearest first; -1 where none is
 
     // The first row of `pairs` that segment s of row b reads.
     std::int64_t first_pair(std::int64_t b, std::int64_t s) const {

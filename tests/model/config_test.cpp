@@ -94,12 +94,13 @@ TEST(ModelConfig, RefusesWhatNoModelHas) {
   EXPECT_EQ(refusal([](ModelConfig& c) { c.retrieval_tokens = 5; }),
             "model.retrieval_tokens = 5, but model.architecture = infini has no memory that is "
             "searched");
-  EXPECT_EQ(refusal([&](ModelConfig& c) {
-              xl(c);
-              c.retrieval_layer = 2;
-            }),
-            "model.retrieval_layer = 2, but model.architecture = transformer_xl has no memory that is "
-            "searched");
+  EXPECT_EQ(
+      refusal([&](ModelConfig& c) {
+        xl(c);
+        c.retrieval_layer = 2;
+      }),
+      "model.retrieval_layer = 2, but model.architecture = transformer_xl has no memory that is "
+      "searched");
   const auto compressive = [](ModelConfig& c) {
     c.architecture = Architecture::kCompressiveTransformer;
     c.memory = MemoryRule::kNone;
