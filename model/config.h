@@ -11,10 +11,13 @@
 
 namespace infini {
 
-// What stands in the place of a block's attention, see segment_attention.h.
-enum class Architecture { kInfini, kTransformerXl };
-constexpr std::array<std::pair<std::string_view, Architecture>, 2> enum_names(Architecture) {
-  return {{{"infini", Architecture::kInfini}, {"transformer_xl", Architecture::kTransformerXl}}};
+// What stands in the place of a block's attention, see segment_attention.h, or around the tokens of
+// a segment, see memory_tokens.h.
+enum class Architecture { kInfini, kTransformerXl, kRmt };
+constexpr std::array<std::pair<std::string_view, Architecture>, 3> enum_names(Architecture) {
+  return {{{"infini", Architecture::kInfini},
+           {"transformer_xl", Architecture::kTransformerXl},
+           {"rmt", Architecture::kRmt}}};
 }
 
 enum class MemoryRule { kLinear, kDelta, kNone };
@@ -51,6 +54,7 @@ struct ModelConfig {
   int vocabulary = 0;
   std::int64_t segment_tokens = 256;
   std::int64_t cache_tokens = 0;
+  std::int64_t memory_tokens = 0;
   MemoryRule memory = MemoryRule::kLinear;
   Activation activation = Activation::kGelu;
   bool tied = true;
@@ -67,7 +71,9 @@ struct ModelConfig {
   void visit(Visitor& field) {
     field("architecture", architecture,
           "infini: local attention and a compressive memory; transformer_xl: attention over the "
-          "segment and a cache of tokens before it, with relative positions; needs memory=none");
+          "segment and a cache of tokens before it, with relative positions; rmt: local attention "
+          "over "
+          "the segment and memory_tokens before and after it; all but infini need memory=none");
     field("layers", layers, "number of blocks");
     field("d_model", d_model, "width of the residual stream");
     field("heads", heads, "query heads");
@@ -81,6 +87,8 @@ struct ModelConfig {
     field("cache_tokens", cache_tokens,
           "tokens before a segment that transformer_xl keeps and reads, which may change between "
           "training and evaluation; 0: segment_tokens");
+    field("memory_tokens", memory_tokens,
+          "vectors that rmt reads before the tokens of a segment and writes after them");
     field("memory", memory,
           "linear: add what a segment holds; delta: add what the memory does not hold yet; none: "
           "local attention only");
@@ -132,10 +140,21 @@ struct ModelConfig {
   int head_width() const { return d_head ? d_head : d_model / heads; }
   int inner_width() const { return feed_forward ? feed_forward : 4 * d_model; }
 
-  // Tokens before a segment that its attention reads besides the segment; 0 for infini.
+  // Tokens before a segment that its attention reads besides the segment; 0 for all but
+  // transformer_xl.
   std::int64_t cached_tokens() const {
-    if (architecture == Architecture::kInfini) return 0;
+    if (architecture != Architecture::kTransformerXl) return 0;
     return cache_tokens ? cache_tokens : segment_tokens;
+  }
+  // Whether the memory belongs to the model, and segments run one after the other: see
+  // memory_tokens.h.
+  bool has_memory_tokens() const { return architecture == Architecture::kRmt; }
+  // Vectors that stand before the tokens of a segment, and after them; 0 for others.
+  std::int64_t read_tokens() const { return has_memory_tokens() ? memory_tokens : 0; }
+  std::int64_t written_tokens() const { return has_memory_tokens() ? memory_tokens : 0; }
+  // Positions that blocks see where a segment has so many tokens.
+  std::int64_t positions(std::int64_t tokens) const {
+    return read_tokens() + tokens + written_tokens();
   }
   std::string_view architecture_name() const {
     return enum_names(architecture)[static_cast<std::size_t>(architecture)].first;
@@ -148,17 +167,25 @@ struct ModelConfig {
 };
 
 inline void ModelConfig::validate_architecture() const {
+  const std::string_view name = architecture_name();
   check<ConfigError>(cache_tokens >= 0, "model.cache_tokens must not be negative, got ",
                      cache_tokens);
-  if (architecture == Architecture::kInfini) {
-    check<ConfigError>(cache_tokens == 0, "model.cache_tokens = ", cache_tokens,
-                       ", but model.architecture = infini keeps no cache");
-    return;
-  }
-  check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", architecture_name(),
+  check<ConfigError>(cache_tokens == 0 || architecture == Architecture::kTransformerXl,
+                     "model.cache_tokens = ", cache_tokens, ", but model.architecture = ", name,
+                     " keeps no cache");
+  check<ConfigError>(memory_tokens >= 0, "model.memory_tokens must not be negative, got ",
+                     memory_tokens);
+  check<ConfigError>(memory_tokens == 0 || has_memory_tokens(),
+                     "model.memory_tokens = ", memory_tokens, ", but model.architecture = ", name,
+                     " has no memory tokens");
+  check<ConfigError>(memory_tokens > 0 || !has_memory_tokens(), "model.architecture = ", name,
+                     " needs model.memory_tokens of at least 1, got ", memory_tokens);
+  if (architecture == Architecture::kInfini) return;
+  check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", name,
                      " has no compressive memory and needs model.memory = none, got ",
                      enum_names(memory)[static_cast<std::size_t>(memory)].first);
-  check<ConfigError>(d_model % 2 == 0, "model.architecture = ", architecture_name(),
+  check<ConfigError>(d_model % 2 == 0 || architecture != Architecture::kTransformerXl,
+                     "model.architecture = ", name,
                      " has a sine and a cosine of each position: model.d_model must be even, got ",
                      d_model);
 }

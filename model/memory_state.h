@@ -8,16 +8,21 @@
 
 namespace infini {
 
-// Of one layer. An architecture has the parts it names and leaves the others empty, and its own are
-// empty when nothing was written.
+// Of one layer, or of the model where the memory belongs to it. An architecture has the parts it
+// names and leaves the others empty, and its own are empty when nothing was written.
 struct MemoryState {
   // infini, in the accumulator type
   Tensor matrix{};      // M [B, Hk, K, K]
   Tensor normalizer{};  // z [B, Hk, K]
 
   // transformer_xl: the newest tokens, oldest first
-  Tensor cached{};   // [B, M, D], what the layer's attention took
-  Tensor present{};  // [B, M] u8, 1: a token stands there
+  Tensor cached{};  // [B, M, D], what the layer's attention took
+
+  // rmt, of the model
+  Tensor vectors{};  // [B, M, D], what stands before the tokens of the next segment
+
+  // transformer_xl and rmt
+  Tensor present{};  // [B, M] u8, 1: a token or vector stands there
 };
 
 // What holds for the parts one by one is said over this list: a new architecture adds its own here.
@@ -29,12 +34,14 @@ struct MemoryPart {
 constexpr MemoryPart kMemoryParts[] = {{"matrix", &MemoryState::matrix, true},
                                        {"normalizer", &MemoryState::normalizer, true},
                                        {"cached", &MemoryState::cached, false},
+                                       {"vectors", &MemoryState::vectors, true},
                                        {"present", &MemoryState::present, false}};
 
-// One per layer. A model that carries nothing has states that stay empty.
+// One per layer, or a single one where the memory belongs to the model. A model that carries
+// nothing has states that stay empty.
 using Memories = std::vector<MemoryState>;
 
-// f(part, tensor) of every part of every layer that is not empty; the others stay empty.
+// f(part, tensor) of every part of every state that is not empty; the others stay empty.
 template <class Function>
 Memories each_part(const Memories& memories, const Function& f) {
   Memories result(memories.size());
@@ -46,12 +53,14 @@ Memories each_part(const Memories& memories, const Function& f) {
 }
 
 // Memories in which nothing is written.
-inline Memories empty_memories(const ModelConfig& config) { return Memories(config.layers); }
+inline Memories empty_memories(const ModelConfig& config) {
+  return Memories(config.has_memory_tokens() ? 1 : config.layers);
+}
 
 // The same as tensors of zeros, for B rows of a model that computes in this type.
 inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DType compute,
                               Device device) {
-  Memories memories(config.layers);
+  Memories memories = empty_memories(config);
   const std::int64_t heads = config.key_value_heads(), width = config.head_width();
   const std::int64_t cached = config.cached_tokens();
   for (MemoryState& state : memories) {
@@ -62,6 +71,11 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
     if (cached > 0) {
       state.cached = Tensor::zeros({batch, cached, config.d_model}, compute, device);
       state.present = Tensor::zeros({batch, cached}, DType::kUInt8, device);
+    }
+    if (config.has_memory_tokens()) {
+      const std::int64_t read = config.read_tokens();
+      state.vectors = Tensor::zeros({batch, read, config.d_model}, compute, device);
+      state.present = Tensor::zeros({batch, read}, DType::kUInt8, device);
     }
   }
   return memories;

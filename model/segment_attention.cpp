@@ -9,6 +9,7 @@ void declare_attention(const ModelConfig& config, const std::string& prefix,
                        std::vector<ParameterSpec>& specs) {
   switch (config.architecture) {
     case Architecture::kInfini:
+    case Architecture::kRmt:
       return InfiniAttention::declare(config, prefix, specs);
     case Architecture::kTransformerXl:
       return XlAttention::declare(config, prefix, specs);
@@ -16,11 +17,11 @@ void declare_attention(const ModelConfig& config, const std::string& prefix,
 }
 
 Tensor position_table(const ModelConfig& config, DType compute, Device device) {
-  if (config.architecture == Architecture::kInfini)
-    return rotary_table(config.segment_tokens, config.head_width(), config.rope_base,
-                        accumulator_of(compute), device);
-  return sinusoid_table(config.cached_tokens() + config.segment_tokens, config.d_model,
-                        config.rope_base, compute, device);
+  if (config.architecture == Architecture::kTransformerXl)
+    return sinusoid_table(config.cached_tokens() + config.segment_tokens, config.d_model,
+                          config.rope_base, compute, device);
+  return rotary_table(config.positions(config.segment_tokens), config.head_width(),
+                      config.rope_base, accumulator_of(compute), device);
 }
 
 SegmentAttention make_attention(const ModelConfig& config, const Parameters& parameters,

@@ -22,10 +22,15 @@ struct Tiny {
   bool tied = false;
   Architecture architecture = Architecture::kInfini;
   std::int64_t cache_tokens = 0;
+  std::int64_t memory_tokens = 0;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
     return memory != MemoryRule::kNone || architecture != Architecture::kInfini;
+  }
+  // Whether gradients go back through what it finds.
+  bool carries_gradients() const {
+    return carries() && architecture != Architecture::kTransformerXl;
   }
 };
 
@@ -33,6 +38,7 @@ inline ModelConfig config_of(const Tiny& tiny) {
   ModelConfig config;
   config.architecture = tiny.architecture;
   config.cache_tokens = tiny.cache_tokens;
+  config.memory_tokens = tiny.memory_tokens;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -99,6 +105,12 @@ inline Memories random_memories(const ModelConfig& config, std::int64_t batch, D
       for (std::int64_t i = 0; i < memories[layer].present.size(); ++i)
         memories[layer].present.data<std::uint8_t>()[i] = i % 3 != 1;
       memories[layer].cached = cached.to(dtype);
+    }
+    if (const Tensor& vectors = memories[layer].vectors) {
+      for (std::int64_t i = 0; i < vectors.size(); ++i) vectors.data<double>()[i] = key.normal(i);
+      const auto [rows, places] = memories[layer].present.dims<2>();
+      std::fill_n(memories[layer].present.data<std::uint8_t>(), rows * places, std::uint8_t{1});
+      memories[layer].vectors = vectors.to(dtype);
     }
     if (!memories[layer].matrix) continue;
     const Tensor matrix = memories[layer].matrix, normalizer = memories[layer].normalizer;
@@ -205,6 +217,16 @@ inline const Tiny kTinies[] = {
      .tied = true,
      .architecture = Architecture::kTransformerXl,
      .cache_tokens = 7},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kRmt,
+     .memory_tokens = 3},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .activation = Activation::kSwiglu,
+     .tied = true,
+     .architecture = Architecture::kRmt,
+     .memory_tokens = 1},
 };
 
 inline std::string name_of(const Tiny& tiny) {
@@ -213,6 +235,7 @@ inline std::string name_of(const Tiny& tiny) {
     if (rule == tiny.memory) name = known;
   if (tiny.architecture == Architecture::kTransformerXl)
     name = text("xl_cache_", tiny.cache_tokens);
+  if (tiny.architecture == Architecture::kRmt) name = text("rmt_", tiny.memory_tokens);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
 }

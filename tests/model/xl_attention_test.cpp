@@ -6,16 +6,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <numbers>
-
-#include "tests/model/tiny_model.h"
+#include "tests/model/plain_loops.h"
 
 namespace infini {
 namespace {
 
 using testing::ThrowsMessage;
-using Array = std::vector<double>;
-using Grid = std::vector<Array>;  // a vector of every token
 
 Tiny xl(std::int64_t cache_tokens = 0, int kv_heads = 2) {
   return {.memory = MemoryRule::kNone,
@@ -27,75 +23,37 @@ Tiny xl(std::int64_t cache_tokens = 0, int kv_heads = 2) {
 // The model of one row by plain loops, in the letters of Dai et al. 2019, section 3.3: no packed
 // tensors, no caches; a token simply reads all tokens from the cache's length before its segment
 // on.
-class Plain {
+class Plain : public PlainLoops {
  public:
-  explicit Plain(const InfiniTransformer& model) : model_(model), config_(model.config()) {}
+  using PlainLoops::PlainLoops;
 
   // starts[s]: segment s begins a document.
   Grid hidden(const std::vector<std::int32_t>& tokens, const std::vector<bool>& starts) const {
     Grid h;
-    const Array table = values("embedding.weight");
-    for (const std::int32_t token : tokens)
-      h.emplace_back(table.begin() + token * config_.d_model,
-                     table.begin() + (token + 1) * config_.d_model);
-    for (int layer = 0; layer < config_.layers; ++layer) {
-      const std::string block = text("blocks.", layer, ".");
-      const Grid attended =
-          attention(norm(h, block + "attention_norm.weight"), block + "attention.", starts);
-      for (std::size_t t = 0; t < h.size(); ++t) h[t] = sum(h[t], attended[t]);
-      const Grid middle = norm(h, block + "feed_forward_norm.weight");
-      for (std::size_t t = 0; t < h.size(); ++t) {
-        Array inner = times(block + "feed_forward.up.weight", middle[t]);
-        for (double& x : inner)
-          x *= 0.5 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
-        h[t] = sum(h[t], times(block + "feed_forward.down.weight", inner));
-      }
-    }
+    for (const std::int32_t token : tokens) h.push_back(row("embedding.weight", token));
+    for (int layer = 0; layer < config().layers; ++layer)
+      h = block(h, layer, [&](const Grid& x, const std::string& prefix) {
+        return attention(x, prefix, starts);
+      });
     return norm(h, "final_norm.weight");
   }
 
  private:
-  Array values(const std::string& name) const {
-    return model_.parameters()[name].value.to_vector<double>();
-  }
-  static Array sum(const Array& a, const Array& b) {
-    Array c = a;
-    for (std::size_t i = 0; i < b.size(); ++i) c[i] += b[i];
-    return c;
-  }
-  Array times(const std::string& name, const Array& x) const {
-    const Array weight = values(name);
-    Array y(weight.size() / x.size(), 0.0);
-    for (std::size_t o = 0; o < y.size(); ++o)
-      for (std::size_t c = 0; c < x.size(); ++c) y[o] += weight[o * x.size() + c] * x[c];
-    return y;
-  }
-  Grid norm(const Grid& h, const std::string& name) const {
-    const Array weight = values(name);
-    Grid y = h;
-    for (Array& x : y) {
-      double square = 0;
-      for (const double value : x) square += value * value;
-      const double rms = std::sqrt(square / static_cast<double>(x.size()) + config_.norm_eps);
-      for (std::size_t c = 0; c < x.size(); ++c) x[c] *= weight[c] / rms;
-    }
-    return y;
-  }
   Array sinusoid(std::size_t distance) const {
-    const int half = config_.d_model / 2;
-    Array r(config_.d_model);
+    const int half = config().d_model / 2;
+    Array r(config().d_model);
     for (int i = 0; i < half; ++i) {
       const double angle =
-          static_cast<double>(distance) / std::pow(config_.rope_base, i / (0.0 + half));
+          static_cast<double>(distance) / std::pow(config().rope_base, i / (0.0 + half));
       r[i] = std::sin(angle);
       r[half + i] = std::cos(angle);
     }
     return r;
   }
   Grid attention(const Grid& x, const std::string& prefix, const std::vector<bool>& starts) const {
-    const auto segment = static_cast<std::size_t>(config_.segment_tokens);
-    const auto cache = static_cast<std::size_t>(config_.cached_tokens());
-    const int width = config_.head_width(), group = config_.heads / config_.key_value_heads();
+    const auto segment = static_cast<std::size_t>(config().segment_tokens);
+    const auto cache = static_cast<std::size_t>(config().cached_tokens());
+    const int width = config().head_width(), group = config().heads / config().key_value_heads();
     const Array u = values(prefix + "content_bias"), v = values(prefix + "position_bias");
     Grid result;
     for (std::size_t i = 0; i < x.size(); ++i) {
@@ -105,7 +63,7 @@ class Plain {
         if (starts[s]) first = std::max(first, s * segment);
       const Array q = times(prefix + "query.weight", x[i]);
       Array heads(q.size(), 0.0);
-      for (int h = 0; h < config_.heads; ++h) {
+      for (int h = 0; h < config().heads; ++h) {
         const int column = h / group * width;
         Array weights;
         Grid v_j;
@@ -129,9 +87,6 @@ class Plain {
     }
     return result;
   }
-
-  const InfiniTransformer& model_;
-  const ModelConfig& config_;
 };
 
 TEST(TransformerXl, EqualsPlainLoops) {
@@ -144,7 +99,7 @@ TEST(TransformerXl, EqualsPlainLoops) {
       const Hidden got = hidden_of(model, rows);
       for (const int b : {0, 1}) {
         const auto ids = rows.tokens.slice(b, 1).to_vector<std::int32_t>();
-        const Grid expected =
+        const Plain::Grid expected =
             Plain(model).hidden(ids, b == 0 ? std::vector<bool>{false, false, true, false, false}
                                             : std::vector<bool>{true, false, false, false, false});
         for (std::int64_t t = 0; t < 23; ++t)

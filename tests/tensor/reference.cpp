@@ -119,6 +119,31 @@ Array local_attention(const Array& rotated, const Array& qkv, const HeadLayout& 
 }
 
 // Token by token: a list of places that a reset marks as gone.
+Array join_columns(const Arrays& parts, std::int64_t rows) {
+  Array y;
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (const Array& part : parts) {
+      const std::size_t width = part.size() / rows;
+      y.insert(y.end(), part.begin() + r * width, part.begin() + (r + 1) * width);
+    }
+  return y;
+}
+
+Array take_columns(const Array& x, std::int64_t width, Columns columns) {
+  Array y;
+  for (auto row = x.begin(); row != x.end(); row += width)
+    y.insert(y.end(), row + columns.begin, row + columns.end);
+  return y;
+}
+
+Array standing_rows(const Array& x, const Marks& present, const Array& otherwise, std::int64_t rows,
+                    std::int64_t width) {
+  Array y = x;
+  for (std::size_t i = 0; i < y.size(); ++i)
+    if (!present[i / width]) y[i] = otherwise.empty() ? 0 : otherwise[i % (rows * width)];
+  return y;
+}
+
 Marks cache_seen(const Marks& present, const Marks& keep, const Marks& resets,
                  const HeadLayout& layout, std::int64_t cache_tokens) {
   Marks seen;

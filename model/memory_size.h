@@ -1,0 +1,27 @@
+// What a model keeps of the text before a segment, in numbers for one text, as Table 1 of the
+// Infini-attention paper counts it; Table 2 compares systems by it.
+#pragma once
+
+#include "model/config.h"
+
+namespace infini {
+
+// infini:          K (K + 1) Hk L, a matrix and a normaliser of each key/value head
+// transformer_xl:  2 K Hk M L, keys and values of M cached tokens
+// rmt:             2 m D L, m vectors read and m written in each layer; m D go on to the next
+//                  segment
+inline std::int64_t memory_numbers(const ModelConfig& config) {
+  const std::int64_t layers = config.layers, width = config.head_width(),
+                     keys = config.key_value_heads() * width;
+  switch (config.architecture) {
+    case Architecture::kInfini:
+      return config.memory == MemoryRule::kNone ? 0 : keys * (width + 1) * layers;
+    case Architecture::kTransformerXl:
+      return 2 * keys * config.cached_tokens() * layers;
+    case Architecture::kRmt:
+      return 2 * config.memory_tokens * config.d_model * layers;
+  }
+  return 0;
+}
+
+}  // namespace infini
