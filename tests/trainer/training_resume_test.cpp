@@ -31,6 +31,13 @@ const Variant kVariants[] = {
      "data.sampler=lanes model.architecture=transformer_xl model.memory=none train.compute=bf16 "
      "train.schedule=streaming train.recompute_blocks=true",
      "memory/0/present"},
+    {"lanes_rmt",
+     "data.sampler=lanes model.architecture=rmt model.memory=none model.memory_tokens=3",
+     "memory/0/vectors"},
+    {"lanes_rmt_bf16",
+     "data.sampler=lanes model.architecture=rmt model.memory=none model.memory_tokens=2 "
+     "train.compute=bf16 train.schedule=streaming train.recompute_blocks=true",
+     "memory/0/present"},
     {"passkey",
      "data.source=passkey data.passkey.row_segments=[1,2] model.segment_tokens=80 "
      "evaluate.passkey.prompts=1",
