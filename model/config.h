@@ -13,11 +13,12 @@ namespace infini {
 
 // What stands in the place of a block's attention, see segment_attention.h, or around the tokens of
 // a segment, see memory_tokens.h.
-enum class Architecture { kInfini, kTransformerXl, kRmt };
-constexpr std::array<std::pair<std::string_view, Architecture>, 3> enum_names(Architecture) {
+enum class Architecture { kInfini, kTransformerXl, kRmt, kAutoCompressor };
+constexpr std::array<std::pair<std::string_view, Architecture>, 4> enum_names(Architecture) {
   return {{{"infini", Architecture::kInfini},
            {"transformer_xl", Architecture::kTransformerXl},
-           {"rmt", Architecture::kRmt}}};
+           {"rmt", Architecture::kRmt},
+           {"auto_compressor", Architecture::kAutoCompressor}}};
 }
 
 enum class MemoryRule { kLinear, kDelta, kNone };
@@ -55,6 +56,7 @@ struct ModelConfig {
   std::int64_t segment_tokens = 256;
   std::int64_t cache_tokens = 0;
   std::int64_t memory_tokens = 0;
+  std::int64_t memory_segments = 0;
   MemoryRule memory = MemoryRule::kLinear;
   Activation activation = Activation::kGelu;
   bool tied = true;
@@ -72,8 +74,8 @@ struct ModelConfig {
     field("architecture", architecture,
           "infini: local attention and a compressive memory; transformer_xl: attention over the "
           "segment and a cache of tokens before it, with relative positions; rmt: local attention "
-          "over "
-          "the segment and memory_tokens before and after it; all but infini need memory=none");
+          "over the segment and memory_tokens before and after it; auto_compressor: the same over "
+          "summaries of the segments before it; all but infini need memory=none");
     field("layers", layers, "number of blocks");
     field("d_model", d_model, "width of the residual stream");
     field("heads", heads, "query heads");
@@ -88,7 +90,10 @@ struct ModelConfig {
           "tokens before a segment that transformer_xl keeps and reads, which may change between "
           "training and evaluation; 0: segment_tokens");
     field("memory_tokens", memory_tokens,
-          "vectors that rmt reads before the tokens of a segment and writes after them");
+          "vectors that rmt reads before the tokens of a segment and writes after them, or that "
+          "auto_compressor writes as the summary of a segment");
+    field("memory_segments", memory_segments,
+          "segments whose summaries auto_compressor reads, the newest ones");
     field("memory", memory,
           "linear: add what a segment holds; delta: add what the memory does not hold yet; none: "
           "local attention only");
@@ -148,9 +153,14 @@ struct ModelConfig {
   }
   // Whether the memory belongs to the model, and segments run one after the other: see
   // memory_tokens.h.
-  bool has_memory_tokens() const { return architecture == Architecture::kRmt; }
+  bool has_memory_tokens() const {
+    return architecture == Architecture::kRmt || architecture == Architecture::kAutoCompressor;
+  }
   // Vectors that stand before the tokens of a segment, and after them; 0 for others.
-  std::int64_t read_tokens() const { return has_memory_tokens() ? memory_tokens : 0; }
+  std::int64_t read_tokens() const {
+    return architecture == Architecture::kAutoCompressor ? memory_tokens * memory_segments
+                                                         : written_tokens();
+  }
   std::int64_t written_tokens() const { return has_memory_tokens() ? memory_tokens : 0; }
   // Positions that blocks see where a segment has so many tokens.
   std::int64_t positions(std::int64_t tokens) const {
@@ -180,6 +190,14 @@ inline void ModelConfig::validate_architecture() const {
                      " has no memory tokens");
   check<ConfigError>(memory_tokens > 0 || !has_memory_tokens(), "model.architecture = ", name,
                      " needs model.memory_tokens of at least 1, got ", memory_tokens);
+  const bool keeps_summaries = architecture == Architecture::kAutoCompressor;
+  check<ConfigError>(memory_segments >= 0, "model.memory_segments must not be negative, got ",
+                     memory_segments);
+  check<ConfigError>(memory_segments == 0 || keeps_summaries,
+                     "model.memory_segments = ", memory_segments,
+                     ", but model.architecture = ", name, " keeps no summaries");
+  check<ConfigError>(memory_segments > 0 || !keeps_summaries, "model.architecture = ", name,
+                     " needs model.memory_segments of at least 1, got ", memory_segments);
   if (architecture == Architecture::kInfini) return;
   check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", name,
                      " has no compressive memory and needs model.memory = none, got ",

@@ -10,6 +10,7 @@ namespace infini {
 // transformer_xl:  2 K Hk M L, keys and values of M cached tokens
 // rmt:             2 m D L, m vectors read and m written in each layer; m D go on to the next
 //                  segment
+// auto_compressor: (n + 1) m D L, the summaries of n segments and the segment's own
 inline std::int64_t memory_numbers(const ModelConfig& config) {
   const std::int64_t layers = config.layers, width = config.head_width(),
                      keys = config.key_value_heads() * width;
@@ -19,7 +20,8 @@ inline std::int64_t memory_numbers(const ModelConfig& config) {
     case Architecture::kTransformerXl:
       return 2 * keys * config.cached_tokens() * layers;
     case Architecture::kRmt:
-      return 2 * config.memory_tokens * config.d_model * layers;
+    case Architecture::kAutoCompressor:
+      return (config.read_tokens() + config.written_tokens()) * config.d_model * layers;
   }
   return 0;
 }

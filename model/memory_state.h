@@ -18,10 +18,10 @@ struct MemoryState {
   // transformer_xl: the newest tokens, oldest first
   Tensor cached{};  // [B, M, D], what the layer's attention took
 
-  // rmt, of the model
-  Tensor vectors{};  // [B, M, D], what stands before the tokens of the next segment
+  // rmt and auto_compressor, of the model
+  Tensor vectors{};  // [B, M, D], what stands before the tokens of the next segment, oldest first
 
-  // transformer_xl and rmt
+  // these three
   Tensor present{};  // [B, M] u8, 1: a token or vector stands there
 };
 

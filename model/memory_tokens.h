@@ -4,12 +4,15 @@
 // rotary positions count all of them: what stands before is seen by every token, what stands after
 // sees every token and is seen by none.
 //
-// rmt (Bulatov, Kuratov, Burtsev 2022, section 3), M = m:
-//   [., h_s, mem_{s+1}] = norm(blocks([mem_s; x_s; mem_s]))
-// mem_0, of a document, is learned. As in the published code the rows of a memory see each other
-// causally, and what is written is taken after the final norm; the paper lets them see each other
-// both ways. Padding is seen like tokens: it stands at the end of a document, and the segment after
-// it starts another.
+// rmt (Bulatov, Kuratov, Burtsev 2022, section 3), M = m, learned start:
+//   [., h_s, mem_{s+1}] = norm(blocks([mem_s; x_s; mem_s])),   mem = start for a document
+// auto_compressor (Chevalier et al. 2023, section 3), M = m n, learned e:
+//   [., h_s, sum_s] = norm(blocks([sum_{s-n}; ...; sum_{s-1}; x_s; e]))
+// of the n newest segments of the document; while there are fewer, positions start with them.
+//
+// As in the published code the rows of a memory see each other causally, and what is written is
+// taken after the final norm; the paper of rmt lets them see each other both ways. Padding is seen
+// like tokens: it stands at the end of a document, and the segment after it starts another.
 #pragma once
 
 #include <functional>
@@ -22,7 +25,7 @@ namespace infini {
 
 class MemoryTokens {
  public:
-  // The parameter is memory_tokens.weight [m, D], in full precision.
+  // The parameter is memory_tokens.weight [m, D], in full precision: start, or e.
   MemoryTokens(const ModelConfig& config, const Parameters& parameters);
   static void declare(const ModelConfig& config, std::vector<ParameterSpec>& specs);
 
@@ -42,12 +45,16 @@ class MemoryTokens {
   void use_memory(bool on) { use_memory_ = on; }
 
  private:
-  // [B, M, D] and [B, M]; what is carried in, or nothing.
+  // [B, m, D] like x, the learned vectors in every batch row.
+  Tensor learned_rows(const Pass& pass, const Tensor& x, std::int64_t batch) const;
+  // [B, M, D] and [B, M]: what is carried in, or nothing.
   MemoryState given(const Span& span, const MemoryState& memory, const Tensor& x) const;
 
+  std::string_view name_;        // of the architecture
+  bool accumulates_;             // summaries of several segments, or one memory
   std::int64_t read_, written_;  // M, m
   bool use_memory_ = true;
-  Parameter start_;
+  Parameter learned_;
 };
 
 }  // namespace infini

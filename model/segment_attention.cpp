@@ -10,6 +10,7 @@ void declare_attention(const ModelConfig& config, const std::string& prefix,
   switch (config.architecture) {
     case Architecture::kInfini:
     case Architecture::kRmt:
+    case Architecture::kAutoCompressor:
       return InfiniAttention::declare(config, prefix, specs);
     case Architecture::kTransformerXl:
       return XlAttention::declare(config, prefix, specs);

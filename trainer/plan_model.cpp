@@ -138,17 +138,24 @@ PlannedModel::Output PlannedModel::with_memory_tokens(SizeTape* tape, const Size
   HeadLayout alone = layout;
   alone.segments = 1;
   alone.tokens = model_.positions(layout.tokens);
+  const bool accumulates = model_.architecture == Architecture::kAutoCompressor;
+  const std::int64_t positions = alone.rows() * width;
   Sized vectors = memory.vectors ? memory.vectors : ops_.make(read);
   std::vector<Sized> hidden;
   for (std::int64_t s = 0; s < layout.segments; ++s) {
-    const Sized before = ops_.standing_rows(tape, vectors, read);
-    const Sized rows =
-        ops_.join_columns(tape, {before, ops_.take_columns(tape, x, batch, tokens), before}, batch);
+    const Sized before = ops_.rows_chosen(tape, vectors, read);
+    const Sized last = accumulates ? ops_.rows_chosen(tape, ops_.make(written), written) : before;
+    Sized rows = ops_.join_columns(tape, {before, ops_.take_columns(tape, x, tokens), last}, batch);
+    if (accumulates) rows = ops_.rows_chosen(tape, rows, positions);
     const SizedMemories none(static_cast<std::size_t>(model_.layers));
-    const Sized out =
+    Sized out =
         norm(tape, through_blocks(tape, rows, alone, none, recompute_blocks).x, alone.rows());
-    hidden.push_back(ops_.take_columns(tape, out, batch, tokens));
-    vectors = ops_.take_columns(tape, out, batch, written);
+    if (accumulates) out = ops_.rows_chosen(tape, out, positions);
+    hidden.push_back(ops_.take_columns(tape, out, tokens));
+    vectors = ops_.take_columns(tape, out, written);
+    if (read > written)
+      vectors = ops_.join_columns(tape, {ops_.take_columns(tape, before, read - written), vectors},
+                                  batch);
   }
   return {.hidden = ops_.join_columns(tape, hidden, batch), .memory = {{.vectors = vectors}}};
 }

@@ -223,9 +223,9 @@ Sized PlannedOps::join_columns(SizeTape* tape, const std::vector<Sized>& parts,
   return y;
 }
 
-Sized PlannedOps::take_columns(SizeTape* tape, const Sized& x, std::int64_t rows,
-                               std::int64_t elements) const {
-  Sized y = columns_of(x, rows, elements * options_.element_bytes);
+Sized PlannedOps::take_columns(SizeTape* tape, const Sized& x, std::int64_t elements) const {
+  Sized y = make(elements);
+  pass(2 * as_double(elements));
   if (tape)
     tape->push({&y}, {x}, [=, this](const auto&, const auto& gradients) {
       const auto dx = gradients.of(0);
@@ -234,7 +234,7 @@ Sized PlannedOps::take_columns(SizeTape* tape, const Sized& x, std::int64_t rows
   return y;
 }
 
-Sized PlannedOps::standing_rows(SizeTape* tape, const Sized& x, std::int64_t elements) const {
+Sized PlannedOps::rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements) const {
   Sized y = make(elements);
   pass(2 * as_double(elements));
   if (tape)

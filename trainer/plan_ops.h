@@ -40,9 +40,9 @@ class PlannedOps {
   Sized rotary_attention(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
   // Matrices of so many rows side by side, and columns of one that make `elements` in all.
   Sized join_columns(SizeTape* tape, const std::vector<Sized>& parts, std::int64_t rows) const;
-  Sized take_columns(SizeTape* tape, const Sized& x, std::int64_t rows,
-                     std::int64_t elements) const;
-  Sized standing_rows(SizeTape* tape, const Sized& x, std::int64_t elements) const;
+  Sized take_columns(SizeTape* tape, const Sized& x, std::int64_t elements) const;
+  // standing_rows or turn_rows.
+  Sized rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements) const;
   SizedState memory_sums(const HeadLayout& layout) const;  // unrecorded
   struct AttentionAndSums {
     Sized y;

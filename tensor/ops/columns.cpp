@@ -45,7 +45,9 @@ Tensor take_columns(const Tensor& x, Columns columns) {
   const auto [rows, width] = x.dims<2>();
   check(columns.begin >= 0 && columns.begin < columns.end && columns.end <= width,
         "take_columns: columns [", columns.begin, ", ", columns.end, ") of ", x.shape());
-  return record(columns_of(x.unwatched(), columns), {x},
+  // Of one row columns_of() is a view, which would keep all of x.
+  const Tensor part = columns_of(x.unwatched(), columns);
+  return record(rows == 1 ? part.clone() : part, {x},
                 [columns](const Tensor& dy, Gradients& gradients) {
                   const GradTarget dx = gradients.of(0, columns);
                   if (!dx) return;

@@ -9,7 +9,7 @@ namespace infini {
 // parts [R, C_i] of one type -> [R, sum of C_i], in their order. A part may come more than once.
 Tensor join_columns(const std::vector<Tensor>& parts);
 
-// x [R, C] -> [R, end - begin]; of one row it shares the elements of x.
+// x [R, C] -> [R, end - begin], which holds nothing of x.
 Tensor take_columns(const Tensor& x, Columns columns);
 
 }  // namespace infini

@@ -1,5 +1,7 @@
 #include "tensor/ops/standing_rows.h"
 
+#include <algorithm>
+
 #include "tensor/parallel.h"
 
 namespace infini {
@@ -47,6 +49,29 @@ class CpuStandingRows final : public StandingRowsKernels {
       }
     });
   }
+
+  void turn(const Turned& args) const override {
+    dispatch_float(args.x.dtype(), [&]<class T>() {
+      const auto [batch, rows, width] = args.x.dims<3>();
+      const std::int64_t places = args.present.shape()[1];
+      const std::uint8_t* present = args.present.data<std::uint8_t>();
+      const T* x = args.x.data<T>();
+      T* y = args.y.tensor.data<T>();
+      for (std::int64_t b = 0; b < batch; ++b) {
+        const std::int64_t absent =
+            std::count(present + b * places, present + (b + 1) * places, std::uint8_t{0});
+        for (std::int64_t i = 0; i < rows; ++i) {
+          const std::int64_t other = (i + absent) % rows;
+          const std::int64_t from = (b * rows + (args.turn == Turn::kFirst ? other : i)) * width,
+                             to = (b * rows + (args.turn == Turn::kFirst ? i : other)) * width;
+          for (std::int64_t c = 0; c < width; ++c)
+            y[to + c] = args.y.accumulate
+                            ? T(Accumulator<T>(y[to + c]) + Accumulator<T>(x[from + c]))
+                            : x[from + c];
+        }
+      }
+    });
+  }
 };
 
 const CpuStandingRows cpu_standing_rows;
@@ -68,6 +93,23 @@ Tensor standing_rows(const Tensor& x, const Tensor& present, const Tensor& other
   return record(y, {x, otherwise}, [=, &device](const Tensor& dy, Gradients& gradients) {
     device.rows_grad(
         {.present = present, .dy = dy, .dx = gradients.of(0), .dotherwise = gradients.of(1)});
+  });
+}
+
+Tensor turn_rows(const Tensor& x, const Tensor& present, Turn turn) {
+  const auto [batch, rows, width] = x.dims<3>();
+  const auto [flags, places] = present.dims<2>();
+  check(flags == batch && places <= rows, "turn_rows: present is ", present.shape(), ", rows are ",
+        x.shape());
+  const Tensor y = Tensor::empty_like(x);
+  const StandingRowsKernels& device = on<cpu_standing_rows, cuda_standing_rows>(x.device());
+  device.turn({.x = x.unwatched(), .present = present, .turn = turn, .y = {.tensor = y}});
+  return record(y, {x}, [=, &device](const Tensor& dy, Gradients& gradients) {
+    if (const GradTarget dx = gradients.of(0))
+      device.turn({.x = dy,
+                   .present = present,
+                   .turn = turn == Turn::kFirst ? Turn::kBack : Turn::kFirst,
+                   .y = dx});
   });
 }
 

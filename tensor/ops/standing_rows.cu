@@ -38,6 +38,20 @@ __global__ void rows_grad_kernel(const std::uint8_t* present, const N* dy, std::
   if (dotherwise) dotherwise[i] = sum;
 }
 
+// A block for each row of x; all of them count the flags of its batch row.
+template <class N>
+__global__ void turn_kernel(const N* x, const std::uint8_t* present, std::int64_t rows,
+                            std::int64_t width, std::int64_t places, bool first, N* y, bool add) {
+  const std::int64_t i = blockIdx.x % rows, b = blockIdx.x / rows;
+  int zeros = 0;
+  for (std::int64_t m = threadIdx.x; m < places; m += kThreads) zeros += !present[b * places + m];
+  const std::int64_t other = (i + block_sum<kThreads>(zeros)) % rows;
+  const N* const from = x + (b * rows + (first ? other : i)) * width;
+  N* const to = y + (b * rows + (first ? i : other)) * width;
+  for (std::int64_t c = threadIdx.x; c < width; c += kThreads)
+    to[c] = add ? N(Compute<N>(to[c]) + Compute<N>(from[c])) : from[c];
+}
+
 class CudaStandingRows final : public StandingRowsKernels {
  public:
   void rows(const Rows& args) const override {
@@ -56,6 +70,16 @@ class CudaStandingRows final : public StandingRowsKernels {
              kThreads, 0, args.present.data<std::uint8_t>(), native<T>(args.dy), batch, rows, width,
              native<T>(args.dx.tensor), args.dx.accumulate,
              native<Accumulator<T>>(args.dotherwise.tensor), args.dotherwise.accumulate);
+    });
+  }
+
+  void turn(const Turned& args) const override {
+    dispatch_float(args.x.dtype(), [&]<class T>() {
+      const auto [batch, rows, width] = args.x.dims<3>();
+      launch("turn_rows", turn_kernel<Native<T>>, static_cast<unsigned>(batch * rows), kThreads, 0,
+             native<T>(args.x), args.present.data<std::uint8_t>(), rows, width,
+             args.present.shape()[1], args.turn == Turn::kFirst, native<T>(args.y.tensor),
+             args.y.accumulate);
     });
   }
 };

@@ -10,6 +10,14 @@ namespace infini {
 // type of x, or empty: zeros -> [B, M, D].
 Tensor standing_rows(const Tensor& x, const Tensor& present, const Tensor& otherwise);
 
+// Rows N of each batch row turned around, a_b places where present [B, M] u8 has a_b zeros:
+//   kFirst:  y[b, i, :] = x[b, (i + a_b) mod N, :],   kBack:  y[b, (i + a_b) mod N, :] = x[b, i,
+//   :].
+// Where the first a_b of M rows do not stand, kFirst puts those that do first, all others after
+// them, and those that do not last; kBack undoes it. x [B, N, D] -> [B, N, D].
+enum class Turn { kFirst, kBack };
+Tensor turn_rows(const Tensor& x, const Tensor& present, Turn turn);
+
 // What a device provides: standing_rows.cpp for the CPU, standing_rows.cu for CUDA.
 class StandingRowsKernels {
  public:
@@ -21,9 +29,15 @@ class StandingRowsKernels {
     Tensor present, dy;
     GradTarget dx, dotherwise;
   };
+  struct Turned {
+    Tensor x, present;
+    Turn turn;
+    GradTarget y;
+  };
   virtual void rows(const Rows& args) const = 0;
   // dotherwise is summed over batch rows in their order.
   virtual void rows_grad(const RowsGrad& args) const = 0;
+  virtual void turn(const Turned& args) const = 0;
 
  protected:
   ~StandingRowsKernels() = default;

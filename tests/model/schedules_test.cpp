@@ -204,7 +204,12 @@ INSTANTIATE_TEST_SUITE_P(Models, InitialMemory,
                                          Tiny{.memory = MemoryRule::kNone,
                                               .kv_heads = 1,
                                               .architecture = Architecture::kRmt,
-                                              .memory_tokens = 2}),
+                                              .memory_tokens = 2},
+                                         Tiny{.memory = MemoryRule::kNone,
+                                              .kv_heads = 2,
+                                              .architecture = Architecture::kAutoCompressor,
+                                              .memory_tokens = 2,
+                                              .memory_segments = 2}),
                          tiny_name);
 
 TEST(CutRow, PutsARaggedSegmentLastAndAlone) {

@@ -23,6 +23,7 @@ struct Tiny {
   Architecture architecture = Architecture::kInfini;
   std::int64_t cache_tokens = 0;
   std::int64_t memory_tokens = 0;
+  std::int64_t memory_segments = 0;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
@@ -39,6 +40,7 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.architecture = tiny.architecture;
   config.cache_tokens = tiny.cache_tokens;
   config.memory_tokens = tiny.memory_tokens;
+  config.memory_segments = tiny.memory_segments;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -108,8 +110,15 @@ inline Memories random_memories(const ModelConfig& config, std::int64_t batch, D
     }
     if (const Tensor& vectors = memories[layer].vectors) {
       for (std::int64_t i = 0; i < vectors.size(); ++i) vectors.data<double>()[i] = key.normal(i);
+      // Of as many segments before it as the row's number says, and one.
       const auto [rows, places] = memories[layer].present.dims<2>();
-      std::fill_n(memories[layer].present.data<std::uint8_t>(), rows * places, std::uint8_t{1});
+      for (std::int64_t i = 0; i < rows * places; ++i) {
+        const std::int64_t stand = config.written_tokens() * (1 + i / places),
+                           absent = std::max<std::int64_t>(0, places - stand);
+        memories[layer].present.data<std::uint8_t>()[i] = i % places >= absent;
+        if (i % places >= absent) continue;
+        std::fill_n(vectors.data<double>() + i * config.d_model, config.d_model, 0.0);
+      }
       memories[layer].vectors = vectors.to(dtype);
     }
     if (!memories[layer].matrix) continue;
@@ -227,6 +236,18 @@ inline const Tiny kTinies[] = {
      .tied = true,
      .architecture = Architecture::kRmt,
      .memory_tokens = 1},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kAutoCompressor,
+     .memory_tokens = 2,
+     .memory_segments = 3},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .activation = Activation::kRelu,
+     .tied = true,
+     .architecture = Architecture::kAutoCompressor,
+     .memory_tokens = 1,
+     .memory_segments = 1},
 };
 
 inline std::string name_of(const Tiny& tiny) {
@@ -236,6 +257,8 @@ inline std::string name_of(const Tiny& tiny) {
   if (tiny.architecture == Architecture::kTransformerXl)
     name = text("xl_cache_", tiny.cache_tokens);
   if (tiny.architecture == Architecture::kRmt) name = text("rmt_", tiny.memory_tokens);
+  if (tiny.architecture == Architecture::kAutoCompressor)
+    name = text("auto_compressor_", tiny.memory_segments, "_of_", tiny.memory_tokens);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
 }

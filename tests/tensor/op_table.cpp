@@ -95,6 +95,19 @@ OpCase standing_case(const std::string& name, const Marks& present, bool has_oth
           }};
 }
 
+OpCase turn_case(const std::string& name, const Marks& present, Turn turn) {
+  constexpr std::int64_t kBatch = 3, kRows = 7, kPlaces = 4, kWidth = 10;
+  return {
+      name,
+      {{.shape = {kBatch, kRows, kWidth}}},
+      [=](In in) {
+        return std::vector{turn_rows(in[0], tensor(present, in).reshape({kBatch, kPlaces}), turn)};
+      },
+      [=](Plain in, Plain) {
+        return Arrays{reference::turn_rows(in[0], present, kBatch, kRows, turn == Turn::kBack)};
+      }};
+}
+
 OpCase rotate_case(const std::string& name, const HeadLayout& n, std::int64_t first) {
   return {name,
           {rows(n, n.qkv_width())},
@@ -408,6 +421,8 @@ std::vector<OpCase> make_table() {
       standing_case("standing_rows", marks(12, 3), true),
       standing_case("standing_rows of which none stands", Marks(12, 0), true),
       standing_case("standing_rows or zeros", marks(12, 5), false),
+      turn_case("turn_rows", {0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1}, Turn::kFirst),
+      turn_case("turn_rows back", {0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1}, Turn::kBack),
       rotate_case("rotate", mha, 0),
       rotate_case("rotate from position 3, grouped heads", gqa, 3),
       attention_case("local_attention", mha),

@@ -144,6 +144,20 @@ Array standing_rows(const Array& x, const Marks& present, const Array& otherwise
   return y;
 }
 
+Array turn_rows(const Array& x, const Marks& present, std::int64_t batch, std::int64_t rows,
+                bool back) {
+  const std::int64_t places = static_cast<std::int64_t>(present.size()) / batch,
+                     width = static_cast<std::int64_t>(x.size()) / (batch * rows);
+  Array y = x;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    std::int64_t zeros = 0;
+    for (std::int64_t m = 0; m < places; ++m) zeros += !present[b * places + m];
+    const auto begin = y.begin() + b * rows * width, end = begin + rows * width;
+    std::rotate(begin, back ? end - zeros * width : begin + zeros * width, end);
+  }
+  return y;
+}
+
 Marks cache_seen(const Marks& present, const Marks& keep, const Marks& resets,
                  const HeadLayout& layout, std::int64_t cache_tokens) {
   Marks seen;

@@ -18,6 +18,9 @@ const Trained kArchitectures[] = {
     {"transformer_xl",
      {"model.architecture=transformer_xl", "model.memory=none", "model.cache_tokens=12"}},
     {"rmt", {"model.architecture=rmt", "model.memory=none", "model.memory_tokens=4"}},
+    {"auto_compressor",
+     {"model.architecture=auto_compressor", "model.memory=none", "model.memory_tokens=2",
+      "model.memory_segments=3"}},
 };
 
 class Architectures : public ProgramTest {
@@ -143,6 +146,12 @@ TEST_F(Architectures, RefuseRanksThatWouldShareWhatTheyCannot) {
             "parallel.segment = 2, but model.architecture = rmt takes the segments of a row on one "
             "rank");
   EXPECT_EQ(refusal({.data = 2, .segments = 1, .tensors = 1}, {}), "nothing was refused");
+  architecture = {"model.architecture=auto_compressor", "model.memory_tokens=2",
+                  "model.memory_segments=3"};
+  EXPECT_EQ(refusal({.data = 1, .segments = 1, .tensors = 2}, {}),
+            "parallel.tensor = 2, but model.architecture = auto_compressor has blocks that ranks "
+            "cannot share");
+  architecture = {"model.architecture=rmt", "model.memory_tokens=2"};
   const std::vector<std::string> leaves{"parallel.shard=gradients", "parallel.row_leaves=2"};
   EXPECT_EQ(refusal({.data = 2, .segments = 1, .tensors = 1}, leaves),
             "parallel.row_leaves = 2 must be 0 where model.architecture = rmt runs a block once "

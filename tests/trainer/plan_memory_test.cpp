@@ -72,10 +72,15 @@ TEST_F(PlannedMemory, KnowsMemoryTokens) {
                                  Overrides{"train.accumulate=4"}, Overrides{"data.sampler=lanes"},
                                  Overrides{"data.sampler=lanes", "train.schedule=streaming"},
                                  Overrides{"data.row_tokens=60"}}) {
-      Overrides all{"model.architecture=rmt", "model.memory=none", "model.memory_tokens=3",
-                    text("train.compute=", compute)};
-      all.insert(all.end(), how.begin(), how.end());
-      expect_right(all);
+      for (const Overrides& architecture :
+           {Overrides{"model.architecture=rmt"},
+            Overrides{"model.architecture=auto_compressor", "model.memory_segments=4"}}) {
+        Overrides all{"model.memory=none", "model.memory_tokens=3",
+                      text("train.compute=", compute)};
+        all.insert(all.end(), architecture.begin(), architecture.end());
+        all.insert(all.end(), how.begin(), how.end());
+        expect_right(all);
+      }
     }
 }
 
