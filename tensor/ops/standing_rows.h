@@ -10,9 +10,9 @@ namespace infini {
 // type of x, or empty: zeros -> [B, M, D].
 Tensor standing_rows(const Tensor& x, const Tensor& present, const Tensor& otherwise);
 
-// Rows N of each batch row turned around, a_b places where present [B, M] u8 has a_b zeros:
-//   kFirst:  y[b, i, :] = x[b, (i + a_b) mod N, :],   kBack:  y[b, (i + a_b) mod N, :] = x[b, i,
-//   :].
+// The N rows of each batch row turned around, a_b places where present [B, M] u8 has a_b zeros:
+//   kFirst:  y[b, i] = x[b, (i + a_b) mod N]
+//   kBack:   y[b, (i + a_b) mod N] = x[b, i]
 // Where the first a_b of M rows do not stand, kFirst puts those that do first, all others after
 // them, and those that do not last; kBack undoes it. x [B, N, D] -> [B, N, D].
 enum class Turn { kFirst, kBack };
