@@ -29,25 +29,10 @@ struct SegmentGroups {
                                      // its start; or empty: nowhere
 };
 
-struct GroupStates {
-  std::vector<Tensor> before;  // this group
-  std::vector<Tensor> after;   // the last group
-};
-
-// How states evolve over groups: maps, each [B, 2P, ...], in which entry 2q is the identity, so
-// that its `before` is the state before group q, and entry 2q + 1 is the map of group q; initial
-// states [B, ...] may be empty. One scan for each initial state.
-using GroupScan = std::function<std::vector<Scan>(const std::vector<Tensor>& maps,
-                                                  const std::vector<Tensor>& initial,
-                                                  const ScanBorders& borders)>;
-
-// `mine`, what this group's map consists of, each [B, ...] of one type. One exchange forward and
-// one backward, of `mine` and of the gradients of the states before.
-GroupStates over_groups(const SegmentGroups& groups, const std::vector<Tensor>& mine,
-                        const std::vector<Tensor>& initial, const GroupScan& scan_groups);
-
 // The scans of the memory (scan.h) over the segments of this group, with the states of all groups
-// around them: `before` is by segment of this group, `after` follows the last group.
+// around them: `before` is by segment of this group, `after` follows the last group. What groups
+// tell each other, forward, is what each does to the memory, and backward the gradient of the state
+// before each: one exchange in either direction for linear memory, two for the delta rule.
 struct MemoryScans {
   Scan matrix, normalizer;
 };

@@ -78,77 +78,85 @@ PlannedMemory::History PlannedMemory::accumulate(SizeTape* tape, const Sized& qk
           .after = {.matrix = matrix.after, .normalizer = normalizer.after}};
 }
 
-std::vector<Sized> PlannedMemory::gather(const std::vector<std::int64_t>& sizes,
-                                         std::int64_t rows) const {
-  std::int64_t elements = 0;
-  for (const std::int64_t size : sizes) elements += rows * size;
+Sized PlannedMemory::gather(std::int64_t elements) const {
   const Sized packed = ops_.make_full(elements, MemoryKind::kExchange);
-  Sized all = packed;
-  if (groups_ > 1) {
-    all = ops_.make_full(groups_ * elements, MemoryKind::kExchange);
-    ++ops_.trace().work.segment_gathers;
-    ops_.trace().work.segment_gather_bytes +=
-        static_cast<double>(elements * ops_.options().full_bytes);
-  }
+  if (groups_ == 1) return packed;
+  const Sized all = ops_.make_full(groups_ * elements, MemoryKind::kExchange);
+  ++ops_.trace().work.segment_gathers;
+  ops_.trace().work.segment_gather_bytes +=
+      static_cast<double>(elements * ops_.options().full_bytes);
+  return all;
+}
+
+std::vector<Sized> PlannedMemory::gather_tables(int count, std::int64_t size,
+                                                std::int64_t rows) const {
+  const Sized everyone = gather(count * rows * size);
   std::vector<Sized> tables;
-  for (const std::int64_t size : sizes)
+  for (int i = 0; i < count; ++i)
     tables.push_back(ops_.make_full(rows * 2 * groups_ * size, MemoryKind::kExchange));
   return tables;
 }
 
-PlannedMemory::GroupStates PlannedMemory::over_groups(SizeTape* tape,
-                                                      const std::vector<Sized>& mine,
-                                                      const std::vector<std::int64_t>& sizes,
-                                                      const std::vector<Sized>& initial,
-                                                      bool affine, std::int64_t rows) const {
-  const std::int64_t entries = 2 * groups_;
-  const auto scans = [this, affine, rows, entries, sizes](SizeTape* on,
-                                                          const std::vector<Sized>& maps,
-                                                          const std::vector<Sized>& starts) {
-    std::vector<Scan> result;
-    if (affine) {
-      result.push_back(scan(on, maps[0], maps[1], starts[0], rows, entries, sizes[1]));
-    } else {
-      for (std::size_t i = 0; i < maps.size(); ++i)
-        result.push_back(scan(on, {}, maps[i], starts[i], rows, entries, sizes[i]));
-    }
-    return result;
+PlannedMemory::GroupStates PlannedMemory::add_over_groups(SizeTape* tape,
+                                                          const std::vector<Sized>& mine,
+                                                          const std::vector<std::int64_t>& sizes,
+                                                          const std::vector<Sized>& initial,
+                                                          std::int64_t rows) const {
+  std::int64_t elements = 0;
+  for (const std::int64_t size : sizes) elements += rows * size;
+  const auto work = [=, this] {
+    ops_.trace().work.scan_bytes +=
+        static_cast<double>((groups_ + 2) * elements * ops_.options().full_bytes);
+    ops_.trace().work.kernels += 2 * static_cast<int>(sizes.size());  // with the copies
   };
-  std::vector<Sized> inputs = mine, starts;
-  for (const Sized& start : initial) {
-    starts.push_back(start.unwatched());
-    inputs.push_back(start);
-  }
-  const std::size_t input_count = inputs.size();
-  const std::vector<Sized> maps = gather(sizes, rows);
-  std::vector<std::int64_t> states = sizes;
-  if (affine) states.erase(states.begin());
+  std::vector<Sized> inputs = mine;
+  for (const Sized& start : initial) inputs.push_back(start);
   GroupStates result;
   {
-    const std::vector<Scan> made = scans(nullptr, maps, starts);
-    for (std::size_t i = 0; i < made.size(); ++i) {
-      result.before.push_back(ops_.make_full(rows * states[i]));
-      result.after.push_back(made[i].after);
+    const Sized all = gather(elements);
+    for (const std::int64_t size : sizes) {
+      result.before.push_back(ops_.make_full(rows * size));
+      result.after.push_back(ops_.make_full(rows * size));
     }
+    work();
   }
   if (!tape) return result;
   std::vector<Sized*> outputs;
   for (Sized& state : result.before) outputs.push_back(&state);
   for (Sized& state : result.after) outputs.push_back(&state);
-  tape->push(outputs, inputs, [=, this](const auto& doutputs, const auto& gradients) {
-    const std::vector<Sized> dtables = gather(states, rows);
-    SizeTape again(ops_.trace());
-    std::vector<Sized> watched_maps, watched_starts;
-    for (const Sized& map : maps) watched_maps.push_back(again.watch(map));
-    for (const Sized& start : starts) watched_starts.push_back(start ? again.watch(start) : start);
-    const std::vector<Scan> made = scans(&again, watched_maps, watched_starts);
-    for (std::size_t i = 0; i < made.size(); ++i) {
-      again.seed(made[i].before);
-      if (doutputs[states.size() + i]) again.seed(made[i].after);
-    }
-    again.backward();
-    for (std::size_t i = 0; i < input_count; ++i) gradients.of(i);
+  tape->push(outputs, inputs, [=, this, count = inputs.size()](const auto&, const auto& gradients) {
+    const Sized all = gather(elements);
+    work();
+    for (std::size_t i = 0; i < count; ++i) gradients.of(i);
   });
+  return result;
+}
+
+PlannedMemory::Scan PlannedMemory::map_over_groups(SizeTape* tape, const Sized& overlap,
+                                                   const Sized& sums, const Sized& initial,
+                                                   std::int64_t size, std::int64_t rows) const {
+  const std::int64_t entries = 2 * groups_;
+  const Sized start = initial.unwatched();
+  const std::vector<Sized> maps = gather_tables(2, size, rows);
+  Scan result;
+  {
+    const Scan states = scan(nullptr, maps[0], maps[1], start, rows, entries, size);
+    result = {.before = ops_.make_full(rows * size), .after = states.after};
+  }
+  if (!tape) return result;
+  tape->push({&result.before, &result.after}, {overlap, sums, initial},
+             [=, this](const auto& doutputs, const auto& gradients) {
+               const std::vector<Sized> dtables = gather_tables(1, size, rows);
+               SizeTape again(ops_.trace());
+               const Sized watched[] = {again.watch(maps[0]), again.watch(maps[1]),
+                                        start ? again.watch(start) : start};
+               const Scan states =
+                   scan(&again, watched[0], watched[1], watched[2], rows, entries, size);
+               again.seed(states.before);
+               if (doutputs[1]) again.seed(states.after);
+               again.backward();
+               for (std::size_t i = 0; i < 3; ++i) gradients.of(i);
+             });
   return result;
 }
 
@@ -162,33 +170,37 @@ PlannedMemory::History PlannedMemory::accumulate_in_groups(SizeTape* tape, const
                                  std::int64_t state) {
     return scan(tape, map, part, initial, rows, layout.segments, state);
   };
+  const auto of_group = [&](const Sized& map, const Sized& part, std::int64_t state) {
+    return over_segments(map, part, {}, state).after;
+  };
   if (rule_ == MemoryRule::kLinear) {
+    const Sized matrix_sum = of_group({}, added.matrix, matrix);
+    const Sized normalizer_sum = of_group({}, added.normalizer, normalizer);
     const GroupStates around =
-        over_groups(tape,
-                    {over_segments({}, added.matrix, {}, matrix).after,
-                     over_segments({}, added.normalizer, {}, normalizer).after},
-                    {matrix, normalizer}, {memory.matrix, memory.normalizer}, false, rows);
+        add_over_groups(tape, {matrix_sum, normalizer_sum}, {matrix, normalizer},
+                        {memory.matrix, memory.normalizer}, rows);
     return {
         .before = {.matrix = over_segments({}, added.matrix, around.before[0], matrix).before,
                    .normalizer =
                        over_segments({}, added.normalizer, around.before[1], normalizer).before},
         .after = {.matrix = around.after[0], .normalizer = around.after[1]}};
   }
+  const Sized normalizer_sum = of_group({}, added.normalizer, normalizer);
   const GroupStates sums_of =
-      over_groups(tape, {over_segments({}, added.normalizer, {}, normalizer).after}, {normalizer},
-                  {memory.normalizer}, false, rows);
+      add_over_groups(tape, {normalizer_sum}, {normalizer}, {memory.normalizer}, rows);
   const Sized before = over_segments({}, added.normalizer, sums_of.before[0], normalizer).before;
   const Sized taken = overlap(tape, qkv, before, layout);
-  Sized copy = ops_.make_full(rows * layout.segments * matrix);
-  if (tape)
-    tape->push({&copy}, {taken}, [](const auto&, const auto& gradients) { gradients.of(0); });
-  const GroupStates around = over_groups(tape,
-                                         {over_segments(taken, copy, {}, matrix).after,
-                                          over_segments(taken, added.matrix, {}, matrix).after},
-                                         {matrix, matrix}, {memory.matrix}, true, rows);
-  return {.before = {.matrix = over_segments(taken, added.matrix, around.before[0], matrix).before,
+  const auto copy_of = [&](const Sized& x) {
+    Sized copy = ops_.make_full(rows * layout.segments * matrix);
+    if (tape) tape->push({&copy}, {x}, [](const auto&, const auto& gradients) { gradients.of(0); });
+    return copy;
+  };
+  const Sized group_overlap = of_group(taken, copy_of(taken), matrix);
+  const Sized group_sums = of_group(taken, added.matrix, matrix);
+  const Scan around = map_over_groups(tape, group_overlap, group_sums, memory.matrix, matrix, rows);
+  return {.before = {.matrix = over_segments(taken, added.matrix, around.before, matrix).before,
                      .normalizer = before},
-          .after = {.matrix = around.after[0], .normalizer = sums_of.after[0]}};
+          .after = {.matrix = around.after, .normalizer = sums_of.after[0]}};
 }
 
 Sized PlannedMemory::recall(SizeTape* tape, const Sized& qkv, const SizedState& before,

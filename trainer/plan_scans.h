@@ -36,13 +36,17 @@ class PlannedMemory {
   struct GroupStates {
     std::vector<Sized> before, after;
   };
-  // What this rank's map consists of, of `sizes` numbers a row; the first of two is the overlap
-  // where `affine`.
-  GroupStates over_groups(SizeTape* tape, const std::vector<Sized>& mine,
-                          const std::vector<std::int64_t>& sizes, const std::vector<Sized>& initial,
-                          bool affine, std::int64_t rows) const;
-  // Tables of 2 P entries a row of everyone's tensors of these sizes.
-  std::vector<Sized> gather(const std::vector<std::int64_t>& sizes, std::int64_t rows) const;
+  // What this rank's group adds, of `sizes` numbers a row.
+  GroupStates add_over_groups(SizeTape* tape, const std::vector<Sized>& mine,
+                              const std::vector<std::int64_t>& sizes,
+                              const std::vector<Sized>& initial, std::int64_t rows) const;
+  // The map of this rank's group, of `size` numbers a row each.
+  Scan map_over_groups(SizeTape* tape, const Sized& overlap, const Sized& sums,
+                       const Sized& initial, std::int64_t size, std::int64_t rows) const;
+  // Everyone's tensors of so many numbers in all.
+  Sized gather(std::int64_t elements) const;
+  // The same as `count` tables of 2 P entries a row.
+  std::vector<Sized> gather_tables(int count, std::int64_t size, std::int64_t rows) const;
   History accumulate_in_groups(SizeTape* tape, const Sized& qkv, const SizedState& sums,
                                const HeadLayout& layout, const SizedState& memory) const;
 

@@ -44,7 +44,68 @@ class CpuScan final : public ScanKernels {
     });
   }
 
+  void group_scan(const GroupForward& args) const override {
+    dispatch_accumulator(args.after.dtype(), [&]<class A>() {
+      const auto [groups, stride] = args.sums.all.dims<2>();
+      each_piece(args.after.shape(), [&](std::int64_t b, std::int64_t begin, std::int64_t count) {
+        A* const now = args.after.data<A>() + begin;
+        if (args.initial)
+          std::copy_n(args.initial.data<A>() + begin, count, now);
+        else
+          std::fill_n(now, count, A(0));
+        for (std::int64_t q = 0; q < groups; ++q) {
+          if (q == args.index) std::copy_n(now, count, args.before.data<A>() + begin);
+          if (is_reset(args.resets, b * groups + q)) std::fill_n(now, count, A(0));
+          const A* const sums = args.sums.all.data<A>() + q * stride + args.sums.begin + begin;
+          for (std::int64_t i = 0; i < count; ++i) now[i] += sums[i];
+        }
+      });
+    });
+  }
+
+  void group_scan_grad(const GroupBackward& args) const override {
+    dispatch_accumulator(args.dbefore.all.dtype(), [&]<class A>() {
+      const auto [groups, stride] = args.dbefore.all.dims<2>();
+      each_piece(args.state, [&](std::int64_t b, std::int64_t begin, std::int64_t count) {
+        A* const gradient = scratch<A, 0>(count);
+        if (args.dafter)
+          std::copy_n(args.dafter.data<A>() + begin, count, gradient);
+        else
+          std::fill_n(gradient, count, A(0));
+        const auto put = [&](const GradTarget& target) {
+          if (target)
+            store_tile(gradient, 1, count, target.tensor.data<A>() + begin, count,
+                       target.accumulate);
+        };
+        for (std::int64_t q = groups - 1; q >= 0; --q) {
+          if (q == args.index) put(args.dsums);
+          if (is_reset(args.resets, b * groups + q) || (!args.detach.empty() && args.detach[q]))
+            std::fill_n(gradient, count, A(0));
+          const A* const dbefore =
+              args.dbefore.all.data<A>() + q * stride + args.dbefore.begin + begin;
+          for (std::int64_t i = 0; i < count; ++i) gradient[i] += dbefore[i];
+        }
+        put(args.dinitial);
+      });
+    });
+  }
+
  private:
+  static bool is_reset(const Tensor& resets, std::int64_t at) {
+    return resets && resets.data<std::uint8_t>()[at];
+  }
+  // Calls use(row, first number, count) for pieces of states [B, ...], each within a row.
+  template <class Use>
+  static void each_piece(const Shape& state, const Use& use) {
+    constexpr std::int64_t kPiece = 2048;
+    const std::int64_t rows = state[0], size = rows > 0 ? state.size() / rows : 0;
+    const std::int64_t pieces = (size + kPiece - 1) / kPiece;
+    parallel_for(rows * pieces, [&](std::int64_t task) {
+      const std::int64_t b = task / pieces, begin = task % pieces * kPiece;
+      use(b, b * size + begin, std::min(kPiece, size - begin));
+    });
+  }
+
   template <class A>
   static void forward(const Forward& args, const Extents& n, std::int64_t b, std::int64_t begin,
                       std::int64_t count) {
@@ -54,8 +115,7 @@ class CpuScan final : public ScanKernels {
     else
       std::fill_n(state, count, A(0));
     for (std::int64_t s = 0; s < n.segments; ++s) {
-      if (args.resets && args.resets.data<std::uint8_t>()[b * n.segments + s])
-        std::fill_n(state, count, A(0));
+      if (is_reset(args.resets, b * n.segments + s)) std::fill_n(state, count, A(0));
       const std::int64_t at = (b * n.segments + s) * n.state + begin;
       const A* sums = args.sums.data<A>() + at;
       A* before = args.before.data<A>() + at;
@@ -102,7 +162,7 @@ class CpuScan final : public ScanKernels {
         const A* dbefore = args.dbefore.data<A>() + at;
         for (std::int64_t i = 0; i < count; ++i) gradient[i] += dbefore[i];
       }
-      const bool reset = args.resets && args.resets.data<std::uint8_t>()[b * n.segments + s];
+      const bool reset = is_reset(args.resets, b * n.segments + s);
       const bool detach = !args.detach.empty() && args.detach[s];
       if (reset || detach) std::fill_n(gradient, count, A(0));
     }
@@ -160,7 +220,51 @@ Scan run(const Tensor& overlap, const Tensor& sums, const Tensor& initial,
   return {.before = outputs[0], .after = outputs[1]};
 }
 
+void check_part(const GroupPart& part, const Shape& state, int index, const ScanBorders& borders) {
+  const auto [groups, numbers] = part.all.dims<2>();
+  check(part.begin >= 0 && part.begin + state.size() <= numbers, "group_scan: a state ", state,
+        " from number ", part.begin, " on, groups have ", numbers);
+  check(index >= 0 && index < groups, "group_scan: group ", index, " of ", groups);
+  check(!borders.resets || borders.resets.shape() == Shape{state[0], groups},
+        "group_scan: resets are ", borders.resets.shape(), ", expected [", state[0], ", ", groups,
+        "]");
+  check(borders.detach.empty() || static_cast<std::int64_t>(borders.detach.size()) == groups,
+        "group_scan: ", borders.detach.size(), " detach marks for ", groups, " groups");
+}
+
 }  // namespace
+
+Scan group_scan(const GroupPart& sums, const Shape& state, const Tensor& initial, int index,
+                const ScanBorders& borders) {
+  check_part(sums, state, index, borders);
+  check(!initial || initial.shape() == state, "group_scan: the initial state is ", initial.shape(),
+        ", expected ", state);
+  const Tensor before = Tensor::empty(state, sums.all.dtype(), sums.all.device());
+  const Tensor after = Tensor::empty_like(before);
+  on<cpu_scan, cuda_scan>(before.device())
+      .group_scan({.sums = sums,
+                   .index = index,
+                   .initial = initial,
+                   .resets = borders.resets,
+                   .before = before,
+                   .after = after});
+  return {.before = before, .after = after};
+}
+
+void group_scan_grad(const GroupPart& dbefore, const Shape& state, const Tensor& dafter, int index,
+                     const ScanBorders& borders, const GradTarget& dsums,
+                     const GradTarget& dinitial) {
+  check_part(dbefore, state, index, borders);
+  on<cpu_scan, cuda_scan>(dbefore.all.device())
+      .group_scan_grad({.dbefore = dbefore,
+                        .state = state,
+                        .index = index,
+                        .resets = borders.resets,
+                        .detach = borders.detach,
+                        .dafter = dafter,
+                        .dsums = dsums,
+                        .dinitial = dinitial});
+}
 
 Scan scan(const Tensor& sums, const Tensor& initial, const ScanBorders& borders) {
   return run({}, sums, initial, borders);

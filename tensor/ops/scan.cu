@@ -67,6 +67,51 @@ __global__ void __launch_bounds__(256)
   if (args.dinitial) put_numbers<n>(args.dinitial + i, gradient, args.add_initial);
 }
 
+// Over groups that lie `stride` numbers apart, of which one keeps the state before it.
+template <class A, int n>
+__global__ void __launch_bounds__(256)
+    group_scan_kernel(const A* __restrict__ sums, std::int64_t stride, const A* initial,
+                      const std::uint8_t* resets, int groups, int index, std::int64_t state,
+                      std::int64_t count, A* before, A* after) {
+  const std::int64_t i = (std::int64_t{blockIdx.x} * 256 + threadIdx.x) * n;
+  if (i >= count) return;
+  A now[n] = {};
+  if (initial) load_pack<n>(initial + i, now);
+#pragma unroll 2
+  for (int q = 0; q < groups; ++q) {
+    const bool reset = resets && resets[i / state * groups + q];
+    A sum[n];
+    load_pack<n>(sums + q * stride + i, sum);
+    if (q == index) store_pack<n>(before + i, now);
+#pragma unroll
+    for (int k = 0; k < n; ++k) now[k] = (reset ? A(0) : now[k]) + sum[k];
+  }
+  store_pack<n>(after + i, now);
+}
+
+// The same from the last group to the first; args.dbefore is of all groups, args.dsums of one.
+template <class A, int n>
+__global__ void __launch_bounds__(256)
+    group_scan_grad_kernel(ScanGradients<A> args, std::int64_t stride, const std::uint8_t* resets,
+                           Detach detach, int groups, int index, std::int64_t state,
+                           std::int64_t count) {
+  const std::int64_t i = (std::int64_t{blockIdx.x} * 256 + threadIdx.x) * n;
+  if (i >= count) return;
+  const A* __restrict__ dbefore = args.dbefore;
+  A gradient[n] = {};
+  if (args.dafter) load_pack<n>(args.dafter + i, gradient);
+#pragma unroll 2
+  for (int q = groups - 1; q >= 0; --q) {
+    const bool cut = (resets && resets[i / state * groups + q]) || detach.before(q);
+    A more[n];
+    load_pack<n>(dbefore + q * stride + i, more);
+    if (q == index && args.dsums) put_numbers<n>(args.dsums + i, gradient, args.add_sums);
+#pragma unroll
+    for (int k = 0; k < n; ++k) gradient[k] = (cut ? A(0) : gradient[k]) + more[k];
+  }
+  if (args.dinitial) put_numbers<n>(args.dinitial + i, gradient, args.add_initial);
+}
+
 // dA_s = -G_s before_s^T for every head of every segment.
 template <class A>
 struct OverlapGradProduct {
@@ -135,7 +180,51 @@ class CudaScan final : public ScanKernels {
     });
   }
 
+  void group_scan(const GroupForward& args) const override {
+    dispatch_accumulator(args.after.dtype(), [&]<class A>() {
+      by_pack(args.sums, args.after.shape(), [&]<int n>(const Groups& at) {
+        launch("scan", group_scan_kernel<A, n>, blocks_for(at.count, 256 * n), 256, 0,
+               args.sums.all.data<A>() + args.sums.begin, at.stride, data<A>(args.initial),
+               data<std::uint8_t>(args.resets), at.groups, args.index, at.state, at.count,
+               args.before.data<A>(), args.after.data<A>());
+      });
+    });
+  }
+
+  void group_scan_grad(const GroupBackward& args) const override {
+    dispatch_accumulator(args.dbefore.all.dtype(), [&]<class A>() {
+      const ScanGradients<A> gradients{args.dbefore.all.data<A>() + args.dbefore.begin,
+                                       data<A>(args.dafter),
+                                       data<A>(args.dsums.tensor),
+                                       data<A>(args.dinitial.tensor),
+                                       args.dsums.accumulate,
+                                       args.dinitial.accumulate};
+      by_pack(args.dbefore, args.state, [&]<int n>(const Groups& at) {
+        launch("scan_grad", group_scan_grad_kernel<A, n>, blocks_for(at.count, 256 * n), 256, 0,
+               gradients, at.stride, data<std::uint8_t>(args.resets), detach_bits(args.detach),
+               at.groups, args.index, at.state, at.count);
+      });
+    });
+  }
+
  private:
+  struct Groups {
+    int groups;
+    std::int64_t stride, state, count;  // numbers from group to group, of a row, of all rows
+  };
+  // Calls use.operator()<n>(groups) for as many numbers at a time as lie together everywhere.
+  template <class Use>
+  static void by_pack(const GroupPart& part, const Shape& shape, const Use& use) {
+    if (shape.size() == 0) return;
+    const auto [groups, stride] = part.all.dims<2>();
+    const Groups at{.groups = static_cast<int>(groups),
+                    .stride = stride,
+                    .state = shape.size() / shape[0],
+                    .count = shape.size()};
+    at.state % 4 == 0 && stride % 4 == 0 && part.begin % 4 == 0 ? use.template operator()<4>(at)
+                                                                : use.template operator()<1>(at);
+  }
+
   template <class A>
   static AffineScan<A> affine_of(const Shape& sums, const Tensor& overlap,
                                  const std::uint8_t* resets) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -249,6 +250,13 @@ inline const Tiny kTinies[] = {
      .memory_tokens = 1,
      .memory_segments = 1},
 };
+// Those of which ranks can share the rows or the heads.
+inline std::vector<Tiny> shared_tinies() {
+  std::vector<Tiny> shared;
+  std::ranges::copy_if(kTinies, std::back_inserter(shared),
+                       [](const Tiny& tiny) { return tiny.architecture == Architecture::kInfini; });
+  return shared;
+}
 
 inline std::string name_of(const Tiny& tiny) {
   std::string name;

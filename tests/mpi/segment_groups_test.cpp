@@ -64,7 +64,7 @@ TEST(SegmentGroups, OnRanksGiveTheGradientOfWholeRows) {
     Communicator ranks;
     if (count > test_world().size() || !first_ranks(count, ranks)) continue;
     const RankExchange exchange(ranks);
-    for (const Tiny& tiny : kTinies)
+    for (const Tiny& tiny : shared_tinies())
       for (const Rows& rows : {rows_of(40), eight_segments()})
         for (const std::int64_t horizon : {0, 1, 2, 3, 5})
           for (const bool recompute : {false, true}) {

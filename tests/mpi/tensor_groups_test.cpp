@@ -91,7 +91,7 @@ void on_groups(Use use) {
 
 TEST(TensorGroups, GiveTheLossAndGradientsOfOneRank) {
   on_groups([](const RankTensorGroup& group, const Communicator&) {
-    for (const Tiny& tiny : kTinies)
+    for (const Tiny& tiny : shared_tinies())
       for (const bool recompute : {false, true})
         for (const RowSchedule schedule : {RowSchedule::kParallel, RowSchedule::kStreaming}) {
           SCOPED_TRACE(name_of(tiny));

@@ -1,4 +1,5 @@
-// Plans of one H200 against what `infini bench` measured on one (experiments/performance).
+// Plans of one and of two H200s against what `infini bench` measured (experiments/performance and
+// experiments/scaling).
 #include <gtest/gtest.h>
 
 #include "trainer/config_reader.h"
@@ -12,11 +13,19 @@ struct Measured {
   std::vector<std::string> overrides;
   double tokens_per_second;
   double peak_gibibytes;  // 0: not recorded
+  int ranks = 1;
 };
 
 std::vector<std::string> streamed(const char* row_tokens) {
   return {"train.schedule=streaming", "train.segments_per_tape=4", "data.batch_rows=1",
           text("data.row_tokens=", row_tokens)};
+}
+
+// One row of 1,048,576 tokens.
+std::vector<std::string> recomputed(std::vector<std::string> more) {
+  more.insert(more.end(),
+              {"data.batch_rows=1", "data.row_tokens=1048576", "train.recompute_blocks=true"});
+  return more;
 }
 
 const Measured kMeasured[] = {
@@ -33,15 +42,31 @@ const Measured kMeasured[] = {
     {"8b.yaml", {}, 10886, 89.8},
     {"8b.yaml", {"data.row_tokens=65536"}, 10063, 90.0},
     {"8b.yaml", {"data.row_tokens=262144"}, 8738, 91.2},
+    {"paper.yaml", {"data.batch_rows=1", "data.row_tokens=65536"}, 397100, 33.82},
+    {"paper.yaml", recomputed({}), 313456, 82.03},
+    {"paper.yaml", {"data.batch_rows=2"}, 746400, 19.27, 2},
+    {"paper.yaml",
+     {"data.batch_rows=1", "data.row_tokens=65536", "parallel.segment=2"},
+     741000,
+     19.27,
+     2},
+    {"paper.yaml", recomputed({"parallel.segment=2"}), 606161, 42.88, 2},
+    {"1.2b.yaml", {"data.batch_rows=4"}, 113900, 37.56, 2},
+    {"8b.yaml",
+     {"data.batch_rows=2", "data.row_tokens=65536", "train.recompute_blocks=true",
+      "parallel.shard=parameters"},
+     13692,
+     39.90,
+     2},
 };
 
-TEST(Plan, IsNearWhatOneCardMeasured) {
+TEST(Plan, IsNearWhatCardsMeasured) {
   for (const Measured& row : kMeasured) {
     const Plan plan = make_plan(
         read_config_file<RunConfig>(
             std::string(INFINI_SOURCE_DIR "/experiments/performance/") + row.file, row.overrides),
-        1, 8);
-    const std::string name = text(row.file, " ", row.tokens_per_second);
+        row.ranks, 8);
+    const std::string name = text(row.file, " ", row.tokens_per_second, " on ", row.ranks);
     EXPECT_NEAR(row.tokens_per_second / plan.tokens_per_second(), 1, 0.15) << name;
     if (row.peak_gibibytes > 0) {
       const double planned = static_cast<double>(plan.step.peak_bytes) / (1 << 30);
