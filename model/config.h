@@ -12,18 +12,23 @@
 
 namespace infini {
 
-// What stands in the place of a block's attention, see segment_attention.h.
+// What stands in the place of a block's attention, see segment_attention.h, or around the tokens of
+// a segment, see memory_tokens.h.
 enum class Architecture {
   kInfini,
   kTransformerXl,
   kMemorizingTransformer,
-  kCompressiveTransformer
+  kCompressiveTransformer,
+  kRmt,
+  kAutoCompressor
 };
-constexpr std::array<std::pair<std::string_view, Architecture>, 4> enum_names(Architecture) {
+constexpr std::array<std::pair<std::string_view, Architecture>, 6> enum_names(Architecture) {
   return {{{"infini", Architecture::kInfini},
            {"transformer_xl", Architecture::kTransformerXl},
            {"memorizing_transformer", Architecture::kMemorizingTransformer},
-           {"compressive_transformer", Architecture::kCompressiveTransformer}}};
+           {"compressive_transformer", Architecture::kCompressiveTransformer},
+           {"rmt", Architecture::kRmt},
+           {"auto_compressor", Architecture::kAutoCompressor}}};
 }
 
 enum class Compression { kConvolution, kMeanPool };
@@ -72,6 +77,8 @@ struct ModelConfig {
   int compression_rate = 2;
   Compression compression = Compression::kConvolution;
   double reconstruction_weight = 1;
+  std::int64_t memory_tokens = 0;
+  std::int64_t memory_segments = 0;
   MemoryRule memory = MemoryRule::kLinear;
   Activation activation = Activation::kGelu;
   bool tied = true;
@@ -91,8 +98,9 @@ struct ModelConfig {
         "infini: local attention and a compressive memory; transformer_xl: attention over the "
         "segment and a cache of tokens before it, with relative positions; "
         "memorizing_transformer: the same, and one block reads the nearest keys of a long memory; "
-        "compressive_transformer: what leaves the cache is compressed and kept for longer; "
-        "all but infini need memory=none");
+        "compressive_transformer: what leaves the cache is compressed and kept for longer; rmt: "
+        "local attention over the segment and memory_tokens before and after it; auto_compressor: "
+        "the same over summaries of the segments before it; all but infini need memory=none");
     field("layers", layers, "number of blocks");
     field("d_model", d_model, "width of the residual stream");
     field("heads", heads, "query heads");
@@ -103,9 +111,11 @@ struct ModelConfig {
     field("vocabulary", vocabulary, "number of token ids; 0: that of the data");
     field("segment_tokens", segment_tokens,
           "tokens that local attention sees; the memory is written after each segment");
-    field("cache_tokens", cache_tokens,
-          "tokens before a segment that all architectures but infini keep and read, which may "
-          "change between training and evaluation; 0: segment_tokens");
+    field(
+        "cache_tokens", cache_tokens,
+        "tokens before a segment that transformer_xl, memorizing_transformer and "
+        "compressive_transformer keep and read, which may change between training and evaluation; "
+        "0: segment_tokens");
     field("retrieval_tokens", retrieval_tokens,
           "newest tokens whose keys and values the memory of memorizing_transformer holds, which "
           "may change between training and evaluation; 0: 32 segments");
@@ -122,6 +132,11 @@ struct ModelConfig {
     field("reconstruction_weight", reconstruction_weight,
           "weight in the training loss of what a convolution loses of attention over the tokens: "
           "for each token the mean squared difference; it trains the convolution alone");
+    field("memory_tokens", memory_tokens,
+          "vectors that rmt reads before the tokens of a segment and writes after them, or that "
+          "auto_compressor writes as the summary of a segment");
+    field("memory_segments", memory_segments,
+          "segments whose summaries auto_compressor reads, the newest ones");
     field("memory", memory,
           "linear: add what a segment holds; delta: add what the memory does not hold yet; none: "
           "local attention only");
@@ -173,9 +188,15 @@ struct ModelConfig {
   int head_width() const { return d_head ? d_head : d_model / heads; }
   int inner_width() const { return feed_forward ? feed_forward : 4 * d_model; }
 
-  // Tokens before a segment that its attention reads besides the segment; 0 for infini.
+  // Whether attention has relative positions and reads a cache of tokens.
+  bool has_relative_positions() const {
+    return architecture == Architecture::kTransformerXl ||
+           architecture == Architecture::kMemorizingTransformer ||
+           architecture == Architecture::kCompressiveTransformer;
+  }
+  // Tokens before a segment that its attention reads besides the segment; 0 for others.
   std::int64_t cached_tokens() const {
-    if (architecture == Architecture::kInfini) return 0;
+    if (!has_relative_positions()) return 0;
     return cache_tokens ? cache_tokens : segment_tokens;
   }
   // Whether this block, counted from 0, has a memory that is searched, and the tokens it holds.
@@ -186,17 +207,35 @@ struct ModelConfig {
   std::int64_t searched_tokens() const {
     return retrieval_tokens ? retrieval_tokens : 32 * segment_tokens;
   }
-  // Rows of a compressed memory before these tokens, and all places that attention reads before a
-  // segment.
+  // Rows of a compressed memory before the cached tokens, and all places that attention reads
+  // before a segment.
   std::int64_t compressed_rows() const {
     if (architecture != Architecture::kCompressiveTransformer) return 0;
     return compressed_tokens ? compressed_tokens : segment_tokens;
   }
   std::int64_t context_tokens() const { return compressed_rows() + cached_tokens(); }
+  // Whether the memory belongs to the model, and segments run one after the other: see
+  // memory_tokens.h.
+  bool has_memory_tokens() const {
+    return architecture == Architecture::kRmt || architecture == Architecture::kAutoCompressor;
+  }
+  // Vectors that stand before the tokens of a segment, and after them; 0 for others.
+  std::int64_t read_tokens() const {
+    return architecture == Architecture::kAutoCompressor ? memory_tokens * memory_segments
+                                                         : written_tokens();
+  }
+  std::int64_t written_tokens() const { return has_memory_tokens() ? memory_tokens : 0; }
+  // Positions that blocks see where a segment has so many tokens.
+  std::int64_t positions(std::int64_t tokens) const {
+    return read_tokens() + tokens + written_tokens();
+  }
   std::string_view architecture_name() const {
     return enum_names(architecture)[static_cast<std::size_t>(architecture)].first;
   }
   void validate_architecture() const;
+  void validate_retrieval() const;
+  void validate_compression() const;
+  void validate_memory_tokens() const;
 
   // What each of `ranks` that share every block has of the model: heads, each with its memory,
   // feed-forward columns and token ids, which `ranks` must divide.
@@ -204,8 +243,25 @@ struct ModelConfig {
 };
 
 inline void ModelConfig::validate_architecture() const {
+  const std::string_view name = architecture_name();
   check<ConfigError>(cache_tokens >= 0, "model.cache_tokens must not be negative, got ",
                      cache_tokens);
+  check<ConfigError>(cache_tokens == 0 || has_relative_positions(),
+                     "model.cache_tokens = ", cache_tokens, ", but model.architecture = ", name,
+                     " keeps no cache");
+  validate_retrieval();
+  validate_compression();
+  validate_memory_tokens();
+  if (architecture == Architecture::kInfini) return;
+  check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", name,
+                     " has no compressive memory and needs model.memory = none, got ",
+                     enum_names(memory)[static_cast<std::size_t>(memory)].first);
+  check<ConfigError>(d_model % 2 == 0 || !has_relative_positions(), "model.architecture = ", name,
+                     " has a sine and a cosine of each position: model.d_model must be even, got ",
+                     d_model);
+}
+
+inline void ModelConfig::validate_retrieval() const {
   check<ConfigError>(retrieval_tokens >= 0, "model.retrieval_tokens must not be negative, got ",
                      retrieval_tokens);
   check<ConfigError>(retrieval_layer >= 0 && retrieval_layer <= layers,
@@ -213,13 +269,16 @@ inline void ModelConfig::validate_architecture() const {
                      " is none of model.layers = ", layers);
   check<ConfigError>(neighbours >= 1 && neighbours <= 256,
                      "model.neighbours must be between 1 and 256, got ", neighbours);
-  if (architecture != Architecture::kMemorizingTransformer)
-    for (const auto& [key, value] :
-         {std::pair<const char*, std::int64_t>{"retrieval_tokens", retrieval_tokens},
-          {"retrieval_layer", retrieval_layer}})
-      check<ConfigError>(value == 0, "model.", key, " = ", value,
-                         ", but model.architecture = ", architecture_name(),
-                         " has no memory that is searched");
+  if (architecture == Architecture::kMemorizingTransformer) return;
+  for (const auto& [key, value] :
+       {std::pair<const char*, std::int64_t>{"retrieval_tokens", retrieval_tokens},
+        {"retrieval_layer", retrieval_layer}})
+    check<ConfigError>(value == 0, "model.", key, " = ", value,
+                       ", but model.architecture = ", architecture_name(),
+                       " has no memory that is searched");
+}
+
+inline void ModelConfig::validate_compression() const {
   check<ConfigError>(compressed_tokens >= 0, "model.compressed_tokens must not be negative, got ",
                      compressed_tokens);
   check<ConfigError>(compression_rate >= 1, "model.compression_rate must be at least 1, got ",
@@ -227,30 +286,38 @@ inline void ModelConfig::validate_architecture() const {
   check<ConfigError>(reconstruction_weight >= 0,
                      "model.reconstruction_weight must not be negative, got ",
                      reconstruction_weight);
-  if (architecture == Architecture::kCompressiveTransformer) {
-    check<ConfigError>(cached_tokens() >= segment_tokens, "model.cache_tokens = ", cache_tokens,
-                       ", but model.architecture = compressive_transformer compresses "
-                       "model.segment_tokens = ",
-                       segment_tokens, " of them at a time");
-    check<ConfigError>(compression_rate <= segment_tokens,
-                       "model.compression_rate = ", compression_rate,
-                       " is more than model.segment_tokens = ", segment_tokens);
-  } else {
+  if (architecture != Architecture::kCompressiveTransformer) {
     check<ConfigError>(compressed_tokens == 0, "model.compressed_tokens = ", compressed_tokens,
                        ", but model.architecture = ", architecture_name(),
                        " has no compressed memory");
-  }
-  if (architecture == Architecture::kInfini) {
-    check<ConfigError>(cache_tokens == 0, "model.cache_tokens = ", cache_tokens,
-                       ", but model.architecture = infini keeps no cache");
     return;
   }
-  check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", architecture_name(),
-                     " has no compressive memory and needs model.memory = none, got ",
-                     enum_names(memory)[static_cast<std::size_t>(memory)].first);
-  check<ConfigError>(d_model % 2 == 0, "model.architecture = ", architecture_name(),
-                     " has a sine and a cosine of each position: model.d_model must be even, got ",
-                     d_model);
+  check<ConfigError>(cached_tokens() >= segment_tokens, "model.cache_tokens = ", cache_tokens,
+                     ", but model.architecture = compressive_transformer compresses "
+                     "model.segment_tokens = ",
+                     segment_tokens, " of them at a time");
+  check<ConfigError>(compression_rate <= segment_tokens,
+                     "model.compression_rate = ", compression_rate,
+                     " is more than model.segment_tokens = ", segment_tokens);
+}
+
+inline void ModelConfig::validate_memory_tokens() const {
+  const std::string_view name = architecture_name();
+  check<ConfigError>(memory_tokens >= 0, "model.memory_tokens must not be negative, got ",
+                     memory_tokens);
+  check<ConfigError>(memory_tokens == 0 || has_memory_tokens(),
+                     "model.memory_tokens = ", memory_tokens, ", but model.architecture = ", name,
+                     " has no memory tokens");
+  check<ConfigError>(memory_tokens > 0 || !has_memory_tokens(), "model.architecture = ", name,
+                     " needs model.memory_tokens of at least 1, got ", memory_tokens);
+  const bool keeps_summaries = architecture == Architecture::kAutoCompressor;
+  check<ConfigError>(memory_segments >= 0, "model.memory_segments must not be negative, got ",
+                     memory_segments);
+  check<ConfigError>(memory_segments == 0 || keeps_summaries,
+                     "model.memory_segments = ", memory_segments,
+                     ", but model.architecture = ", name, " keeps no summaries");
+  check<ConfigError>(memory_segments > 0 || !keeps_summaries, "model.architecture = ", name,
+                     " needs model.memory_segments of at least 1, got ", memory_segments);
 }
 
 inline ModelConfig ModelConfig::share(int ranks) const {

@@ -41,8 +41,9 @@ Decoder::Decoder(const InfiniTransformer& model, SingleTokens how)
 Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens how)
     : model_(model), memory_(std::move(memory)) {
   check(!model.is_shared(), "decoder: ranks share this model; one that has all of it decodes");
-  check(memory_.size() == model.blocks().size(), "decoder: a model of ", model.blocks().size(),
-        " layers was given ", memory_.size(), " memories");
+  const std::size_t expected = empty_memories(model.config()).size();
+  check(memory_.size() == expected, "decoder: a model of ", model.blocks().size(),
+        " layers was given ", memory_.size(), " memories, expected ", expected);
   if (model.config().architecture != Architecture::kInfini) return;
   const HeadLayout window = layout(1, model.config().segment_tokens);
   const DType compute = model.parameters().compute();

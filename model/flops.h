@@ -7,7 +7,8 @@ namespace infini {
 
 // Floating-point operations to train on one token, forward and backward, nothing recomputed: 2 for
 // each multiply-add of every matrix parameter, causal attention inside segments at half, the
-// memory's reads and writes; times 3 for the two products of the backward pass.
+// memory's reads and writes; times 3 for the two products of the backward pass. Positions of memory
+// tokens are shared among the tokens of their segment.
 inline double training_flops_per_token(const ModelConfig& config) {
   const double width = config.d_model, head = config.head_width();
   const double queries = config.heads * head, keys = config.key_value_heads() * head;
@@ -15,7 +16,8 @@ inline double training_flops_per_token(const ModelConfig& config) {
                matrices = config.activation == Activation::kSwiglu ? 3 : 2;
   double block =
       2 * (width * (queries + 2 * keys) + queries * width) + 2 * matrices * width * inner;
-  block += 2 * static_cast<double>(config.segment_tokens) * queries;
+  const auto positions = static_cast<double>(config.positions(config.segment_tokens));
+  block += 2 * positions * queries;
   // Of a cache, all is read; its keys and values are computed anew, once for each token of a
   // segment or fewer, or for each segment all where they are compressed; those of distances are
   // few.
@@ -30,9 +32,10 @@ inline double training_flops_per_token(const ModelConfig& config) {
   // keys as well.
   if (config.memory != MemoryRule::kNone) block += 2 * head * queries + 2 * head * keys;
   if (config.memory == MemoryRule::kDelta) block += 2 * head * keys;
-  double total = 3 * (config.layers * block + 2 * width * config.vocabulary);
   // The tokens that leave are as many as come: a convolution of each and, of the reconstruction,
   // attention over them without a backward pass and over the rows they become with one.
+  block *= positions / static_cast<double>(config.segment_tokens);
+  double total = 3 * (config.layers * block + 2 * width * config.vocabulary);
   if (config.architecture == Architecture::kCompressiveTransformer &&
       config.compression == Compression::kConvolution) {
     const double tokens = static_cast<double>(config.segment_tokens),

@@ -1,26 +1,37 @@
-// How much a model remembers of a row, to compare architectures by.
+// What a model keeps of the text before a segment, in numbers for one text, as Table 1 of the
+// Infini-attention paper counts it; Table 2 compares systems by it.
 #pragma once
 
 #include "model/config.h"
 
 namespace infini {
 
-// Numbers as Table 1 of the Infini-attention paper counts them: of a token that attention can read
-// its keys and values, of a matrix memory the matrix and the normaliser, of a Compressive
-// Transformer the d_model numbers of every row. Transformer-XL's cache holds d_model numbers for
-// each token here too, from which keys and values are computed anew.
+// infini:                  K (K + 1) Hk L, a matrix and a normaliser of each key/value head
+// transformer_xl:          2 K Hk M L, keys and values of M cached tokens; kept are the D numbers
+//                          of each from which they are computed anew
+// memorizing_transformer:  the same and 2 K Hk N, keys and values of N more in one block
+// compressive_transformer: (C + M) D L, rows of C compressed and of M newest tokens
+// rmt:                     2 m D L, m vectors read and m written in each layer; m D go on to the
+//                          next segment
+// auto_compressor:         (n + 1) m D L, the summaries of n segments and the segment's own
 inline std::int64_t memory_numbers(const ModelConfig& config) {
-  const std::int64_t width = config.head_width(), heads = config.key_value_heads();
-  const std::int64_t pair = 2 * width * heads;
-  if (config.architecture == Architecture::kCompressiveTransformer)
-    return config.context_tokens() * config.d_model * config.layers;
-  std::int64_t numbers = 0;
-  for (int layer = 0; layer < config.layers; ++layer) {
-    if (config.memory != MemoryRule::kNone) numbers += width * (width + 1) * heads;
-    numbers += config.cached_tokens() * pair;
-    if (config.retrieves(layer)) numbers += config.searched_tokens() * pair;
+  const std::int64_t layers = config.layers, width = config.head_width(),
+                     keys = config.key_value_heads() * width;
+  const std::int64_t cached = 2 * keys * config.cached_tokens() * layers;
+  switch (config.architecture) {
+    case Architecture::kInfini:
+      return config.memory == MemoryRule::kNone ? 0 : keys * (width + 1) * layers;
+    case Architecture::kTransformerXl:
+      return cached;
+    case Architecture::kMemorizingTransformer:
+      return cached + 2 * keys * config.searched_tokens();
+    case Architecture::kCompressiveTransformer:
+      return config.context_tokens() * config.d_model * layers;
+    case Architecture::kRmt:
+    case Architecture::kAutoCompressor:
+      return (config.read_tokens() + config.written_tokens()) * config.d_model * layers;
   }
-  return numbers;
+  return 0;
 }
 
 }  // namespace infini

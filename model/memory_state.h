@@ -8,16 +8,22 @@
 
 namespace infini {
 
-// Of one layer. An architecture has the parts it names and leaves the others empty, and its own are
-// empty when nothing was written.
+// Of one layer, or of the model where the memory belongs to it. An architecture has the parts it
+// names and leaves the others empty, and its own are empty when nothing was written.
 struct MemoryState {
   // infini, in the accumulator type
   Tensor matrix{};      // M [B, Hk, K, K]
   Tensor normalizer{};  // z [B, Hk, K]
 
-  // all but infini: the newest tokens, oldest first
-  Tensor cached{};   // [B, M, D], what the layer's attention took
-  Tensor present{};  // [B, M] u8, 1: a token stands there
+  // transformer_xl, memorizing_transformer, compressive_transformer: the newest tokens, oldest
+  // first
+  Tensor cached{};  // [B, M, D], what the layer's attention took
+
+  // rmt and auto_compressor, of the model
+  Tensor vectors{};  // [B, M, D], what stands before the tokens of the next segment, oldest first
+
+  // all but infini
+  Tensor present{};  // [B, M] u8, 1: a token or vector stands there
 
   // memorizing_transformer, in the block with a long memory: the newest tokens, oldest first
   Tensor pairs{};          // [B, N, 2 Hk K], keys of length 1, then values
@@ -38,16 +44,18 @@ constexpr MemoryPart kMemoryParts[] = {
     {"matrix", &MemoryState::matrix, true},
     {"normalizer", &MemoryState::normalizer, true},
     {"cached", &MemoryState::cached, false},
+    {"vectors", &MemoryState::vectors, true},
     {"present", &MemoryState::present, false},
     {"pairs", &MemoryState::pairs, false},
     {"pairs_present", &MemoryState::pairs_present, false},
     {"compressed", &MemoryState::compressed, false},
     {"compressed_present", &MemoryState::compressed_present, false}};
 
-// One per layer. A model that carries nothing has states that stay empty.
+// One per layer, or a single one where the memory belongs to the model. A model that carries
+// nothing has states that stay empty.
 using Memories = std::vector<MemoryState>;
 
-// f(part, tensor) of every part of every layer that is not empty; the others stay empty.
+// f(part, tensor) of every part of every state that is not empty; the others stay empty.
 template <class Function>
 Memories each_part(const Memories& memories, const Function& f) {
   Memories result(memories.size());
@@ -59,12 +67,14 @@ Memories each_part(const Memories& memories, const Function& f) {
 }
 
 // Memories in which nothing is written.
-inline Memories empty_memories(const ModelConfig& config) { return Memories(config.layers); }
+inline Memories empty_memories(const ModelConfig& config) {
+  return Memories(config.has_memory_tokens() ? 1 : config.layers);
+}
 
 // The same as tensors of zeros, for B rows of a model that computes in this type.
 inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DType compute,
                               Device device) {
-  Memories memories(config.layers);
+  Memories memories = empty_memories(config);
   const std::int64_t heads = config.key_value_heads(), width = config.head_width();
   const std::int64_t cached = config.cached_tokens();
   for (int layer = 0; layer < config.layers; ++layer) {
@@ -85,6 +95,11 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
       const std::int64_t places = config.searched_tokens();
       state.pairs = Tensor::zeros({batch, places, 2 * heads * width}, compute, device);
       state.pairs_present = Tensor::zeros({batch, places}, DType::kUInt8, device);
+    }
+    if (config.has_memory_tokens()) {
+      const std::int64_t read = config.read_tokens();
+      state.vectors = Tensor::zeros({batch, read, config.d_model}, compute, device);
+      state.present = Tensor::zeros({batch, read}, DType::kUInt8, device);
     }
   }
   return memories;

@@ -9,6 +9,8 @@ void declare_attention(const ModelConfig& config, int layer, const std::string& 
                        std::vector<ParameterSpec>& specs) {
   switch (config.architecture) {
     case Architecture::kInfini:
+    case Architecture::kRmt:
+    case Architecture::kAutoCompressor:
       return InfiniAttention::declare(config, prefix, specs);
     case Architecture::kTransformerXl:
       return XlAttention::declare(config, prefix, specs);
@@ -21,17 +23,17 @@ void declare_attention(const ModelConfig& config, int layer, const std::string& 
 }
 
 Tensor position_table(const ModelConfig& config, DType compute, Device device) {
-  if (config.architecture == Architecture::kInfini)
-    return rotary_table(config.segment_tokens, config.head_width(), config.rope_base,
-                        accumulator_of(compute), device);
-  return sinusoid_table(config.context_tokens() + config.segment_tokens, config.d_model,
-                        config.rope_base, compute, device);
+  if (config.has_relative_positions())
+    return sinusoid_table(config.context_tokens() + config.segment_tokens, config.d_model,
+                          config.rope_base, compute, device);
+  return rotary_table(config.positions(config.segment_tokens), config.head_width(),
+                      config.rope_base, accumulator_of(compute), device);
 }
 
 SegmentAttention make_attention(const ModelConfig& config, int layer, const Parameters& parameters,
                                 const std::string& prefix, const Tensor& positions,
                                 const TensorGroup* group) {
-  if (config.architecture == Architecture::kInfini)
+  if (!config.has_relative_positions())
     return InfiniAttention(config, parameters, prefix, positions, group);
   if (config.architecture == Architecture::kCompressiveTransformer)
     return CompressiveAttention(config, parameters, prefix, positions, group);

@@ -1,15 +1,18 @@
 // The registry of architectures: what each puts in the place of a block's attention. Another one is
 // an entry of enum Architecture with what its configuration must satisfy (config.h), the parts that
-// it carries from segment to segment (memory_state.h), and a class here, with
+// it carries from segment to segment (memory_state.h), and a class here or in memory_tokens.h. Here
+// the memory is a layer's, and a class has
 //   declare(config, prefix, specs)            its parameters, query.weight first
 //   (config, parameters, prefix, positions, group)
 //   operator()(pass, x, residual, span, memory) -> {y [R, D], memory after the span}
 //   remember(pass, x, span, memory)           the memory alone
 //   use_memory(on)
-// All segments of a span run at once. Two spans one after the other, the second with the memory
-// that the first leaves, compute what one span does: that is all that schedules, evaluation,
-// generation and checkpoints know of an architecture. A loss that trains parameters of its own
-// alone is a root that it adds to the tape, see Pass::auxiliary_scale.
+// All segments of a span run at once. Where the memory is the model's, memory_tokens.h takes the
+// segments of a span one after the other, and blocks are infini's without a memory, each segment a
+// span of its own. Either way two spans one after the other, the second with the memory that the
+// first leaves, compute what one span does: that is all that schedules, evaluation, generation and
+// checkpoints know of an architecture. A loss that trains parameters of its own alone is a root
+// that it adds to the tape, see Pass::auxiliary_scale.
 #pragma once
 
 #include <variant>

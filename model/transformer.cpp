@@ -53,6 +53,7 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks,
         .name = name, .shape = table, .deviation = deviation, .division = {.axis = 0}};
   };
   std::vector<ParameterSpec> specs{rows_of_tokens("embedding.weight")};
+  if (config.has_memory_tokens()) MemoryTokens::declare(config, specs);
   for (int layer = 0; layer < config.layers; ++layer) {
     const std::string prefix = block_prefix(layer);
     declare_attention(config, layer, prefix + "attention.", specs);
@@ -113,6 +114,7 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
       embedding_(parameters_["embedding.weight"]),
       final_norm_(parameters_["final_norm.weight"]),
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
+  if (config.has_memory_tokens()) memory_tokens_.emplace(config, parameters_);
   const Tensor table = position_table(config, compute, device);
   for (int layer = 0; layer < config.layers; ++layer) {
     blocks_.emplace_back(config, layer, parameters_, table, group);
@@ -142,21 +144,47 @@ Pass InfiniTransformer::with_head(const Pass& pass) const {
                 config_.tied ? &table_gradients_ : nullptr);
 }
 
+void InfiniTransformer::check_memories(const Memories& memory) const {
+  const std::size_t expected = empty_memories(config_).size();
+  check(memory.size() == expected, "a model of ", blocks_.size(), " layers was given ",
+        memory.size(), " memories, expected ", expected);
+}
+
 InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const Span& span,
                                                         const Memories& memory,
                                                         bool recompute_blocks) const {
-  check(memory.size() == blocks_.size(), "a model of ", blocks_.size(), " layers was given ",
-        memory.size(), " memories");
-  Tensor x = embed(pass, span.tokens);
-  Memories after;
+  check_memories(memory);
+  const Tensor x = embed(pass, span.tokens);
+  if (!memory_tokens_) {
+    const Streamed out = through_blocks(pass, x, span, memory, recompute_blocks);
+    return {.hidden = final_norm(pass, out.x), .memory = out.memory};
+  }
+  // The blocks' gradients are final when the backward pass has done the first segment.
+  const auto blocks = [&](std::int64_t s, const Tensor& rows, const Span& alone) {
+    Pass one = pass;
+    if (s > 0) one.gradients_final = nullptr;
+    const Streamed out =
+        through_blocks(one, rows, alone, Memories(blocks_.size()), recompute_blocks);
+    return final_norm(one, out.x);
+  };
+  const MemoryTokens::Output out = (*memory_tokens_)(pass, x, span, memory[0], blocks);
+  return {.hidden = out.hidden, .memory = {out.memory}};
+}
+
+InfiniTransformer::Streamed InfiniTransformer::through_blocks(const Pass& pass, const Tensor& x,
+                                                              const Span& span,
+                                                              const Memories& memory,
+                                                              bool recompute_blocks) const {
+  Streamed stream{.x = x, .memory = {}};
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     if (pass.tape && pass.gradients_final)
       pass.tape->on_backward(
           [final = pass.gradients_final, first = block_ranges_[layer].begin] { (*final)(first); });
     if (!recompute_blocks) {
-      const Block::Output out = blocks_[layer](with_block(pass, layer), x, span, memory[layer]);
-      x = out.x;
-      after.push_back(out.memory);
+      const Block::Output out =
+          blocks_[layer](with_block(pass, layer), stream.x, span, memory[layer]);
+      stream.x = out.x;
+      stream.memory.push_back(out.memory);
       continue;
     }
     const auto piece = [this, layer, span](const Pass& inner, const std::vector<Tensor>& in) {
@@ -164,17 +192,17 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
           blocks_[layer](with_block(inner, layer), in[0], span, memory_of(in));
       return with_memory(out.x, out.memory);
     };
-    const std::vector<Tensor> out = recompute(pass, with_memory(x, memory[layer]), piece);
-    x = out[0];
-    after.push_back(memory_of(out));
+    const std::vector<Tensor> out = recompute(pass, with_memory(stream.x, memory[layer]), piece);
+    stream.x = out[0];
+    stream.memory.push_back(memory_of(out));
   }
-  return {.hidden = final_norm(pass, x), .memory = after};
+  return stream;
 }
 
 Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
                                      const Memories& memory) const {
-  check(memory.size() == blocks_.size(), "a model of ", blocks_.size(), " layers was given ",
-        memory.size(), " memories");
+  if (memory_tokens_) return (*this)(pass, span, memory).memory;
+  check_memories(memory);
   Tensor x = embed(pass, span.tokens);
   Memories after;
   for (std::size_t layer = 0; layer + 1 < blocks_.size(); ++layer) {
@@ -216,6 +244,7 @@ CrossEntropy InfiniTransformer::loss(const Pass& pass, const Tensor& hidden, con
 }
 
 void InfiniTransformer::use_memory(bool on) {
+  if (memory_tokens_) memory_tokens_->use_memory(on);
   for (Block& block : blocks_) std::visit([&](auto& one) { one.use_memory(on); }, block.attention);
 }
 

@@ -1,9 +1,10 @@
 // The Infini-Transformer: embedding, blocks of Infini-attention and feed-forward with RMSNorm
 // before each (pre-norm), and the projection to the vocabulary. The systems it is compared to have
-// another attention in the same place.
+// another attention in the same place, or memory tokens around those of a segment.
 #pragma once
 
 #include "model/feed_forward.h"
+#include "model/memory_tokens.h"
 #include "model/segment_attention.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/parameter_lender.h"
@@ -50,13 +51,14 @@ class InfiniTransformer {
   void borrow_from(ParameterLender* lender) { lender_ = lender; }
   bool borrows() const { return lender_ != nullptr; }
 
-  // Memories before the span, one for each layer. With recompute_blocks, backward computes each
-  // block again; with pass.gradients_final, it says block by block from where on gradients are
-  // final: the embedding's are when it returns.
+  // Memories before the span, as many as empty_memories() are. With recompute_blocks, backward
+  // computes each block again; with pass.gradients_final, it says block by block from where on
+  // gradients are final: the embedding's are when it returns.
   Output operator()(const Pass& pass, const Span& span, const Memories& memory,
                     bool recompute_blocks = false) const;
 
-  // The memories after the span alone: what comes after the last layer's memory is left out.
+  // The memories after the span alone: what comes after the last layer's memory is left out, unless
+  // the memory is the model's.
   Memories remember(const Pass& pass, const Span& span, const Memories& memory) const;
 
   // The pass as a block needs it, or parts of a block that are run by themselves.
@@ -77,10 +79,18 @@ class InfiniTransformer {
   const Parameters& parameters() const { return parameters_; }
   const std::vector<Block>& blocks() const { return blocks_; }
   Device device() const { return device_; }
-  // Off: every gate acts as closed, for ablations.
+  // Off: every gate acts as closed, or as the architecture says, for ablations.
   void use_memory(bool on);
 
  private:
+  void check_memories(const Memories& memory) const;
+  // x [R, D] through every block, with a memory for each.
+  struct Streamed {
+    Tensor x;
+    Memories memory;
+  };
+  Streamed through_blocks(const Pass& pass, const Tensor& x, const Span& span,
+                          const Memories& memory, bool recompute_blocks) const;
   ElementRange block_range(std::size_t layer) const;  // empty where there is none
   Pass with_head(const Pass& pass) const;
 
@@ -88,6 +98,7 @@ class InfiniTransformer {
   const TensorGroup* group_;
   Device device_;
   Parameters parameters_;
+  std::optional<MemoryTokens> memory_tokens_;
   std::vector<Block> blocks_;
   std::vector<ElementRange> block_ranges_;
   ParameterLender* lender_ = nullptr;
@@ -95,9 +106,9 @@ class InfiniTransformer {
   Parameter embedding_, final_norm_, head_;
 };
 
-// Every parameter of a model, in the order of the flat buffers: embedding, block after block, final
-// norm, head. Where `ranks` share the model, what the rank with this index has of each: norms
-// whole, of all else a part.
+// Every parameter of a model, in the order of the flat buffers: embedding, memory tokens, block
+// after block, final norm, head. Where `ranks` share the model, what the rank with this index has
+// of each: norms whole, of all else a part.
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks = 1, int index = 0);
 std::int64_t parameter_count(const ModelConfig& config);  // elements, on all ranks that share it
 

@@ -116,8 +116,10 @@ void add_evaluate(CLI::App& app, int& exit_code) {
       ->add_option("--words", options->words,
                    "words of the split for word perplexity, in place of those the store counts")
       ->check(CLI::PositiveNumber);
-  command->add_flag("--memory-off", options->memory_off,
-                    "close every gate: what local attention does alone");
+  command->add_flag(
+      "--memory-off", options->memory_off,
+      "no segment reads what those before it left: every gate closed, no cache, memory "
+      "tokens as at a document's start");
   command->callback([options, &exit_code] { exit_code = evaluate(*options); });
 }
 

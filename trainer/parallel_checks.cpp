@@ -106,6 +106,10 @@ void check_shard(const RunConfig& config, const Axes& axes) {
   check<ConfigError>(config.train.schedule == RowSchedule::kParallel,
                      "parallel.row_leaves = ", parallel.row_leaves,
                      " needs train.schedule = parallel", with);
+  check<ConfigError>(!config.model.has_memory_tokens(),
+                     "parallel.row_leaves = ", parallel.row_leaves,
+                     " must be 0 where model.architecture = ", config.model.architecture_name(),
+                     " runs a block once for each segment", with);
   const std::int64_t segment = config.model.segment_tokens;
   check<ConfigError>(
       config.data.source != DataKind::kStore || config.data.row_tokens % segment == 0,

@@ -105,20 +105,64 @@ PlannedModel::BlockOutput PlannedModel::recomputed_block(SizeTape* tape, int lay
 PlannedModel::Output PlannedModel::forward(SizeTape* tape, const HeadLayout& layout,
                                            const Sized& tokens, const SizedMemories& memory,
                                            bool recompute_blocks) const {
-  Sized x = embed(tape, layout, tokens);
-  SizedMemories after;
+  const Sized x = embed(tape, layout, tokens);
+  if (model_.has_memory_tokens())
+    return with_memory_tokens(tape, x, layout, memory[0], recompute_blocks);
+  const Streamed out = through_blocks(tape, x, layout, memory, recompute_blocks);
+  return {.hidden = norm(tape, out.x, layout.rows()), .memory = out.memory};
+}
+
+PlannedModel::Streamed PlannedModel::through_blocks(SizeTape* tape, const Sized& x,
+                                                    const HeadLayout& layout,
+                                                    const SizedMemories& memory,
+                                                    bool recompute_blocks) const {
+  Streamed stream{.x = x, .memory = {}};
   for (int layer = 0; layer < model_.layers; ++layer) {
     const BlockOutput out = recompute_blocks
-                                ? recomputed_block(tape, layer, x, layout, memory[layer])
-                                : block(tape, layer, x, layout, memory[layer]);
-    x = out.x;
-    after.push_back(out.memory);
+                                ? recomputed_block(tape, layer, stream.x, layout, memory[layer])
+                                : block(tape, layer, stream.x, layout, memory[layer]);
+    stream.x = out.x;
+    stream.memory.push_back(out.memory);
   }
-  return {.hidden = norm(tape, x, layout.rows()), .memory = after};
+  return stream;
+}
+
+PlannedModel::Output PlannedModel::with_memory_tokens(SizeTape* tape, const Sized& x,
+                                                      const HeadLayout& layout,
+                                                      const SizedState& memory,
+                                                      bool recompute_blocks) const {
+  const std::int64_t batch = layout.batch, width = model_.d_model;
+  const std::int64_t tokens = batch * layout.tokens * width,
+                     read = batch * model_.read_tokens() * width,
+                     written = batch * model_.written_tokens() * width;
+  HeadLayout alone = layout;
+  alone.segments = 1;
+  alone.tokens = model_.positions(layout.tokens);
+  const bool accumulates = model_.architecture == Architecture::kAutoCompressor;
+  const std::int64_t positions = alone.rows() * width;
+  Sized vectors = memory.vectors ? memory.vectors : ops_.make(read);
+  std::vector<Sized> hidden;
+  for (std::int64_t s = 0; s < layout.segments; ++s) {
+    const Sized before = ops_.rows_chosen(tape, vectors, read);
+    const Sized last = accumulates ? ops_.rows_chosen(tape, ops_.make(written), written) : before;
+    Sized rows = ops_.join_columns(tape, {before, ops_.take_columns(tape, x, tokens), last}, batch);
+    if (accumulates) rows = ops_.rows_chosen(tape, rows, positions);
+    const SizedMemories none(static_cast<std::size_t>(model_.layers));
+    Sized out =
+        norm(tape, through_blocks(tape, rows, alone, none, recompute_blocks).x, alone.rows());
+    if (accumulates) out = ops_.rows_chosen(tape, out, positions);
+    hidden.push_back(ops_.take_columns(tape, out, tokens));
+    vectors = ops_.take_columns(tape, out, written);
+    if (read > written)
+      vectors = ops_.join_columns(tape, {ops_.take_columns(tape, before, read - written), vectors},
+                                  batch);
+  }
+  return {.hidden = ops_.join_columns(tape, hidden, batch), .memory = {{.vectors = vectors}}};
 }
 
 SizedMemories PlannedModel::remember(const HeadLayout& layout, const Sized& tokens,
                                      const SizedMemories& memory) const {
+  if (model_.has_memory_tokens()) return forward(nullptr, layout, tokens, memory, false).memory;
   Sized x = embed(nullptr, layout, tokens);
   SizedMemories after;
   for (int layer = 0; layer + 1 < model_.layers; ++layer) {

@@ -6,7 +6,7 @@
 
 namespace infini {
 
-using SizedMemories = std::vector<SizedState>;  // one per layer
+using SizedMemories = std::vector<SizedState>;  // one per layer, or that of the model
 
 class PlannedModel {
  public:
@@ -33,6 +33,15 @@ class PlannedModel {
     Sized x;
     SizedState memory;
   };
+  struct Streamed {
+    Sized x;
+    SizedMemories memory;
+  };
+  Streamed through_blocks(SizeTape* tape, const Sized& x, const HeadLayout& layout,
+                          const SizedMemories& memory, bool recompute_blocks) const;
+  // model/memory_tokens.h
+  Output with_memory_tokens(SizeTape* tape, const Sized& x, const HeadLayout& layout,
+                            const SizedState& memory, bool recompute_blocks) const;
   BlockOutput block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
                     const SizedState& memory) const;
   BlockOutput recomputed_block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,

@@ -197,6 +197,54 @@ Sized PlannedOps::rotary_attention(SizeTape* tape, const Sized& qkv,
   return y;
 }
 
+Sized PlannedOps::columns_of(const Sized& x, std::int64_t rows, std::int64_t bytes) const {
+  trace_.work.elementwise_bytes += 2 * as_double(bytes);
+  ++trace_.work.kernels;
+  if (rows > 1) return {.block = trace_.take(bytes, MemoryKind::kActivations)};
+  const auto view = std::make_shared<const std::pair<std::int64_t, Trace::Block>>(bytes, x.block);
+  return {.block = Trace::Block(view, &view->first)};
+}
+
+Sized PlannedOps::join_columns(SizeTape* tape, const std::vector<Sized>& parts,
+                               std::int64_t rows) const {
+  std::int64_t bytes = 0;
+  std::vector<std::int64_t> sizes;
+  for (const Sized& part : parts) {
+    sizes.push_back(part.bytes());
+    bytes += part.bytes();
+  }
+  Sized y{.block = trace_.take(bytes, MemoryKind::kActivations)};
+  pass(2 * as_double(bytes / options_.element_bytes));
+  if (tape)
+    tape->push({&y}, parts, [=, this](const auto& doutputs, const auto& gradients) {
+      for (std::size_t i = 0; i < sizes.size(); ++i)
+        gradients.hand_on(i, columns_of({.block = doutputs[0]}, rows, sizes[i]).block);
+    });
+  return y;
+}
+
+Sized PlannedOps::take_columns(SizeTape* tape, const Sized& x, std::int64_t elements) const {
+  Sized y = make(elements);
+  pass(2 * as_double(elements));
+  if (tape)
+    tape->push({&y}, {x}, [=, this](const auto&, const auto& gradients) {
+      const auto dx = gradients.of(0);
+      pass(2 * as_double(elements));
+    });
+  return y;
+}
+
+Sized PlannedOps::rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements) const {
+  Sized y = make(elements);
+  pass(2 * as_double(elements));
+  if (tape)
+    tape->push({&y}, {x}, [=, this](const auto&, const auto& gradients) {
+      const auto dx = gradients.of(0);
+      pass(2 * as_double(elements));
+    });
+  return y;
+}
+
 SizedState PlannedOps::memory_sums(const HeadLayout& layout) const {
   const std::int64_t states = layout.batch * layout.segments * layout.kv_heads;
   trace_.work.memory_bytes += 2 * key_bytes(layout);

@@ -7,10 +7,13 @@
 
 namespace infini {
 
-// The memory of one layer, or what segments add to it.
+// The memory of one layer, or what segments add to it; or that of the model.
 struct SizedState {
-  Sized matrix, normalizer;
+  Sized matrix{}, normalizer{};
+  Sized vectors{};
 };
+constexpr Sized SizedState::*kSizedParts[] = {&SizedState::matrix, &SizedState::normalizer,
+                                              &SizedState::vectors};
 
 // Which sides of a product other ranks of a tensor group have the rest of.
 enum class Split { kNone, kColumns, kRows };  // the outputs: dx is summed; the sum: y is
@@ -35,6 +38,11 @@ class PlannedOps {
   Sized relu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
   Sized swiglu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t inner) const;
   Sized rotary_attention(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
+  // Matrices of so many rows side by side, and columns of one that make `elements` in all.
+  Sized join_columns(SizeTape* tape, const std::vector<Sized>& parts, std::int64_t rows) const;
+  Sized take_columns(SizeTape* tape, const Sized& x, std::int64_t elements) const;
+  // standing_rows or turn_rows.
+  Sized rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements) const;
   SizedState memory_sums(const HeadLayout& layout) const;  // unrecorded
   struct AttentionAndSums {
     Sized y;
@@ -81,6 +89,8 @@ class PlannedOps {
     ++trace_.work.products[{m, n, k, added}];
     ++trace_.work.kernels;
   }
+  // Columns of a matrix as tensor/tape.h copies them: of one row a view.
+  Sized columns_of(const Sized& x, std::int64_t rows, std::int64_t bytes) const;
   // A kernel that reads and writes so many numbers of the compute type.
   void pass(double elements) const {
     trace_.work.elementwise_bytes += elements * static_cast<double>(options_.element_bytes);

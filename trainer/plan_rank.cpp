@@ -18,7 +18,7 @@ int vocabulary_of(const DataConfig& data) {
   return open_store(data)->vocabulary();
 }
 
-// As InfiniTransformer borrows them; the final norm is everyone's.
+// As InfiniTransformer borrows them; memory tokens and the final norm are everyone's.
 std::vector<LentPart> lent_parts(const std::vector<ParameterSpec>& specs,
                                  const std::vector<int>& owners) {
   std::vector<LentPart> parts;
@@ -26,7 +26,7 @@ std::vector<LentPart> lent_parts(const std::vector<ParameterSpec>& specs,
   int owner = FlatPiece::kEveryone;
   for (std::size_t i = 0; i < specs.size(); ++i) {
     const std::string& name = specs[i].name;
-    if (name.starts_with("final_norm.")) continue;
+    if (name.starts_with("final_norm.") || name.starts_with("memory_tokens.")) continue;
     // "embedding", "blocks.7" or "head".
     const std::size_t dot = name.find('.');
     const std::string part =

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "model/memory_size.h"
 #include "trainer/plan.h"
 #include "trainer/progress.h"
 
@@ -99,10 +100,12 @@ std::string plan_text(const Plan& plan) {
       fmt::format("step            {} rows of {} tokens, {} in all\n", rank.config.data.batch_rows,
                   grouped(rank.row_tokens), grouped(rank.step_tokens()));
   out += fmt::format(
-      "GPU             {} row{} of {} tokens, {} tape{}; {} parameters, of which it updates {}\n\n",
+      "GPU             {} row{} of {} tokens, {} tape{}; {} parameters, of which it updates {}\n",
       rank.rows(), rank.rows() == 1 ? "" : "s", grouped(rank.row_tokens / rank.axes.segments),
       plan.step.tapes, plan.step.tapes == 1 ? "" : "s", grouped(rank.parameters),
       grouped(rank.owned));
+  out += fmt::format("memory          {} numbers of each row\n\n",
+                     grouped(memory_numbers(rank.config.model)));
   return out + memory_text(plan) + "\n" + traffic_text(plan) + time_text(plan);
 }
 
@@ -137,6 +140,7 @@ std::string plan_json(const Plan& plan) {
                      {"row_tokens", rank.row_tokens},
                      {"parameters", rank.parameters},
                      {"updated_parameters", rank.owned},
+                     {"memory_numbers", memory_numbers(rank.config.model)},
                      {"tapes", plan.step.tapes},
                      {"memory_bytes", memory},
                      {"fits", plan.fits()},

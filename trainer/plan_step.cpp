@@ -87,10 +87,16 @@ class StepWalk {
     for (const ParameterSpec* spec : rank_.updated(specs))
       for (const StatePart& part : state_parts(rank_.config.optim, spec->shape, spec->division))
         hold(part.shape.size() * full(), MemoryKind::kOptimizer);
-    hold(rank_.model.segment_tokens * rank_.model.head_width() * full(), MemoryKind::kWorkspace);
+    hold(rank_.model.positions(rank_.model.segment_tokens) * rank_.model.head_width() * full(),
+         MemoryKind::kWorkspace);
     if (ops_.on_gpu()) hold(kProductWorkspaceBytes, MemoryKind::kWorkspace);
   }
+  // Bytes of the vectors of a model whose memory is its own.
+  std::int64_t vector_bytes(std::int64_t rows) const {
+    return rows * rank_.model.read_tokens() * rank_.model.d_model * ops_.options().element_bytes;
+  }
   void hold_states(std::int64_t rows) {
+    hold(vector_bytes(rows), MemoryKind::kBorders);
     if (rank_.model.memory == MemoryRule::kNone) return;
     const std::int64_t width = rank_.model.head_width(), heads = rank_.model.key_value_heads();
     for (int layer = 0; layer < rank_.model.layers; ++layer) {
@@ -129,7 +135,7 @@ class StepWalk {
   Sized tokens_of(const HeadLayout& layout) {
     return layout.batch == 1 ? Sized{} : Sized{.block = ops_.workspace(4 * layout.rows())};
   }
-  SizedMemories nothing() const { return SizedMemories(rank_.model.layers); }
+  SizedMemories nothing() const { return SizedMemories(empty_memories(rank_.model).size()); }
 
   void backward(SizeTape& tape) {
     const Work before = trace_.work;
@@ -181,55 +187,49 @@ class StepWalk {
       if (i > 0) {
         if (waits_.back()) before = fetched(rows);
         waits_.pop_back();
-        for (SizedState& each : before) {
-          if (!each.matrix) continue;
-          each.matrix = tape.watch(each.matrix);
-          each.normalizer = tape.watch(each.normalizer);
-        }
+        before = each_part(before, [&](const Sized& part) { return tape.watch(part); });
       }
       const PlannedModel::Output out =
           model_.forward(&tape, at, tokens_of(at), before, options_.recompute_blocks);
       const PlannedOps::Loss loss = model_.loss(&tape, out.hidden, at.rows());
       if (i + 1 == pieces.size()) after = out.memory;
       tape.seed(loss.loss);
-      for (std::size_t layer = 0; layer < passed.size(); ++layer) {
-        if (!passed[layer].matrix) continue;
-        tape.seed(out.memory[layer].matrix);
-        tape.seed(out.memory[layer].normalizer);
-      }
+      for (std::size_t layer = 0; layer < passed.size(); ++layer)
+        for (const auto part : kSizedParts)
+          if (passed[layer].*part) tape.seed(out.memory[layer].*part);
       backward(tape);
       if (segment_leaves() > 0) add_leaf();
       if (i == 0) break;
-      SizedMemories gradients;
-      for (const SizedState& each : before)
-        gradients.push_back(
-            each.matrix ? SizedState{.matrix = {.block = tape.gradient(each.matrix)},
-                                     .normalizer = {.block = tape.gradient(each.normalizer)}}
-                        : SizedState{});
-      passed = gradients;
+      passed =
+          each_part(before, [&](const Sized& part) { return Sized{.block = tape.gradient(part)}; });
     }
   }
 
+  // f(part) of every part that is not empty; the others stay empty.
+  template <class Function>
+  static SizedMemories each_part(const SizedMemories& memories, const Function& f) {
+    SizedMemories result(memories.size());
+    for (std::size_t layer = 0; layer < memories.size(); ++layer)
+      for (const auto part : kSizedParts)
+        if (memories[layer].*part) result[layer].*part = f(memories[layer].*part);
+    return result;
+  }
   // A state of the first sweep, which is kept as a border.
   SizedMemories as_border(const SizedMemories& made) {
-    SizedMemories border;
-    for (const SizedState& state : made)
-      border.push_back(
-          state.matrix ? SizedState{.matrix = {.block = trace_.take(state.matrix.bytes(),
-                                                                    MemoryKind::kBorders)},
-                                    .normalizer = {.block = trace_.take(state.normalizer.bytes(),
-                                                                        MemoryKind::kBorders)}}
-                       : SizedState{});
-    return border;
+    return each_part(made, [&](const Sized& part) {
+      return Sized{.block = trace_.take(part.bytes(), MemoryKind::kBorders)};
+    });
   }
   SizedMemories fetched(std::int64_t rows) {
-    if (rank_.model.memory == MemoryRule::kNone) return nothing();
+    SizedMemories states = nothing();
+    if (const std::int64_t bytes = vector_bytes(rows))
+      states[0].vectors = {.block = trace_.take(bytes, MemoryKind::kBorders)};
+    if (rank_.model.memory == MemoryRule::kNone) return states;
     const std::int64_t width = rank_.model.head_width(), heads = rank_.model.key_value_heads();
-    SizedMemories states;
-    for (int layer = 0; layer < rank_.model.layers; ++layer)
-      states.push_back(
-          {.matrix = ops_.make_full(rows * heads * width * width, MemoryKind::kBorders),
-           .normalizer = ops_.make_full(rows * heads * width, MemoryKind::kBorders)});
+    for (SizedState& state : states) {
+      state.matrix = ops_.make_full(rows * heads * width * width, MemoryKind::kBorders);
+      state.normalizer = ops_.make_full(rows * heads * width, MemoryKind::kBorders);
+    }
     return states;
   }
 

@@ -75,7 +75,8 @@ void add_score(CLI::App& app, int& exit_code) {
   command->add_option("--input", options->input, "the text, one document; - is standard input")
       ->capture_default_str();
   command->add_option("--output", options->output, "the JSON lines; default: standard output");
-  command->add_flag("--memory-off", options->memory_off, "close every gate");
+  command->add_flag("--memory-off", options->memory_off,
+                    "no segment reads what those before it left");
   command->callback([options, &exit_code] { exit_code = score(*options); });
 }
 

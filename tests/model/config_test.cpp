@@ -140,6 +140,52 @@ TEST(ModelConfig, RefusesWhatNoModelHas) {
               c.memory = MemoryRule::kNone;
             }),
             "nothing was refused");
+  const auto rmt = [](ModelConfig& c) {
+    c.architecture = Architecture::kRmt;
+    c.memory_tokens = 10;
+    c.memory = MemoryRule::kNone;
+  };
+  EXPECT_EQ(refusal(rmt), "nothing was refused");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              rmt(c);
+              c.memory = MemoryRule::kDelta;
+            }),
+            "model.architecture = rmt has no compressive memory and needs model.memory = none, got "
+            "delta");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              rmt(c);
+              c.memory_tokens = 0;
+            }),
+            "model.architecture = rmt needs model.memory_tokens of at least 1, got 0");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              rmt(c);
+              c.cache_tokens = 5;
+            }),
+            "model.cache_tokens = 5, but model.architecture = rmt keeps no cache");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              rmt(c);
+              c.memory_segments = 2;
+            }),
+            "model.memory_segments = 2, but model.architecture = rmt keeps no summaries");
+  const auto compressor = [&](ModelConfig& c) {
+    rmt(c);
+    c.architecture = Architecture::kAutoCompressor;
+    c.memory_segments = 3;
+  };
+  EXPECT_EQ(refusal(compressor), "nothing was refused");
+  EXPECT_EQ(
+      refusal([&](ModelConfig& c) {
+        compressor(c);
+        c.memory_segments = 0;
+      }),
+      "model.architecture = auto_compressor needs model.memory_segments of at least 1, got 0");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              compressor(c);
+              c.memory_tokens = 0;
+            }),
+            "model.architecture = auto_compressor needs model.memory_tokens of at least 1, got 0");
+  EXPECT_EQ(refusal([](ModelConfig& c) { c.memory_tokens = 5; }),
+            "model.memory_tokens = 5, but model.architecture = infini has no memory tokens");
   EXPECT_EQ(refusal([](ModelConfig&) {}), "nothing was refused");
 }
 

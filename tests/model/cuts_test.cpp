@@ -125,7 +125,7 @@ TEST(Recurrence, RefusesRowsThatDoNotFitTheModel) {
   EXPECT_EQ(refusal(rows_of(12), {.schedule = RowSchedule::kStreaming, .segments_per_tape = 0}),
             "a piece of a row has at least 1 segment, got 0");
   const Memories one(1);
-  EXPECT_EQ(refusal(rows_of(12), {}, &one), "a model of 2 layers was given 1 memories");
+  EXPECT_EQ(refusal(rows_of(12), {}, &one), "a model of 2 layers was given 1 memories, expected 2");
   const Memories three = random_memories(model.config(), 3, DType::kFloat64);
   EXPECT_EQ(refusal(rows_of(12), {}, &three),
             "scan: the initial state is [3, 2, 6], expected [2, 2, 6]");

@@ -121,8 +121,9 @@ TEST(Decoder, RefusesNothingToReadAndForeignMemories) {
               ThrowsMessage<Error>("decoder: expected at least one token"));
   EXPECT_THAT([&] { decoder.read(Ids{23}); },
               ThrowsMessage<Error>("embedding: token id 23 in a vocabulary of 23"));
-  EXPECT_THAT([&] { Decoder(model, Memories(3)); },
-              ThrowsMessage<Error>("decoder: a model of 2 layers was given 3 memories"));
+  EXPECT_THAT(
+      [&] { Decoder(model, Memories(3)); },
+      ThrowsMessage<Error>("decoder: a model of 2 layers was given 3 memories, expected 2"));
 }
 
 }  // namespace

@@ -1,45 +1,28 @@
 // A model by plain loops over tokens, for tests to compare with.
 #pragma once
 
-#include <numbers>
 #include <optional>
 
-#include "tests/model/tiny_model.h"
+#include "tests/model/plain_loops.h"
 
 namespace infini {
 
 // A Transformer-XL of one row, or a model whose heads add to it, in the letters of Dai et al. 2019,
 // section 3.3: no packed tensors, no caches; a token simply reads all tokens from the cache's
 // length before its segment on.
-class PlainXl {
+class PlainXl : public PlainLoops {
  public:
-  using Array = std::vector<double>;
-  using Grid = std::vector<Array>;  // a vector of every token
-
-  explicit PlainXl(const InfiniTransformer& model) : model_(model), config_(model.config()) {}
-
+  explicit PlainXl(const InfiniTransformer& model) : PlainLoops(model), config_(model.config()) {}
   virtual ~PlainXl() = default;
 
   // starts[s]: segment s begins a document.
   Grid hidden(const std::vector<std::int32_t>& tokens, const std::vector<bool>& starts) const {
     Grid h;
-    const Array table = values("embedding.weight");
-    for (const std::int32_t token : tokens)
-      h.emplace_back(table.begin() + token * config_.d_model,
-                     table.begin() + (token + 1) * config_.d_model);
-    for (int layer = 0; layer < config_.layers; ++layer) {
-      const std::string block = text("blocks.", layer, ".");
-      const Grid attended =
-          attention(norm(h, block + "attention_norm.weight"), layer, block + "attention.", starts);
-      for (std::size_t t = 0; t < h.size(); ++t) h[t] = sum(h[t], attended[t]);
-      const Grid middle = norm(h, block + "feed_forward_norm.weight");
-      for (std::size_t t = 0; t < h.size(); ++t) {
-        Array inner = times(block + "feed_forward.up.weight", middle[t]);
-        for (double& x : inner)
-          x *= 0.5 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
-        h[t] = sum(h[t], times(block + "feed_forward.down.weight", inner));
-      }
-    }
+    for (const std::int32_t token : tokens) h.push_back(row("embedding.weight", token));
+    for (int layer = 0; layer < config_.layers; ++layer)
+      h = block(h, layer, [&](const Grid& x, const std::string& prefix) {
+        return attention(x, layer, prefix, starts);
+      });
     return norm(h, "final_norm.weight");
   }
 
@@ -67,32 +50,6 @@ class PlainXl {
   // What a head makes of what it read of the cache and the segment.
   virtual Array mixed(const Reader&, const Array& local) const { return local; }
 
-  Array values(const std::string& name) const {
-    return model_.parameters()[name].value.to_vector<double>();
-  }
-  static Array sum(const Array& a, const Array& b) {
-    Array c = a;
-    for (std::size_t i = 0; i < b.size(); ++i) c[i] += b[i];
-    return c;
-  }
-  Array times(const std::string& name, const Array& x) const {
-    const Array weight = values(name);
-    Array y(weight.size() / x.size(), 0.0);
-    for (std::size_t o = 0; o < y.size(); ++o)
-      for (std::size_t c = 0; c < x.size(); ++c) y[o] += weight[o * x.size() + c] * x[c];
-    return y;
-  }
-  Grid norm(const Grid& h, const std::string& name) const {
-    const Array weight = values(name);
-    Grid y = h;
-    for (Array& x : y) {
-      double square = 0;
-      for (const double value : x) square += value * value;
-      const double rms = std::sqrt(square / static_cast<double>(x.size()) + config_.norm_eps);
-      for (std::size_t c = 0; c < x.size(); ++c) x[c] *= weight[c] / rms;
-    }
-    return y;
-  }
   Array sinusoid(std::size_t distance) const {
     const int half = config_.d_model / 2;
     Array r(config_.d_model);
@@ -154,7 +111,6 @@ class PlainXl {
     return result;
   }
 
-  const InfiniTransformer& model_;
   const ModelConfig& config_;
 };
 

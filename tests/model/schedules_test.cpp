@@ -91,7 +91,7 @@ TEST_P(Schedules, TruncateOnlyTheGradientAndOnlyWithinTheRow) {
     const Trained cut = train(GetParam(), rows, options);
     EXPECT_EQ(cut.result.loss.item(), full.result.loss.item());
     const double difference = relative_error(cut.gradients, full.gradients);
-    if (horizon >= rows.segments() || GetParam().memory == MemoryRule::kNone)
+    if (horizon >= rows.segments() || !GetParam().carries_gradients())
       EXPECT_EQ(difference, 0) << "horizon " << horizon;
     else
       EXPECT_GT(difference, 1e-3) << "horizon " << horizon;
@@ -179,10 +179,10 @@ TEST_P(InitialMemory, HasTheGradientOfFiniteDifferences) {
   const Recurrence recurrence(model, streaming(1));
   recurrence.train(rows, memory, 1, {}, &dmemory);
   for (std::size_t layer = 0; layer < memory.size(); ++layer)
-    for (const auto& [state, gradient] :
-         {std::pair{memory[layer].matrix, dmemory[layer].matrix},
-          std::pair{memory[layer].normalizer, dmemory[layer].normalizer}})
-      for (std::int64_t i = 0; i < state.size(); i += 5) {
+    for (const MemoryPart& part : kMemoryParts) {
+      const Tensor &state = memory[layer].*part.tensor, &gradient = dmemory[layer].*part.tensor;
+      ASSERT_EQ(bool(gradient), state && part.has_gradient) << part.name;
+      for (std::int64_t i = 0; gradient && i < state.size(); i += 5) {
         double& value = state.data<double>()[i];
         const double before = value;
         constexpr double kStep = 1e-5;
@@ -192,14 +192,24 @@ TEST_P(InitialMemory, HasTheGradientOfFiniteDifferences) {
         const double below = recurrence.evaluate(rows, memory, 3).loss.item();
         value = before;
         EXPECT_NEAR(gradient.data<double>()[i], (above - below) / (2 * kStep), 1e-7)
-            << "layer " << layer << ", " << i;
+            << part.name << " of layer " << layer << ", " << i;
       }
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, InitialMemory,
                          testing::Values(Tiny{.memory = MemoryRule::kLinear, .kv_heads = 1},
                                          Tiny{.memory = MemoryRule::kDelta, .kv_heads = 2},
-                                         Tiny{.memory = MemoryRule::kDelta, .kv_heads = 1}),
+                                         Tiny{.memory = MemoryRule::kDelta, .kv_heads = 1},
+                                         Tiny{.memory = MemoryRule::kNone,
+                                              .kv_heads = 1,
+                                              .architecture = Architecture::kRmt,
+                                              .memory_tokens = 2},
+                                         Tiny{.memory = MemoryRule::kNone,
+                                              .kv_heads = 2,
+                                              .architecture = Architecture::kAutoCompressor,
+                                              .memory_tokens = 2,
+                                              .memory_segments = 2}),
                          tiny_name);
 
 TEST(CutRow, PutsARaggedSegmentLastAndAlone) {
@@ -218,8 +228,9 @@ TEST(CutRow, PutsARaggedSegmentLastAndAlone) {
 // A copy of the flat gradients taken whenever some become final holds their last values.
 TEST(Schedules, SayWhichGradientsAreFinalDuringTheBackwardPass) {
   for (const RowSchedule schedule : {RowSchedule::kParallel, RowSchedule::kStreaming})
-    for (const bool tied : {false, true}) {
-      const InfiniTransformer model = model_of({.tied = tied});
+    for (const Tiny& tiny : kTinies) {
+      SCOPED_TRACE(name_of(tiny));
+      const InfiniTransformer model = model_of(tiny);
       const Parameters& parameters = model.parameters();
       std::vector<std::pair<std::int64_t, std::vector<double>>> told;
       const GradientsFinal final = [&](std::int64_t first) {

@@ -30,10 +30,16 @@ struct Tiny {
   int compression_rate = 2;
   Compression compression = Compression::kConvolution;
   double reconstruction_weight = 1;
+  std::int64_t memory_tokens = 0;
+  std::int64_t memory_segments = 0;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
     return memory != MemoryRule::kNone || architecture != Architecture::kInfini;
+  }
+  // Whether gradients go back through what it finds.
+  bool carries_gradients() const {
+    return carries() && architecture != Architecture::kTransformerXl;
   }
 };
 
@@ -48,6 +54,8 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.compression_rate = tiny.compression_rate;
   config.compression = tiny.compression;
   config.reconstruction_weight = tiny.reconstruction_weight;
+  config.memory_tokens = tiny.memory_tokens;
+  config.memory_segments = tiny.memory_segments;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -126,6 +134,19 @@ inline Memories random_memories(const ModelConfig& config, std::int64_t batch, D
       for (std::int64_t i = 0; i < rows.size(); ++i) rows.data<double>()[i] = key.normal(i);
       for (std::int64_t i = 0; i < marks.size(); ++i) marks.data<std::uint8_t>()[i] = i % 3 != 1;
       rows = rows.to(dtype);
+    }
+    if (const Tensor& vectors = memories[layer].vectors) {
+      for (std::int64_t i = 0; i < vectors.size(); ++i) vectors.data<double>()[i] = key.normal(i);
+      // Of as many segments before it as the row's number says, and one.
+      const auto [rows, places] = memories[layer].present.dims<2>();
+      for (std::int64_t i = 0; i < rows * places; ++i) {
+        const std::int64_t stand = config.written_tokens() * (1 + i / places),
+                           absent = std::max<std::int64_t>(0, places - stand);
+        memories[layer].present.data<std::uint8_t>()[i] = i % places >= absent;
+        if (i % places >= absent) continue;
+        std::fill_n(vectors.data<double>() + i * config.d_model, config.d_model, 0.0);
+      }
+      memories[layer].vectors = vectors.to(dtype);
     }
     if (!memories[layer].matrix) continue;
     const Tensor matrix = memories[layer].matrix, normalizer = memories[layer].normalizer;
@@ -235,42 +256,66 @@ inline Rows part_of(const Rows& rows, std::int64_t begin, std::int64_t count) {
   return part;
 }
 
-inline const Tiny kTinies[] = {
-    {.memory = MemoryRule::kLinear, .kv_heads = 2},
-    {.memory = MemoryRule::kLinear, .kv_heads = 1, .activation = Activation::kSwiglu, .tied = true},
-    {.memory = MemoryRule::kLinear, .kv_heads = 1, .first_segment = FirstSegment::kBypass},
-    {.memory = MemoryRule::kDelta, .kv_heads = 2, .activation = Activation::kRelu},
-    {.memory = MemoryRule::kDelta, .kv_heads = 1},
-    {.memory = MemoryRule::kNone, .kv_heads = 2, .tied = true},
-    {.memory = MemoryRule::kNone, .kv_heads = 2, .architecture = Architecture::kTransformerXl},
-    {.memory = MemoryRule::kNone,
-     .kv_heads = 1,
-     .activation = Activation::kSwiglu,
-     .tied = true,
-     .architecture = Architecture::kTransformerXl,
-     .cache_tokens = 7},
-    {.memory = MemoryRule::kNone,
-     .kv_heads = 1,
-     .architecture = Architecture::kMemorizingTransformer,
-     .retrieval_tokens = 17},
-    {.memory = MemoryRule::kNone,
+inline const Tiny kTinies[] =
+    {{.memory = MemoryRule::kLinear, .kv_heads = 2},
+     {.memory = MemoryRule::kLinear,
+      .kv_heads = 1,
+      .activation = Activation::kSwiglu,
+      .tied = true},
+     {.memory = MemoryRule::kLinear, .kv_heads = 1, .first_segment = FirstSegment::kBypass},
+     {.memory = MemoryRule::kDelta, .kv_heads = 2, .activation = Activation::kRelu},
+     {.memory = MemoryRule::kDelta, .kv_heads = 1},
+     {.memory = MemoryRule::kNone, .kv_heads = 2, .tied = true},
+     {.memory = MemoryRule::kNone, .kv_heads = 2, .architecture = Architecture::kTransformerXl},
+     {.memory = MemoryRule::kNone,
+      .kv_heads = 1,
+      .activation = Activation::kSwiglu,
+      .tied = true,
+      .architecture = Architecture::kTransformerXl,
+      .cache_tokens = 7},
+     {.memory = MemoryRule::kNone,
+      .kv_heads = 1,
+      .architecture = Architecture::kMemorizingTransformer,
+      .retrieval_tokens = 17},
+     {.memory = MemoryRule::kNone,
+      .kv_heads = 2,
+      .first_segment = FirstSegment::kBypass,
+      .architecture = Architecture::kMemorizingTransformer,
+      .cache_tokens = 3,
+      .retrieval_tokens = 11,
+      .retrieval_layer = 2,
+      .neighbours = 4},
+     {.memory = MemoryRule::kNone,
+      .kv_heads = 1,
+      .architecture = Architecture::kCompressiveTransformer},
+     {.memory = MemoryRule::kNone,
+      .kv_heads = 2,
+      .architecture = Architecture::kCompressiveTransformer,
+      .cache_tokens = 7,
+      .compressed_tokens = 4,
+      .compression_rate = 3,
+      .compression = Compression::kMeanPool},
      .kv_heads = 2,
-     .first_segment = FirstSegment::kBypass,
-     .architecture = Architecture::kMemorizingTransformer,
-     .cache_tokens = 3,
-     .retrieval_tokens = 11,
-     .retrieval_layer = 2,
-     .neighbours = 4},
-    {.memory = MemoryRule::kNone,
-     .kv_heads = 1,
-     .architecture = Architecture::kCompressiveTransformer},
-    {.memory = MemoryRule::kNone,
-     .kv_heads = 2,
-     .architecture = Architecture::kCompressiveTransformer,
-     .cache_tokens = 7,
-     .compressed_tokens = 4,
-     .compression_rate = 3,
-     .compression = Compression::kMeanPool},
+     .architecture = Architecture::kRmt,
+     .memory_tokens = 3},
+                  {.memory = MemoryRule::kNone,
+                   .kv_heads = 1,
+                   .activation = Activation::kSwiglu,
+                   .tied = true,
+                   .architecture = Architecture::kRmt,
+                   .memory_tokens = 1},
+                  {.memory = MemoryRule::kNone,
+                   .kv_heads = 2,
+                   .architecture = Architecture::kAutoCompressor,
+                   .memory_tokens = 2,
+                   .memory_segments = 3},
+                  {.memory = MemoryRule::kNone,
+                   .kv_heads = 1,
+                   .activation = Activation::kRelu,
+                   .tied = true,
+                   .architecture = Architecture::kAutoCompressor,
+                   .memory_tokens = 1,
+                   .memory_segments = 1},
 };
 // Those of which ranks can share the rows or the heads.
 inline std::vector<Tiny> shared_tinies() {
@@ -290,6 +335,9 @@ inline std::string name_of(const Tiny& tiny) {
     name = text("memorizing_", tiny.neighbours, "_of_", tiny.retrieval_tokens);
   if (tiny.architecture == Architecture::kCompressiveTransformer)
     name = text("compressive_", tiny.compression_rate, "_to_1");
+  if (tiny.architecture == Architecture::kRmt) name = text("rmt_", tiny.memory_tokens);
+  if (tiny.architecture == Architecture::kAutoCompressor)
+    name = text("auto_compressor_", tiny.memory_segments, "_of_", tiny.memory_tokens);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
 }

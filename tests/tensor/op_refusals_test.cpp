@@ -6,6 +6,7 @@
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
 #include "tensor/ops/attention_reconstruction.h"
+#include "tensor/ops/columns.h"
 #include "tensor/ops/compression.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
@@ -17,6 +18,7 @@
 #include "tensor/ops/retrieval_attention.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/scan.h"
+#include "tensor/ops/standing_rows.h"
 
 namespace infini {
 namespace {
@@ -59,6 +61,31 @@ const Refusal kRefusals[] = {
     {"add: f32[2, 3] and f32[3, 2]",
      [] {
        add(zeros({2, 3}), zeros({3, 2}));
+     }},
+    {"join_columns: there are no parts", [] { join_columns({}); }},
+    {"join_columns: f32[3, 2] beside f32[2, 4]",
+     [] {
+       join_columns({zeros({2, 4}), zeros({3, 2})});
+     }},
+    {"join_columns: f64[2, 4] beside f32[2, 4]",
+     [] {
+       join_columns({zeros({2, 4}), zeros({2, 4}, DType::kFloat64)});
+     }},
+    {"take_columns: columns [2, 5) of [3, 4]",
+     [] {
+       take_columns(zeros({3, 4}), {2, 5});
+     }},
+    {"standing_rows: present is [2, 4], expected [2, 3]",
+     [] {
+       standing_rows(zeros({2, 3, 4}), zeros({2, 4}, DType::kUInt8), {});
+     }},
+    {"standing_rows: the others are f32[3, 5], expected f32[3, 4]",
+     [] {
+       standing_rows(zeros({2, 3, 4}), zeros({2, 3}, DType::kUInt8), zeros({3, 5}));
+     }},
+    {"turn_rows: present is [2, 4], rows are [2, 3, 4]",
+     [] {
+       turn_rows(zeros({2, 3, 4}), zeros({2, 4}, DType::kUInt8), Turn::kFirst);
      }},
     {"add: f32[2] and f64[2]", [] { add(zeros({2}), zeros({2}, DType::kFloat64)); }},
     {"add_into: [3] into [2]", [] { add_into({.tensor = zeros({2})}, zeros({3})); }},

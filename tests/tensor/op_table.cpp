@@ -4,6 +4,7 @@
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
 #include "tensor/ops/attention_reconstruction.h"
+#include "tensor/ops/columns.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
@@ -14,6 +15,7 @@
 #include "tensor/ops/retrieval_attention.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/rotary_attention.h"
+#include "tensor/ops/standing_rows.h"
 #include "tensor/random.h"
 #include "tests/tensor/fake_groups.h"
 
@@ -60,6 +62,53 @@ Input normalizer(const HeadLayout& n, double first_segment) {
     std::fill_n(values.begin(), count, first_segment);
   };
   return input;
+}
+
+// Columns of a matrix [R, 12] that are taken apart and put side by side in another order.
+OpCase columns_case(const std::string& name, std::int64_t rows) {
+  constexpr Columns kFirst{0, 5}, kLast{7, 12};
+  return {name,
+          {{.shape = {rows, 12}}, {.shape = {rows, 3}}},
+          [=](In in) {
+            const Tensor last = take_columns(in[0], kLast);
+            return std::vector{
+                join_columns({last, in[1], take_columns(in[0], kFirst), last, in[1]}),
+                take_columns(in[0], {4, 8})};
+          },
+          [=](Plain in, Plain) {
+            const auto last = reference::take_columns(in[0], 12, kLast),
+                       first = reference::take_columns(in[0], 12, kFirst);
+            return Arrays{reference::join_columns({last, in[1], first, last, in[1]}, rows),
+                          reference::take_columns(in[0], 12, {4, 8})};
+          }};
+}
+
+OpCase standing_case(const std::string& name, const Marks& present, bool has_others) {
+  constexpr std::int64_t kBatch = 3, kRows = 4, kWidth = 10;
+  std::vector<Input> inputs{{.shape = {kBatch, kRows, kWidth}}};
+  if (has_others) inputs.push_back(state({kRows, kWidth}));
+  return {name, inputs,
+          [=](In in) {
+            return std::vector{standing_rows(in[0], tensor(present, in).reshape({kBatch, kRows}),
+                                             has_others ? in[1] : Tensor{})};
+          },
+          [=](Plain in, Plain) {
+            return Arrays{reference::standing_rows(
+                in[0], present, has_others ? in[1] : reference::Array{}, kRows, kWidth)};
+          }};
+}
+
+OpCase turn_case(const std::string& name, const Marks& present, Turn turn) {
+  constexpr std::int64_t kBatch = 3, kRows = 7, kPlaces = 4, kWidth = 10;
+  return {
+      name,
+      {{.shape = {kBatch, kRows, kWidth}}},
+      [=](In in) {
+        return std::vector{turn_rows(in[0], tensor(present, in).reshape({kBatch, kPlaces}), turn)};
+      },
+      [=](Plain in, Plain) {
+        return Arrays{reference::turn_rows(in[0], present, kBatch, kRows, turn == Turn::kBack)};
+      }};
 }
 
 OpCase rotate_case(const std::string& name, const HeadLayout& n, std::int64_t first) {
@@ -473,6 +522,13 @@ std::vector<OpCase> make_table() {
        [=](Plain in, Plain) { return Arrays{reference::embedding(tokens, in[0], 10)}; }},
       embedding_part_case("embedding, the first of two parts", 0),
       embedding_part_case("embedding, the second of two parts", 1),
+      columns_case("join_columns and take_columns", 6),
+      columns_case("join_columns and take_columns of one row", 1),
+      standing_case("standing_rows", marks(12, 3), true),
+      standing_case("standing_rows of which none stands", Marks(12, 0), true),
+      standing_case("standing_rows or zeros", marks(12, 5), false),
+      turn_case("turn_rows", {0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1}, Turn::kFirst),
+      turn_case("turn_rows back", {0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1}, Turn::kBack),
       rotate_case("rotate", mha, 0),
       rotate_case("rotate from position 3, grouped heads", gqa, 3),
       attention_case("local_attention", mha),

@@ -119,6 +119,45 @@ Array local_attention(const Array& rotated, const Array& qkv, const HeadLayout& 
 }
 
 // Token by token: a list of places that a reset marks as gone.
+Array join_columns(const Arrays& parts, std::int64_t rows) {
+  Array y;
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (const Array& part : parts) {
+      const std::size_t width = part.size() / rows;
+      y.insert(y.end(), part.begin() + r * width, part.begin() + (r + 1) * width);
+    }
+  return y;
+}
+
+Array take_columns(const Array& x, std::int64_t width, Columns columns) {
+  Array y;
+  for (auto row = x.begin(); row != x.end(); row += width)
+    y.insert(y.end(), row + columns.begin, row + columns.end);
+  return y;
+}
+
+Array standing_rows(const Array& x, const Marks& present, const Array& otherwise, std::int64_t rows,
+                    std::int64_t width) {
+  Array y = x;
+  for (std::size_t i = 0; i < y.size(); ++i)
+    if (!present[i / width]) y[i] = otherwise.empty() ? 0 : otherwise[i % (rows * width)];
+  return y;
+}
+
+Array turn_rows(const Array& x, const Marks& present, std::int64_t batch, std::int64_t rows,
+                bool back) {
+  const std::int64_t places = static_cast<std::int64_t>(present.size()) / batch,
+                     width = static_cast<std::int64_t>(x.size()) / (batch * rows);
+  Array y = x;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    std::int64_t zeros = 0;
+    for (std::int64_t m = 0; m < places; ++m) zeros += !present[b * places + m];
+    const auto begin = y.begin() + b * rows * width, end = begin + rows * width;
+    std::rotate(begin, back ? end - zeros * width : begin + zeros * width, end);
+  }
+  return y;
+}
+
 Marks cache_seen(const Marks& present, const Marks& keep, const Marks& resets,
                  const HeadLayout& layout, std::int64_t cache_tokens) {
   Marks seen;

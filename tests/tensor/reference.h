@@ -27,6 +27,15 @@ Array embedding(const Ids& tokens, const Array& table, std::int64_t width);
 Array rotate(const Array& qkv, const HeadLayout& layout, double base, std::int64_t first_position);
 Array local_attention(const Array& rotated, const Array& qkv, const HeadLayout& layout,
                       double scale);
+// Matrices of `rows` rows side by side.
+Array join_columns(const Arrays& parts, std::int64_t rows);
+Array take_columns(const Array& x, std::int64_t width, Columns columns);
+// present[b, m] ? x[b, m, :] : otherwise[m, :], zeros where that is empty.
+Array standing_rows(const Array& x, const Marks& present, const Array& otherwise, std::int64_t rows,
+                    std::int64_t width);
+// Rows of each batch row, as many places on as the marks of the batch row have zeros.
+Array turn_rows(const Array& x, const Marks& present, std::int64_t batch, std::int64_t rows,
+                bool back);
 // What each segment, and what comes after the last, finds in a cache: [B, S + 1, M].
 Marks cache_seen(const Marks& present, const Marks& keep, const Marks& resets,
                  const HeadLayout& layout, std::int64_t cache_tokens);

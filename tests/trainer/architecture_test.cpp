@@ -26,6 +26,10 @@ const Trained kArchitectures[] = {
     {"compressive_transformer by means",
      {"model.architecture=compressive_transformer", "model.memory=none", "model.cache_tokens=11",
       "model.compression=mean_pool"}},
+    {"rmt", {"model.architecture=rmt", "model.memory=none", "model.memory_tokens=4"}},
+    {"auto_compressor",
+     {"model.architecture=auto_compressor", "model.memory=none", "model.memory_tokens=2",
+      "model.memory_segments=3"}},
 };
 
 class Architectures : public ProgramTest {
@@ -120,10 +124,43 @@ TEST_F(Architectures, EvaluateWithACompressedMemoryOfAnotherLength) {
   EXPECT_NE(usual, said("--memory-off"));
 }
 
+TEST_F(Architectures, GoThroughTheCommands) {
+  write("text.txt", "a memory of what came before");
+  for (const Trained& one : kArchitectures) {
+    SCOPED_TRACE(one.architecture);
+    const std::string run = text("run-", one.architecture);
+    std::string overrides;
+    for (const std::string& each : one.overrides) overrides += " " + each;
+    expect_done("train run.yaml directory=" + run + overrides);
+    const auto measured = [&](const char* more) {
+      const Outcome outcome = infini(text("evaluate ", run, " --split train ", more));
+      EXPECT_EQ(outcome.code, 0) << outcome.said;
+      return outcome.said.substr(0, outcome.said.find("peak memory"));
+    };
+    const std::string usual = measured("");
+    EXPECT_EQ(measured(""), usual);
+    EXPECT_NE(measured("--memory-off"), usual);
+    expect_done("inspect " + run);
+    expect_done("score " + run + " --input text.txt --output scores.jsonl");
+    expect_done("generate " + run + " --prompt memory --tokens 40");
+  }
+}
+
+TEST_F(Architectures, ArePlannedWithTheirMemory) {
+  const Outcome plan = infini(
+      "plan run.yaml model.vocabulary=260 model.architecture=rmt model.memory=none "
+      "model.memory_tokens=4 --json");
+  EXPECT_EQ(plan.code, 0) << plan.said;
+  const ModelConfig model = tiny_config({}).model;
+  EXPECT_EQ(nlohmann::json::parse(plan.said)["memory_numbers"],
+            2 * 4 * model.d_model * model.layers);
+}
+
 TEST_F(Architectures, RefuseRanksThatWouldShareWhatTheyCannot) {
+  std::vector<std::string> architecture{"model.architecture=transformer_xl"};
   const auto refusal = [&](const Axes& axes, const std::vector<std::string>& more) -> std::string {
-    std::vector<std::string> overrides{"model.architecture=transformer_xl", "model.memory=none",
-                                       "model.vocabulary=260"};
+    std::vector<std::string> overrides{"model.memory=none", "model.vocabulary=260"};
+    overrides.insert(overrides.end(), architecture.begin(), architecture.end());
     overrides.insert(overrides.end(), more.begin(), more.end());
     try {
       check_parallel(tiny_config(overrides), axes);
@@ -143,6 +180,24 @@ TEST_F(Architectures, RefuseRanksThatWouldShareWhatTheyCannot) {
             "parallel.segment_leaves = 2, but model.architecture = transformer_xl takes the "
             "segments of a row together");
   EXPECT_EQ(refusal({.data = 2, .segments = 1, .tensors = 1}, {}), "nothing was refused");
+  architecture = {"model.architecture=rmt", "model.memory_tokens=2"};
+  EXPECT_EQ(refusal({.data = 1, .segments = 1, .tensors = 2}, {}),
+            "parallel.tensor = 2, but model.architecture = rmt has blocks that ranks cannot share");
+  EXPECT_EQ(refusal({.data = 1, .segments = 2, .tensors = 1}, {}),
+            "parallel.segment = 2, but model.architecture = rmt takes the segments of a row on one "
+            "rank");
+  EXPECT_EQ(refusal({.data = 2, .segments = 1, .tensors = 1}, {}), "nothing was refused");
+  architecture = {"model.architecture=auto_compressor", "model.memory_tokens=2",
+                  "model.memory_segments=3"};
+  EXPECT_EQ(refusal({.data = 1, .segments = 1, .tensors = 2}, {}),
+            "parallel.tensor = 2, but model.architecture = auto_compressor has blocks that ranks "
+            "cannot share");
+  architecture = {"model.architecture=rmt", "model.memory_tokens=2"};
+  const std::vector<std::string> leaves{"parallel.shard=gradients", "parallel.row_leaves=2"};
+  EXPECT_EQ(refusal({.data = 2, .segments = 1, .tensors = 1}, leaves),
+            "parallel.row_leaves = 2 must be 0 where model.architecture = rmt runs a block once "
+            "for each segment with parallel.shard = gradients, which sums the gradients of each "
+            "backward pass over the ranks by itself");
 }
 
 }  // namespace

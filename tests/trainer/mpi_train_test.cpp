@@ -9,6 +9,15 @@ using ::testing::HasSubstr;
 
 class MpiTrain : public MpiProgramTest {};
 
+// A buffer of a checkpoint in fp64.
+std::vector<double> numbers_of(const std::map<std::string, std::vector<char>>& held,
+                               const std::string& name) {
+  const std::vector<char>& content = held.at(name);
+  std::vector<double> values(content.size() / sizeof(double));
+  std::memcpy(values.data(), content.data(), content.size());
+  return values;
+}
+
 TEST_F(MpiTrain, SavedOnTwoRanksGoesOnOnAnyNumber) {
   const std::string same = "data.sampler=lanes parallel.row_leaves=4 directory=";
   expect_exit(train_on(1, same + "unbroken"), 0);
@@ -59,12 +68,8 @@ TEST_F(MpiTrain, SharedBlocksGoOnWhole) {
     ASSERT_EQ(got.size(), unbroken.size());
     for (const auto& [name, bytes] : unbroken) {
       if (name == "tokenizer") continue;
-      const auto numbers = [](const std::vector<char>& content) {
-        std::vector<double> values(content.size() / sizeof(double));
-        std::memcpy(values.data(), content.data(), content.size());
-        return values;
-      };
-      EXPECT_LE(relative_difference(numbers(got.at(name)), numbers(bytes)), 1e-10) << name;
+      EXPECT_LE(relative_difference(numbers_of(got, name), numbers_of(unbroken, name)), 1e-10)
+          << name;
     }
   }
   const auto measured = [&](const std::string& run) {
@@ -100,6 +105,21 @@ TEST_F(MpiTrain, WhatRanksDivideGoesOnOnAnyNumber) {
       EXPECT_TRUE(held(run) == held(whole));
       EXPECT_NEAR(measured(run) / measured(whole), 1, 1e-9);
     }
+  }
+}
+
+// A block runs once for each segment of a tape, and memory tokens get gradients from all of them;
+// ranks that divide parameters all keep the tokens.
+TEST_F(MpiTrain, MemoryTokensStayWholeWhereRanksDivide) {
+  const std::string same =
+      "model.architecture=rmt model.memory=none model.memory_tokens=3 train.compute=fp64 "
+      "train.recompute_blocks=true directory=";
+  expect_exit(train_on(1, same + "whole"), 0);
+  const std::vector<double> whole = numbers_of(held("whole"), "memory_tokens.weight");
+  for (const char* shard : {"none", "optimizer", "gradients", "parameters"}) {
+    expect_exit(train_on(2, text(same, shard, " parallel.shard=", shard)), 0);
+    EXPECT_LE(relative_difference(numbers_of(held(shard), "memory_tokens.weight"), whole), 1e-10)
+        << shard;
   }
 }
 

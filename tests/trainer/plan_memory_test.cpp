@@ -64,6 +64,26 @@ TEST_F(PlannedMemory, KnowsEveryActivationHeadCountAndTying) {
                     "model.kv_heads=1", "model.tied=false"});
 }
 
+TEST_F(PlannedMemory, KnowsMemoryTokens) {
+  for (const char* compute : {"fp32", "bf16"})
+    for (const Overrides& how : {Overrides{}, Overrides{"train.schedule=streaming"},
+                                 Overrides{"train.schedule=streaming", "train.segments_per_tape=3"},
+                                 Overrides{"train.recompute_blocks=true"},
+                                 Overrides{"train.accumulate=4"}, Overrides{"data.sampler=lanes"},
+                                 Overrides{"data.sampler=lanes", "train.schedule=streaming"},
+                                 Overrides{"data.row_tokens=60"}}) {
+      for (const Overrides& architecture :
+           {Overrides{"model.architecture=rmt"},
+            Overrides{"model.architecture=auto_compressor", "model.memory_segments=4"}}) {
+        Overrides all{"model.memory=none", "model.memory_tokens=3",
+                      text("train.compute=", compute)};
+        all.insert(all.end(), architecture.begin(), architecture.end());
+        all.insert(all.end(), how.begin(), how.end());
+        expect_right(all);
+      }
+    }
+}
+
 TEST_F(PlannedMemory, KnowsEveryOptimizer) {
   for (const Overrides& optimizer :
        {Overrides{"optim.kind=adamw"}, Overrides{"optim.kind=adafactor"},

@@ -122,11 +122,11 @@ TEST(Plan, RefusesWhatTrainingRefuses) {
   expect_refused({"parallel.segment=2", "train.schedule=streaming"}, 2,
                  "train.schedule = streaming would take one after the other");
   expect_refused({"model.architecture=transformer_xl", "model.memory=none"}, 1,
-                 "model.architecture = transformer_xl: plan knows what infini needs only");
+                 "model.architecture = transformer_xl: plan does not know what it needs");
   expect_refused({"model.architecture=memorizing_transformer", "model.memory=none"}, 1,
-                 "model.architecture = memorizing_transformer: plan knows what infini needs only");
+                 "model.architecture = memorizing_transformer: plan does not know what it needs");
   expect_refused({"model.architecture=compressive_transformer", "model.memory=none"}, 1,
-                 "model.architecture = compressive_transformer: plan knows what infini needs only");
+                 "model.architecture = compressive_transformer: plan does not know what it needs");
   expect_refused({"parallel.segment=32"}, 32, "does not divide into parallel.segment = 32 parts");
   expect_refused({"data.batch_rows=12"}, 12, "12 ranks do not fill nodes of --gpus-per-node 8");
   expect_refused({"parallel.shard=parameters"}, 4, "needs train.recompute_blocks = true");

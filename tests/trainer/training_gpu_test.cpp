@@ -52,6 +52,24 @@ TEST_F(GpuTraining, FollowsTheCpu) {
     }
 }
 
+TEST_F(GpuTraining, FollowsTheCpuWithMemoryTokens) {
+  for (const std::vector<std::string>& architecture :
+       {std::vector<std::string>{"model.architecture=rmt", "model.memory_tokens=3"},
+        {"model.architecture=auto_compressor", "model.memory_tokens=2", "model.memory_segments=3"}})
+    for (const char* schedule : {"train.schedule=parallel", "train.schedule=streaming"}) {
+      const auto on = [&](const char* device, const char* compute) {
+        std::vector<std::string> overrides{"model.memory=none", schedule, kLanes, device, compute};
+        overrides.insert(overrides.end(), architecture.begin(), architecture.end());
+        return losses(overrides);
+      };
+      SCOPED_TRACE(text(architecture[0], ", ", schedule));
+      const std::vector<double> here = on("device=cpu", "train.compute=fp32");
+      EXPECT_LT(relative_difference(on("device=cuda", "train.compute=fp32"), here), 1e-3);
+      EXPECT_LT(relative_difference(on("device=cuda", "train.compute=bf16"), here), 2e-2);
+      EXPECT_EQ(on("device=cuda", "train.compute=bf16"), on("device=cuda", "train.compute=bf16"));
+    }
+}
+
 TEST_F(GpuTraining, RepeatsFiftyStepsByteForByte) {
   for (const char* optimizer : {"optim.kind=adamw", "optim.kind=adafactor"})
     for (const char* rule : {"model.memory=linear", "model.memory=delta"}) {

@@ -48,6 +48,17 @@ const Variant kVariants[] = {
      "data.sampler=lanes model.architecture=compressive_transformer model.memory=none "
      "train.compute=bf16 train.schedule=streaming train.recompute_blocks=true",
      "memory/1/compressed_present"},
+    {"lanes_rmt",
+     "data.sampler=lanes model.architecture=rmt model.memory=none model.memory_tokens=3",
+     "memory/0/vectors"},
+    {"lanes_rmt_bf16",
+     "data.sampler=lanes model.architecture=rmt model.memory=none model.memory_tokens=2 "
+     "train.compute=bf16 train.schedule=streaming train.recompute_blocks=true",
+     "memory/0/present"},
+    {"lanes_auto_compressor",
+     "data.sampler=lanes model.architecture=auto_compressor model.memory=none "
+     "model.memory_tokens=2 model.memory_segments=3 train.schedule=streaming",
+     "memory/0/vectors"},
     {"passkey",
      "data.source=passkey data.passkey.row_segments=[1,2] model.segment_tokens=80 "
      "evaluate.passkey.prompts=1",

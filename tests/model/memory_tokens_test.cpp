@@ -1,0 +1,318 @@
+// Memory tokens against plain loops over tokens, their gradient through segments, and what they
+// refuse. That schedules, cuts, blocks computed again and generation agree, and who sees whom, is
+// asked of them with the other architectures, see kTinies.
+#include "model/memory_tokens.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "model/flops.h"
+#include "model/memory_size.h"
+#include "tests/model/plain_loops.h"
+
+namespace infini {
+namespace {
+
+using testing::ThrowsMessage;
+
+Tiny rmt(std::int64_t memory_tokens = 3, int kv_heads = 2) {
+  return {.memory = MemoryRule::kNone,
+          .kv_heads = kv_heads,
+          .architecture = Architecture::kRmt,
+          .memory_tokens = memory_tokens};
+}
+
+Tiny compressor(std::int64_t memory_tokens = 2, std::int64_t segments = 3, int kv_heads = 2) {
+  return {.memory = MemoryRule::kNone,
+          .kv_heads = kv_heads,
+          .architecture = Architecture::kAutoCompressor,
+          .memory_tokens = memory_tokens,
+          .memory_segments = segments};
+}
+
+// The model of one row by plain loops: a list of vectors for each segment, memory among them.
+class Plain : public PlainLoops {
+ public:
+  using PlainLoops::PlainLoops;
+
+  // starts[s]: segment s begins a document.
+  Grid hidden(const std::vector<std::int32_t>& tokens, const std::vector<bool>& starts) const {
+    const auto segment = static_cast<std::size_t>(config().segment_tokens);
+    const bool accumulates = config().architecture == Architecture::kAutoCompressor;
+    Grid learned, memory, result;
+    for (std::int64_t m = 0; m < config().memory_tokens; ++m)
+      learned.push_back(row("memory_tokens.weight", m));
+    for (std::size_t begin = 0; begin < tokens.size(); begin += segment) {
+      if (begin == 0 || starts[begin / segment]) memory = accumulates ? Grid{} : learned;
+      const std::size_t end = std::min(begin + segment, tokens.size());
+      Grid h = memory;
+      for (std::size_t t = begin; t < end; ++t) h.push_back(row("embedding.weight", tokens[t]));
+      for (const Array& last : accumulates ? learned : memory) h.push_back(last);
+      for (int layer = 0; layer < config().layers; ++layer)
+        h = block(h, layer, [this](const Grid& x, const std::string& prefix) {
+          return attention(x, prefix);
+        });
+      h = norm(h, "final_norm.weight");
+      const auto first = h.begin() + static_cast<std::ptrdiff_t>(memory.size());
+      const auto written = first + static_cast<std::ptrdiff_t>(end - begin);
+      result.insert(result.end(), first, written);
+      if (!accumulates) memory.clear();
+      memory.insert(memory.end(), written, h.end());
+      const auto most = static_cast<std::size_t>(config().read_tokens());
+      if (memory.size() > most) memory.erase(memory.begin(), memory.end() - most);
+    }
+    return result;
+  }
+
+ private:
+  // Head h of x at position p, turned: the pair (i, i + K / 2) by the angle p base^(-2 i / K).
+  Array turned(const Array& x, int h, std::size_t p) const {
+    const int width = config().head_width(), half = width / 2;
+    Array y(width);
+    for (int i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(p) * std::pow(config().rope_base, -2.0 * i / width);
+      const double a = x[h * width + i], b = x[h * width + half + i];
+      y[i] = a * std::cos(angle) - b * std::sin(angle);
+      y[half + i] = a * std::sin(angle) + b * std::cos(angle);
+    }
+    return y;
+  }
+  Grid attention(const Grid& x, const std::string& prefix) const {
+    const int width = config().head_width(), group = config().heads / config().key_value_heads();
+    Grid result;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const Array q = times(prefix + "query.weight", x[i]);
+      Array heads(q.size(), 0.0);
+      for (int h = 0; h < config().heads; ++h) {
+        const Array q_i = turned(q, h, i);
+        Array weights;
+        double total = 0;
+        for (std::size_t j = 0; j <= i; ++j) {
+          const Array k_j = turned(times(prefix + "key.weight", x[j]), h / group, j);
+          double score = 0;
+          for (int c = 0; c < width; ++c) score += q_i[c] * k_j[c];
+          weights.push_back(std::exp(score / std::sqrt(width)));
+          total += weights.back();
+        }
+        for (std::size_t j = 0; j <= i; ++j) {
+          const Array v = times(prefix + "value.weight", x[j]);
+          for (int c = 0; c < width; ++c)
+            heads[h * width + c] += weights[j] / total * v[h / group * width + c];
+        }
+      }
+      result.push_back(times(prefix + "output.weight", heads));
+    }
+    return result;
+  }
+};
+
+class MemoryTokens : public testing::TestWithParam<Tiny> {};
+
+TEST_P(MemoryTokens, EqualPlainLoops) {
+  const InfiniTransformer model = model_of(GetParam());
+  Rows rows = rows_of(28);
+  rows.resets = Tensor::of(std::vector<std::uint8_t>{0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0}, {2, 6});
+  const Hidden got = hidden_of(model, rows);
+  for (const int b : {0, 1}) {
+    const auto ids = rows.tokens.slice(b, 1).to_vector<std::int32_t>();
+    const auto expected = Plain(model).hidden(
+        ids, b == 0 ? std::vector<bool>{false, false, false, false, true, false}
+                    : std::vector<bool>{true, false, false, true, false, false});
+    for (std::int64_t t = 0; t < 28; ++t)
+      EXPECT_LE(relative_error(got.at(b, t, 1).to_vector<double>(), expected[t]), 1e-11) << t;
+  }
+}
+
+// Every parameter, what is learned of the memory among them, gets its gradient through all
+// segments.
+TEST_P(MemoryTokens, HaveTheGradientsOfFiniteDifferences) {
+  const InfiniTransformer model = model_of(GetParam());
+  Rows rows = rows_of(18);
+  rows.resets = Tensor::of(std::vector<std::uint8_t>{0, 0, 0, 0, 0, 0, 1, 0}, {2, 4});
+  const Recurrence recurrence(model, {});
+  const Memories nothing = empty_memories(model.config());
+  recurrence.train(rows, nothing, 1, {});
+  for (const Parameter& parameter : model.parameters().all())
+    for (std::int64_t i = 0; i < parameter.value.size(); i += 11) {
+      double& value = parameter.value.data<double>()[i];
+      const double before = value;
+      constexpr double kStep = 1e-5;
+      value = before + kStep;
+      const double above = recurrence.evaluate(rows, nothing, 9).loss.item();
+      value = before - kStep;
+      const double below = recurrence.evaluate(rows, nothing, 9).loss.item();
+      value = before;
+      EXPECT_NEAR(parameter.gradient.data<double>()[i], (above - below) / (2 * kStep), 1e-5)
+          << parameter.name << " " << i;
+    }
+}
+
+// With a horizon of one segment the gradient is that of segments alone, each given its memory.
+TEST_P(MemoryTokens, StopGradientsAtTheHorizon) {
+  const Rows rows = rows_of(20);
+  const auto gradients = [&](std::int64_t horizon, bool together) {
+    const InfiniTransformer model = model_of(GetParam());
+    const Recurrence recurrence(model, {.gradient_horizon = horizon});
+    Memories memory = empty_memories(model.config());
+    if (together) {
+      recurrence.train(rows, memory, 1, {});
+    } else {
+      for (const std::int64_t begin : {0, 5, 10, 15})
+        memory = recurrence.train(part_of(rows, begin, 5), memory, 1, {}).memory;
+    }
+    return model.parameters().gradients().to_vector<double>();
+  };
+  const std::vector<double> apart = gradients(1, false);
+  EXPECT_LE(relative_error(gradients(1, true), apart), 1e-13);
+  EXPECT_GT(relative_error(gradients(0, true), apart), 0.01);
+  EXPECT_GT(relative_error(gradients(2, true), gradients(0, true)), 0.001);
+}
+
+TEST_P(MemoryTokens, GiveTheSameBytesInPiecesOfAnyLength) {
+  for (const DType dtype : {DType::kFloat64, DType::kFloat32, DType::kBFloat16}) {
+    Tiny tiny = GetParam();
+    tiny.dtype = dtype;
+    const InfiniTransformer model = model_of(tiny);
+    const Rows rows = rich_rows();
+    const Hidden whole = hidden_of(model, rows);
+    for (const std::int64_t at_once : {1, 2, 4}) {
+      const Hidden pieces = hidden_of(model, rows, empty_memories(model.config()), at_once);
+      EXPECT_TRUE(same_bytes(pieces.states, whole.states)) << at_once << " segments in " << dtype;
+      expect_near(pieces.memory, whole.memory, 0);
+    }
+  }
+}
+
+// A memory of zeros in which nothing is written is no memory.
+TEST_P(MemoryTokens, StandOnlyWhereTheyWereWritten) {
+  const InfiniTransformer model = model_of(GetParam());
+  const Rows rows = rows_of(10);
+  const Hidden nothing = hidden_of(model, rows);
+  const Memories zeros = zero_memories(model.config(), 2, DType::kFloat64, Device::kCpu);
+  EXPECT_TRUE(same_bytes(hidden_of(model, rows, zeros).states, nothing.states));
+  const Memories random = random_memories(model.config(), 2, DType::kFloat64);
+  EXPECT_GT(relative_error(hidden_of(model, rows, random).states, nothing.states), 0.01);
+}
+
+TEST_P(MemoryTokens, SwitchedOffLeaveEachSegmentAlone) {
+  InfiniTransformer model = model_of(GetParam());
+  const Rows rows = rows_of(15);
+  const Memories kept = hidden_of(model, part_of(rows, 0, 5)).memory;
+  model.use_memory(false);
+  const Hidden off = hidden_of(model, rows);
+  // Of the first segment, which finds nothing, the memory is written as ever.
+  expect_near(hidden_of(model, part_of(rows, 0, 5)).memory, kept, 0);
+  model.use_memory(true);
+  const Hidden alone = hidden_of(model, part_of(rows, 5, 5)), on = hidden_of(model, rows);
+  EXPECT_TRUE(same_bytes(off.at(0, 5, 5), alone.at(0, 0, 5)));
+  EXPECT_GT(relative_error(on.at(0, 5, 5), alone.at(0, 0, 5)), 0.01);
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, MemoryTokens,
+                         testing::Values(rmt(1, 1), rmt(3, 2), rmt(6, 1), compressor(1, 1, 1),
+                                         compressor(2, 3, 2), compressor(3, 2, 1)),
+                         tiny_name);
+
+// What a document starts from is learned.
+TEST(Rmt, ReadsItsStartWhereNothingIsWritten) {
+  const InfiniTransformer model = model_of(rmt());
+  const Rows rows = rows_of(10);
+  const Hidden nothing = hidden_of(model, rows);
+  const Parameter& start = model.parameters()["memory_tokens.weight"];
+  start.value.data<double>()[0] += 1;
+  const Hidden other = hidden_of(model, rows);
+  EXPECT_GT(relative_error(other.at(0, 0, 5), nothing.at(0, 0, 5)), 1e-3);
+  EXPECT_GT(relative_error(other.at(0, 5, 5), nothing.at(0, 5, 5)), 1e-4);
+}
+
+// Without a past nothing stands before the tokens of auto_compressor: its first segment is local
+// attention's, token for token.
+TEST(AutoCompressor, StartsLikeLocalAttention) {
+  const InfiniTransformer model = model_of(compressor());
+  Tiny tiny = compressor();
+  tiny.architecture = Architecture::kInfini;
+  tiny.memory_tokens = tiny.memory_segments = 0;
+  const InfiniTransformer local = model_of(tiny);  // parameters of one name start alike
+  const Rows rows = rows_of(10);
+  const Hidden got = hidden_of(model, rows), expected = hidden_of(local, rows);
+  EXPECT_LE(relative_error(got.at(0, 0, 5), expected.at(0, 0, 5)), 1e-13);
+  EXPECT_GT(relative_error(got.at(0, 5, 5), expected.at(0, 5, 5)), 0.01);
+}
+
+// The oldest summaries leave when there is no more room.
+TEST(AutoCompressor, KeepsTheNewestSummaries) {
+  const Rows rows = rows_of(25);
+  const InfiniTransformer model = model_of(compressor(2, 3)), longer = model_of(compressor(2, 4));
+  const Memories before = hidden_of(model, part_of(rows, 0, 15)).memory,
+                 after = hidden_of(model, part_of(rows, 15, 5), before).memory,
+                 longest = hidden_of(longer, part_of(rows, 0, 15)).memory;
+  const auto of_row = [](const Memories& memory, std::int64_t row, std::int64_t first,
+                         std::int64_t count) {
+    return memory[0]
+        .vectors.slice(row, 1)
+        .reshape({memory[0].vectors.shape()[1], 12})
+        .slice(first, count);
+  };
+  for (const std::int64_t row : {0, 1}) {
+    EXPECT_TRUE(same_bytes(of_row(after, row, 0, 4), of_row(before, row, 2, 4)));
+    EXPECT_LE(relative_error(of_row(longest, row, 2, 6), of_row(before, row, 0, 6)), 1e-12);
+  }
+  EXPECT_EQ(longest[0].present.to_vector<int>(),
+            (std::vector<int>{0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1}));
+}
+
+TEST(Rmt, RefusesGroupsOfSegmentsAndForeignMemories) {
+  const InfiniTransformer model = model_of(rmt());
+  const Memories memory = random_memories(model.config(), 3, DType::kFloat64);
+  EXPECT_THAT(
+      [&] { hidden_of(model, rows_of(10), memory); },
+      ThrowsMessage<Error>("rmt: the memory is [3, 3, 12] in f64, expected [2, 3, 12] in f64"));
+  EXPECT_THAT([&] { hidden_of(model, rows_of(10), Memories(2)); },
+              ThrowsMessage<Error>("a model of 2 layers was given 2 memories, expected 1"));
+  EXPECT_THAT(
+      [&] {
+        Recurrence(model, {.group_segments = 1})
+            .train(rows_of(10), empty_memories(model.config()), 1, {});
+      },
+      ThrowsMessage<Error>(
+          "rmt: a segment needs the one before it; segments in groups would not have it"));
+}
+
+// The paper's scale: Table 2 prints 1.6M, 50M and 2.5M.
+TEST(MemoryNumbers, AreThoseOfTheTable) {
+  ModelConfig config;
+  config.layers = 12;
+  config.d_model = 1024;
+  config.heads = 8;
+  config.segment_tokens = 2048;
+  EXPECT_EQ(memory_numbers(config), 1585152);
+  config.memory = MemoryRule::kNone;
+  EXPECT_EQ(memory_numbers(config), 0);
+  config.architecture = Architecture::kTransformerXl;
+  EXPECT_EQ(memory_numbers(config), 50331648);
+  config.architecture = Architecture::kRmt;
+  config.memory_tokens = 100;
+  EXPECT_EQ(memory_numbers(config), 2457600);
+  config.architecture = Architecture::kAutoCompressor;
+  config.memory_tokens = 50;
+  config.memory_segments = 15;
+  EXPECT_EQ(memory_numbers(config), 50 * 16 * 1024 * 12);
+}
+
+// As local attention over segments of as many positions, whose tokens share the arithmetic.
+TEST(Flops, CountThePositionsOfMemoryTokens) {
+  for (const auto& [tiny, added] : {std::pair(rmt(3), 6), std::pair(compressor(2, 3), 8)}) {
+    const ModelConfig config = config_of(tiny);
+    ModelConfig local = config;
+    local.architecture = Architecture::kInfini;
+    local.memory_tokens = local.memory_segments = 0;
+    local.segment_tokens = config.segment_tokens + added;
+    const double vocabulary = 3 * 2.0 * config.d_model * config.vocabulary;
+    const double positions = (5.0 + added) / 5;
+    EXPECT_NEAR(training_flops_per_token(config) - vocabulary,
+                positions * (training_flops_per_token(local) - vocabulary), 1e-6);
+  }
+}
+
+}  // namespace
+}  // namespace infini
