@@ -136,8 +136,10 @@ struct Watchdog::Peer {
   bool broken = false, failed = false;  // failed: it or, as it says, another one
 };
 
-Watchdog::Watchdog(const World& world, const Communicator& all, const Patience& patience)
-    : world_(world), patience_(patience) {
+Watchdog::Watchdog(const World& world, const Communicator& all, const ParallelConfig& parallel)
+    : world_(world),
+      silence_seconds_(parallel.silence_seconds),
+      progress_seconds_(parallel.progress_seconds) {
   if (all.size() == 1) return;
   if (all.is_first()) {
     check_socket(getrandom(&token_, sizeof token_, 0) == sizeof token_, "getrandom");
@@ -206,7 +208,7 @@ void Watchdog::read(Peer& peer) {
 }
 
 void Watchdog::work() {
-  const double beat_seconds = std::min(1.0, patience_.silence_seconds / 5);
+  const double beat_seconds = std::min(1.0, silence_seconds_ / 5);
   Clock::time_point sent = Clock::now() - std::chrono::hours(1), looked = Clock::now();
   std::int64_t entered = -1;
   Clock::time_point moved = Clock::now();
@@ -217,7 +219,7 @@ void Watchdog::work() {
     poll(waiting.data(), waiting.size(), kPollMilliseconds);
     for (const auto& peer : peers_) read(*peer);
     // A machine that stood still has heard nobody: that is not the others' silence.
-    if (seconds_since(looked) > patience_.silence_seconds / 2)
+    if (seconds_since(looked) > silence_seconds_ / 2)
       for (const auto& peer : peers_) peer->heard = Clock::now();
     looked = Clock::now();
     if (seconds_since(sent) >= beat_seconds) {
@@ -244,7 +246,7 @@ void Watchdog::look(double idle_seconds) {
     others_told_ = true;
   }
   for (const auto& peer : peers_) {
-    const bool silent = seconds_since(peer->heard) > patience_.silence_seconds;
+    const bool silent = seconds_since(peer->heard) > silence_seconds_;
     if (one_failed) {
       // It ends all ranks itself, and some go before others; this one goes where that does not
       // reach it.
@@ -257,12 +259,10 @@ void Watchdog::look(double idle_seconds) {
       end(text(peer->name(), " is gone"));
     }
     if (silent && !peer->gone)
-      end(text(peer->name(), " has not been heard of for ", patience_.silence_seconds,
+      end(text(peer->name(), " has not been heard of for ", silence_seconds_,
                " s (parallel.silence_seconds)"));
   }
-  if (!world_.is_first() || patience_.progress_seconds == 0 ||
-      idle_seconds < patience_.progress_seconds)
-    return;
+  if (!world_.is_first() || progress_seconds_ == 0 || idle_seconds < progress_seconds_) return;
   std::int64_t fewest = exchanges_entered();
   std::string name = text("rank 0 (process ", getpid(), " on ", host_name(), ")");
   for (const auto& peer : peers_)
@@ -270,7 +270,7 @@ void Watchdog::look(double idle_seconds) {
       fewest = peer->last.exchanges;
       name = peer->name();
     }
-  end(text(name, " hangs: no rank has got further for ", patience_.progress_seconds,
+  end(text(name, " hangs: no rank has got further for ", progress_seconds_,
            " s (parallel.progress_seconds), and it is behind"));
 }
 

@@ -26,16 +26,8 @@ namespace infini {
 // with exit code 4.
 class Watchdog {
  public:
-  struct Patience {
-    double silence_seconds = 5;
-    double progress_seconds = 600;
-  };
   // Collective. Throws DeviceError when the ranks cannot reach each other.
-  Watchdog(const World& world, const Communicator& all, const Patience& patience);
-  Watchdog(const World& world, const Communicator& all, const ParallelConfig& parallel)
-      : Watchdog(world, all,
-                 Patience{.silence_seconds = parallel.silence_seconds,
-                          .progress_seconds = parallel.progress_seconds}) {}
+  Watchdog(const World& world, const Communicator& all, const ParallelConfig& parallel);
   // Tells the others that this rank leaves: in order, or by an exception that they will hear of.
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
@@ -50,7 +42,7 @@ class Watchdog {
   void end(const std::string& message);
 
   const World& world_;
-  Patience patience_;
+  double silence_seconds_, progress_seconds_;
   std::uint64_t token_ = 0;                   // strangers do not know it
   std::vector<std::unique_ptr<Peer>> peers_;  // on the first rank all others; elsewhere the first
   bool others_told_ = false;                  // by the first rank, that one has failed
