@@ -32,9 +32,13 @@ TEST(MemorySize, IsThatOfThePapersTable) {
   ModelConfig compressive = paper(Architecture::kCompressiveTransformer);
   compressive.compressed_tokens = 1024;
   EXPECT_EQ(memory_numbers(compressive), 1024 * (1024 + 2048) * 12);
+  ModelConfig rmt = paper(Architecture::kRmt);
+  rmt.memory_tokens = 100;
+  EXPECT_EQ(memory_numbers(rmt), 2457600);
 }
 
-// What is held and what is counted: a cache holds the tokens and not their keys and values.
+// What is held and what is counted: a cache holds the tokens and not their keys and values; vectors
+// of the model count in every layer, with those that a segment writes.
 TEST(MemorySize, IsWhatAModelHolds) {
   for (const Tiny& tiny : kTinies) {
     const ModelConfig config = config_of(tiny);
@@ -46,6 +50,9 @@ TEST(MemorySize, IsWhatAModelHolds) {
         held += state.compressed.size() + state.cached.size();
         continue;
       }
+      if (state.vectors)
+        held +=
+            (state.vectors.shape()[1] + config.written_tokens()) * config.d_model * config.layers;
       if (state.cached)
         held += state.cached.shape()[1] * 2 * config.key_value_heads() * config.head_width();
     }
