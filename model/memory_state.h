@@ -77,7 +77,7 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
   Memories memories = empty_memories(config);
   const std::int64_t heads = config.key_value_heads(), width = config.head_width();
   const std::int64_t cached = config.cached_tokens();
-  for (int layer = 0; layer < config.layers; ++layer) {
+  for (std::size_t layer = 0; layer < memories.size(); ++layer) {
     MemoryState& state = memories[layer];
     if (config.memory != MemoryRule::kNone)
       state = {
@@ -91,7 +91,7 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
       state.compressed = Tensor::zeros({batch, rows, config.d_model}, compute, device);
       state.compressed_present = Tensor::zeros({batch, rows}, DType::kUInt8, device);
     }
-    if (config.retrieves(layer)) {
+    if (config.retrieves(static_cast<int>(layer))) {
       const std::int64_t places = config.searched_tokens();
       state.pairs = Tensor::zeros({batch, places, 2 * heads * width}, compute, device);
       state.pairs_present = Tensor::zeros({batch, places}, DType::kUInt8, device);
