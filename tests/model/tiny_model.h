@@ -39,7 +39,8 @@ struct Tiny {
   }
   // Whether gradients go back through what it finds.
   bool carries_gradients() const {
-    return carries() && architecture != Architecture::kTransformerXl;
+    return memory != MemoryRule::kNone || architecture == Architecture::kRmt ||
+           architecture == Architecture::kAutoCompressor;
   }
 };
 
