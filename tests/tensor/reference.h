@@ -77,4 +77,11 @@ struct ScanCase {
 Arrays scan(const Array& overlap, const Array& sums, const Array& initial, const ScanCase& sizes,
             const Arrays& constant = {});
 
+// Calls f(segment, h, first row) for every segment of every batch row and each of `heads` heads.
+template <class Function>
+void each_head(const HeadLayout& layout, int heads, Function f) {
+  for (std::int64_t segment = 0; segment < layout.batch * layout.segments; ++segment)
+    for (int h = 0; h < heads; ++h) f(segment, h, segment * layout.tokens);
+}
+
 }  // namespace infini::reference
