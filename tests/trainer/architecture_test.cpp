@@ -23,7 +23,7 @@ const Trained kArchitectures[] = {
     {"compressive_transformer",
      {"model.architecture=compressive_transformer", "model.memory=none",
       "model.compressed_tokens=6", "model.compression_rate=3"}},
-    {"compressive_transformer by means",
+    {"compressive_transformer_by_means",
      {"model.architecture=compressive_transformer", "model.memory=none", "model.cache_tokens=11",
       "model.compression=mean_pool"}},
     {"rmt", {"model.architecture=rmt", "model.memory=none", "model.memory_tokens=4"}},
