@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <memory>
 
 #include "distributed/communicator.h"
@@ -12,6 +13,7 @@
 #include "trainer/on_ranks.h"
 #include "trainer/reproduce_report.h"
 #include "trainer/reproduce_run.h"
+#include "trainer/signals.h"
 
 namespace infini {
 namespace {
@@ -33,27 +35,30 @@ struct PlacedRun {
   TableRun run;
 };
 
+// `seeds(row)` of each row on each corpus that it is for, in `folder`.
 std::vector<PlacedRun> runs_of(const Table& table, const std::vector<TableRowConfig>& rows,
-                               const std::vector<CorpusConfig>& corpora, int seeds,
-                               const fs::path& output) {
+                               const std::vector<CorpusConfig>& corpora,
+                               const std::function<int(const TableRowConfig&)>& seeds,
+                               const fs::path& folder) {
   std::vector<PlacedRun> runs;
   for (const TableRowConfig& row : rows)
     for (const CorpusConfig& corpus : corpora) {
       if (!row.corpora.empty() && std::ranges::find(row.corpora, corpus.name) == row.corpora.end())
         continue;
-      for (int seed = 1; seed <= (seeds > 0 ? seeds : row.seeds); ++seed) {
+      for (int seed = 1; seed <= seeds(row); ++seed) {
         const std::string directory = text(corpus.name, "/", row.name, "/seed-", seed);
         runs.push_back({.row = row.name,
                         .corpus = corpus.name,
                         .directory = directory,
                         .seed = seed,
-                        .run = TableRun(row_run(table, row, corpus, seed, output / directory))});
+                        .run = TableRun(row_run(table, row, corpus, seed, folder / directory))});
       }
     }
   return runs;
 }
 
-// Work until a moment, at least one piece of it in each call so that calls come to an end.
+// Work until a moment or a signal, at least one piece of it in each call so that calls come to an
+// end.
 class Deadline {
  public:
   Deadline(double minutes, const Communicator& all) : all_(all) {
@@ -64,7 +69,7 @@ class Deadline {
   std::optional<Clock::time_point> stop_at() const { return stop_at_; }
   // Whether the next piece may begin, the same on all ranks.
   bool allows_another() {
-    const bool mine = !begun_ || !stop_at_ || Clock::now() < *stop_at_;
+    const bool mine = !begun_ || (!stop_requested() && (!stop_at_ || Clock::now() < *stop_at_));
     begun_ = true;
     return all_.all_agree(mine);
   }
@@ -78,7 +83,7 @@ class Deadline {
 // Whether every run is measured at the end; false when it was stopped before.
 bool finish_runs(const World& world, const std::vector<PlacedRun>& runs, Deadline& deadline) {
   for (const PlacedRun& placed : runs) {
-    TableRun::State state = placed.run.state();
+    const TableRun::State state = placed.run.state();
     if (state == TableRun::State::kMeasured) continue;
     if (!deadline.allows_another()) return false;
     if (state != TableRun::State::kTrained) {
@@ -112,24 +117,30 @@ int reproduce_on(const World& world, const ReproduceOptions& options) {
   const std::vector<TableRowConfig> rows = select_named(table.config.rows, options.rows, "--rows");
   const std::vector<CorpusConfig> corpora =
       select_named(table.config.corpora, options.corpora, "--corpora");
-  const fs::path output = options.output.empty()
-                              ? fs::path("runs/reproduce") / text(options.table, "-", options.scale)
-                              : fs::path(options.output);
+  const auto place = [&](const std::string& name) {
+    return options.output.empty() ? fs::path("runs/reproduce") / text(name, "-", options.scale)
+                                  : fs::path(options.output);
+  };
+  const fs::path output = place(table.name), folder = place(table.runs_name());
   const Communicator all(world);
   if (table.config.kind == TableKind::kMemory) {
     if (all.is_first()) write_report(table, {}, output);
     return kExitDone;
   }
 
-  const std::vector<PlacedRun> chosen = runs_of(table, rows, corpora, options.seeds, output);
+  const std::vector<PlacedRun> chosen = runs_of(
+      table, rows, corpora,
+      [&](const TableRowConfig& row) { return options.seeds > 0 ? options.seeds : row.seeds; },
+      folder);
   for (const PlacedRun& placed : chosen) placed.run.state();  // refuses before anything begins
   Deadline deadline(options.minutes, all);
   const bool finished = finish_runs(world, chosen, deadline);
   if (all.is_first()) {
-    write_report(table,
-                 measured_cells(runs_of(table, table.config.rows, table.config.corpora,
-                                        options.seeds, output)),
-                 output);
+    // What other calls measured is shown as well.
+    const std::vector<PlacedRun> shown = runs_of(
+        table, table.config.rows, table.config.corpora,
+        [&](const TableRowConfig& row) { return std::max(options.seeds, row.seeds); }, folder);
+    write_report(table, measured_cells(shown), output);
     spdlog::info(
         "{} of {} runs are measured; see {}",
         std::ranges::count_if(chosen, [](const PlacedRun& one) { return one.run.is_measured(); }),

@@ -83,10 +83,15 @@ Table read_table(const fs::path& configs, const std::string& scale, const std::s
   const fs::path folder = configs / scale, file = folder / (name + ".yaml");
   check<ConfigError>(fs::is_regular_file(file), "there is no table ", name, " at scale ", scale,
                      ": ", file.string(), " does not exist; tables there: ", tables_in(folder));
-  return {.name = name,
-          .scale = scale,
-          .folder = folder,
-          .config = read_config_file<TableConfig>(file)};
+  Table table{.name = name,
+              .scale = scale,
+              .folder = folder,
+              .config = read_config_file<TableConfig>(file)};
+  for (CorpusConfig& corpus : table.config.corpora)
+    if (corpus.title.empty()) corpus.title = corpus.name;
+  for (TableRowConfig& row : table.config.rows)
+    if (row.title.empty()) row.title = row.name;
+  return table;
 }
 
 RunConfig row_run(const Table& table, const TableRowConfig& row, const CorpusConfig& corpus,

@@ -23,7 +23,7 @@ struct CorpusConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("name", name, "of its folder, and for --corpora: letters, digits, - and _");
-    field("title", title, "as tables and figures show it");
+    field("title", title, "as tables and figures show it; empty: its name");
     field("store", store, "folder that `infini prepare` wrote: train.h5 and test.h5");
   }
 };
@@ -47,7 +47,7 @@ struct TableRowConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("name", name, "of its folder, and for --rows: letters, digits, - and _");
-    field("title", title, "as tables and figures show it");
+    field("title", title, "as tables and figures show it; empty: its name");
     field("config", config,
           "YAML file of the run, beside the table's; seed, store and directory "
           "are the table's");
@@ -59,7 +59,7 @@ struct TableRowConfig {
 };
 
 struct TableConfig {
-  std::string title;
+  std::string title, runs_of;
   TableKind kind = TableKind::kPerplexity;
   std::vector<CorpusConfig> corpora;
   std::vector<TableRowConfig> rows;
@@ -68,6 +68,7 @@ struct TableConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("title", title, "first line of table.md");
+    field("runs_of", runs_of, "table among whose runs are those of this one; empty: its own");
     field("kind", kind,
           "memory: sizes that follow from the configurations, nothing is trained; perplexity: of "
           "models that are trained and then read the test split");
@@ -85,6 +86,8 @@ struct Table {
   std::string name, scale;
   std::filesystem::path folder;
   TableConfig config;
+
+  std::string runs_name() const { return config.runs_of.empty() ? name : config.runs_of; }
 };
 
 // Reads <configs>/<scale>/<name>.yaml. Throws ConfigError, naming the tables there are, when there

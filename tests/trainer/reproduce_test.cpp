@@ -122,6 +122,11 @@ TEST_F(Reproduce, PartsOfATableComeTogether) {
     EXPECT_EQ(row.at("corpora").at(0).at("runs").size(), 1U) << row;
   EXPECT_EQ(written("out/bytes/local/seed-1/result.json"), before);
 
+  // Fewer seeds than there are do not hide any.
+  expect_done("reproduce table2 --scale small --output out");
+  expect_done(reproduce);
+  EXPECT_EQ(rows_of("out").at(1).at("corpora").at(0).at("runs").size(), 2U);
+
   // Nothing is left to do: no run is touched.
   const auto checkpoint = written("out/bytes/linear/seed-1/checkpoints/step-00000006");
   const std::string first = content("out/results.json");
@@ -130,6 +135,25 @@ TEST_F(Reproduce, PartsOfATableComeTogether) {
   EXPECT_THAT(again.said, Not(HasSubstr("training")));
   EXPECT_EQ(content("out/results.json"), first);
   EXPECT_EQ(written("out/bytes/linear/seed-1/checkpoints/step-00000006"), checkpoint);
+}
+
+TEST_F(Reproduce, TablesShareRuns) {
+  expect_done("reproduce table2 --scale small --rows linear");
+  const std::string runs = "runs/reproduce/table2-small/", own = "runs/reproduce/figure3-small/";
+  const std::string first = content(runs + "results.json");
+  write("configs/small/figure3.yaml",
+        "title: Gates\n"
+        "runs_of: table2\n"
+        "corpora: [{name: bytes, store: data}]\n"
+        "rows: [{name: linear, config: run.yaml}]\n"
+        "figures: [gates]\n");
+  const Outcome figure = infini("reproduce figure3 --scale small");
+  EXPECT_EQ(figure.code, 0) << figure.said;
+  EXPECT_THAT(figure.said, Not(HasSubstr("training")));
+  EXPECT_EQ(content(runs + "results.json"), first);
+  EXPECT_FALSE(fs::exists(path(own + "bytes")));
+  EXPECT_THAT(content(own + "gates-bytes-linear.svg"),
+              HasSubstr("sigmoid(gate) of linear, bytes, seed 1"));
 }
 
 TEST_F(Reproduce, RefusesWhatItCannotDo) {
@@ -164,6 +188,9 @@ TEST_F(Reproduce, RefusesWhatItCannotDo) {
   table_refused("store: data", "store: nowhere",
                 "nowhere/train.h5 does not exist; `infini prepare`");
   table_refused("model.memory=none", "model.memry=none", "unknown key model.memry");
+  table_refused("model.memory=none", "evaluate.document_tokens=9",
+                "run.yaml: evaluate.document_tokens is 9, but tables are of whole documents");
+  table_refused("model.memory=none", "data.source=passkey", "run.yaml: data.source must be store");
   table_refused("figures: [segments", "figures: [gate", "expected segments or gates");
   EXPECT_FALSE(fs::exists(path("runs")));
 }
