@@ -69,14 +69,6 @@ GateFigure gate_figure(const std::string& title, const Json& gates) {
 
 }  // namespace
 
-std::vector<double> values_of(const CellResults& cell, const Json::json_pointer& figure) {
-  std::vector<double> values;
-  for (const CellResults::Run& run : cell.runs)
-    if (run.result.contains(figure) && run.result.at(figure).is_number())
-      values.push_back(run.result.at(figure));
-  return values;
-}
-
 std::vector<DrawnFigure> draw_figures(const Table& table, const std::vector<CellResults>& cells) {
   std::vector<DrawnFigure> figures;
   for (const FigureKind kind : table.config.figures)

@@ -1,7 +1,7 @@
 // The figures of a table of the paper, drawn from its runs.
 #pragma once
 
-#include "trainer/reproduce_report.h"
+#include "trainer/reproduce_results.h"
 
 namespace infini {
 
@@ -14,9 +14,5 @@ struct DrawnFigure {
 //                               each row and a dashed one for its memory forced off
 //   gates-<corpus>-<row>.svg    sigmoid(gate) of the row's first seed, where it has gates
 std::vector<DrawnFigure> draw_figures(const Table& table, const std::vector<CellResults>& cells);
-
-// Numbers at this place of the results of all runs; runs without it are left out.
-std::vector<double> values_of(const CellResults& cell,
-                              const nlohmann::ordered_json::json_pointer& figure);
 
 }  // namespace infini

@@ -1,10 +1,5 @@
 #include "trainer/reproduce_report.h"
 
-#include <algorithm>
-#include <cmath>
-#include <numeric>
-
-#include "model/memory_size.h"
 #include "trainer/reproduce_figures.h"
 #include "trainer/reproduce_markdown.h"
 #include "trainer/text_file.h"
@@ -61,28 +56,6 @@ Json timings_json(const std::vector<CellResults>& cells) {
 }
 
 }  // namespace
-
-Spread spread_of(const std::vector<double>& values) {
-  const auto count = static_cast<double>(values.size());
-  if (values.empty()) return {};
-  Spread spread{.count = static_cast<int>(values.size()),
-                .mean = std::accumulate(values.begin(), values.end(), 0.0) / count};
-  double squares = 0;
-  for (const double value : values) squares += (value - spread.mean) * (value - spread.mean);
-  if (values.size() > 1) spread.deviation = std::sqrt(squares / (count - 1));
-  return spread;
-}
-
-std::vector<RowMemory> row_memories(const Table& table) {
-  std::vector<RowMemory> memories;
-  for (const TableRowConfig& row : table.config.rows)
-    memories.push_back({.numbers = memory_numbers(row_model(table, row))});
-  const std::int64_t largest = std::ranges::max(memories, {}, &RowMemory::numbers).numbers;
-  for (RowMemory& memory : memories)
-    if (memory.numbers > 0)
-      memory.compression = static_cast<double>(largest) / static_cast<double>(memory.numbers);
-  return memories;
-}
 
 void write_report(const Table& table, const std::vector<CellResults>& cells,
                   const std::filesystem::path& output) {
