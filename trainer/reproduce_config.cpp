@@ -46,7 +46,7 @@ std::string tables_in(const fs::path& folder) {
 }
 
 fs::path row_file(const Table& table, const TableRowConfig& row) {
-  const fs::path file = table.folder / row.config;
+  fs::path file = table.folder / row.config;
   check<ConfigError>(fs::is_regular_file(file), (table.folder / table.name).string(), ".yaml: row ",
                      row.name, " has config: ", row.config, ", but ", file.string(),
                      " does not exist");

@@ -128,13 +128,13 @@ TEST_F(Reproduce, PartsOfATableComeTogether) {
   EXPECT_EQ(rows_of("out").at(1).at("corpora").at(0).at("runs").size(), 2U);
 
   // Nothing is left to do: no run is touched.
-  const auto checkpoint = written("out/bytes/linear/seed-1/checkpoints/step-00000006");
+  const auto measured = written("out/bytes/linear/seed-1/result.json");
   const std::string first = content("out/results.json");
   const Outcome again = infini(reproduce);
   EXPECT_EQ(again.code, 0) << again.said;
-  EXPECT_THAT(again.said, Not(HasSubstr("training")));
+  EXPECT_THAT(again.said, Not(HasSubstr("seed-1: ")));
   EXPECT_EQ(content("out/results.json"), first);
-  EXPECT_EQ(written("out/bytes/linear/seed-1/checkpoints/step-00000006"), checkpoint);
+  EXPECT_EQ(written("out/bytes/linear/seed-1/result.json"), measured);
 }
 
 TEST_F(Reproduce, TablesShareRuns) {
