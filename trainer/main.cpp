@@ -56,6 +56,7 @@ int main(int argc, char** argv) {
   infini::add_inspect(app, exit_code);
   infini::add_bench(app, exit_code);
   infini::add_plan(app, exit_code);
+  infini::add_reproduce(app, exit_code);
 
   return infini::guarded([&] {
     refuse_unknown_command(app, argc, argv);

@@ -45,7 +45,7 @@ TEST_F(CommandLine, MistakesInTheConfigurationExitWith2) {
 
 TEST_F(CommandLine, HelpOfEveryCommandExitsWith0) {
   for (const char* command :
-       {"", "prepare", "train", "evaluate", "score", "generate", "inspect", "plan"}) {
+       {"", "prepare", "train", "evaluate", "score", "generate", "inspect", "plan", "reproduce"}) {
     const Outcome outcome = infini(std::string(command) + " --help");
     EXPECT_EQ(outcome.code, 0) << command;
     EXPECT_THAT(outcome.said, HasSubstr("Usage: infini")) << command;

@@ -1,0 +1,94 @@
+// The tables that are shipped: every file can be read, every run planned, and what is compared
+// differs in its model alone.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "model/transformer.h"
+#include "trainer/config_difference.h"
+#include "trainer/config_reader.h"
+#include "trainer/plan.h"
+#include "trainer/reproduce_config.h"
+
+namespace infini {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kConfigs = INFINI_SOURCE_DIR "/configs";
+constexpr const char* kScales[] = {"small", "paper"};
+constexpr const char* kTables[] = {"table1", "table2", "figure3"};
+
+TEST(TableConfigs, EveryFileIsATableOrARunOfOne) {
+  for (const char* scale : kScales) {
+    std::set<std::string> expected, found;
+    for (const char* name : kTables) {
+      const Table table = read_table(kConfigs, scale, name);
+      expected.insert(std::string(name) + ".yaml");
+      for (const TableRowConfig& row : table.config.rows) expected.insert(row.config);
+    }
+    for (const auto& entry : fs::directory_iterator(kConfigs / scale))
+      found.insert(entry.path().filename());
+    EXPECT_EQ(found, expected) << scale;
+  }
+}
+
+TEST(TableConfigs, RunsCanBePlannedAndFitOneGpuAndEight) {
+  for (const char* scale : kScales) {
+    const Table table = read_table(kConfigs, scale, "table2");
+    for (const TableRowConfig& row : table.config.rows) {
+      SCOPED_TRACE(text(scale, ", ", row.name));
+      const RunConfig config = row_run(table, row, table.config.corpora[0], 1, "runs/not-written");
+      if (config.model.architecture != Architecture::kInfini) continue;  // plan knows infini only
+      for (const int ranks : {1, 8}) {
+        const Plan plan = make_plan(config, ranks, 8);
+        EXPECT_TRUE(plan.fits()) << ranks << " ranks: " << plan.step.peak_bytes;
+        EXPECT_GT(plan.tokens_per_second(), 0);
+      }
+    }
+  }
+}
+
+TEST(TableConfigs, RowsDifferInTheirModelAlone) {
+  for (const char* scale : kScales)
+    for (const char* name : {"table2", "figure3"}) {
+      const Table table = read_table(kConfigs, scale, name);
+      const auto run = [&](const TableRowConfig& row) {
+        return row_run(table, row, table.config.corpora[0], 1, "runs/not-written");
+      };
+      const RunConfig first = run(table.config.rows[0]);
+      for (const TableRowConfig& row : table.config.rows)
+        for (const ConfigDifference& difference : config_differences(first, run(row)))
+          EXPECT_THAT(difference.key, ::testing::StartsWith("model."))
+              << scale << ", " << name << ", " << row.name;
+    }
+}
+
+TEST(TableConfigs, RowsOfTheSmallScaleHaveAsManyParameters) {
+  const Table table = read_table(kConfigs, "small", "table2");
+  const auto parameters = [&](const TableRowConfig& row) {
+    return static_cast<double>(parameter_count(row_model(table, row)));
+  };
+  const double first = parameters(table.config.rows[0]);
+  for (const TableRowConfig& row : table.config.rows)
+    EXPECT_NEAR(parameters(row), first, 0.01 * first) << row.name;
+}
+
+TEST(ConfigDifference, NamesKeysAndBothValues) {
+  const auto read = [](const std::string& yaml) {
+    return read_config_text<RunConfig>(yaml, "a test");
+  };
+  const RunConfig left = read("optim: {groups: [{pattern: a}]}\nevaluate: {every: 3}");
+  const RunConfig right = read("optim: {groups: [{pattern: b}, {pattern: c}]}");
+  EXPECT_TRUE(config_differences(left, left).empty());
+  std::string said;
+  for (const auto& [key, mine, other] : config_differences(left, right))
+    said += text(key, " ", mine, " ", other, "\n");
+  EXPECT_THAT(said, ::testing::HasSubstr("optim.groups[0].pattern a b\n"));
+  EXPECT_THAT(said, ::testing::HasSubstr("optim.groups[1].pattern nothing c\n"));
+  EXPECT_THAT(said, ::testing::HasSubstr("evaluate.every 3 0\n"));
+}
+
+}  // namespace
+}  // namespace infini

@@ -1,0 +1,112 @@
+// What one table of the paper is made of: configs/<scale>/<table>.yaml.
+#pragma once
+
+#include <filesystem>
+
+#include "trainer/run_config.h"
+
+namespace infini {
+
+enum class TableKind { kMemory, kPerplexity };
+constexpr std::array<std::pair<std::string_view, TableKind>, 2> enum_names(TableKind) {
+  return {{{"memory", TableKind::kMemory}, {"perplexity", TableKind::kPerplexity}}};
+}
+
+enum class FigureKind { kSegments, kGates };
+constexpr std::array<std::pair<std::string_view, FigureKind>, 2> enum_names(FigureKind) {
+  return {{{"segments", FigureKind::kSegments}, {"gates", FigureKind::kGates}}};
+}
+
+struct CorpusConfig {
+  std::string name, title, store;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("name", name, "of its folder, and for --corpora: letters, digits, - and _");
+    field("title", title, "as tables and figures show it; empty: its name");
+    field("store", store, "folder that `infini prepare` wrote: train.h5 and test.h5");
+  }
+};
+
+struct QuotedConfig {
+  std::string of, value;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("of", of, "memory, compression, or the corpus whose token perplexity it is");
+    field("value", value, "as the paper prints it");
+  }
+};
+
+struct TableRowConfig {
+  std::string name, title, config;
+  std::vector<std::string> overrides, corpora;
+  int seeds = 1;
+  std::vector<QuotedConfig> quoted;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("name", name, "of its folder, and for --rows: letters, digits, - and _");
+    field("title", title, "as tables and figures show it; empty: its name");
+    field("config", config,
+          "YAML file of the run, beside the table's; seed, store and directory "
+          "are the table's");
+    field("overrides", overrides, "key=value on top of it");
+    field("corpora", corpora, "those it is trained on; empty: all");
+    field("seeds", seeds, "runs from seeds 1, 2, ... on each corpus");
+    field("quoted", quoted, "what the paper prints for it");
+  }
+};
+
+struct TableConfig {
+  std::string title, runs_of;
+  TableKind kind = TableKind::kPerplexity;
+  std::vector<CorpusConfig> corpora;
+  std::vector<TableRowConfig> rows;
+  std::vector<FigureKind> figures;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("title", title, "first line of table.md");
+    field("runs_of", runs_of, "table among whose runs are those of this one; empty: its own");
+    field("kind", kind,
+          "memory: sizes that follow from the configurations, nothing is trained; perplexity: of "
+          "models that are trained and then read the test split");
+    field("corpora", corpora, "what the models are trained and tested on");
+    field("rows", rows, "the systems that are compared");
+    field("figures", figures,
+          "segments: perplexity by index of the segment; gates: how much of each head comes from "
+          "the memory");
+  }
+  void validate() const;
+};
+
+// A table that was read, and the folder in which it and its rows' files lie.
+struct Table {
+  std::string name, scale;
+  std::filesystem::path folder;
+  TableConfig config;
+
+  std::string runs_name() const { return config.runs_of.empty() ? name : config.runs_of; }
+};
+
+// Reads <configs>/<scale>/<name>.yaml. Throws ConfigError, naming the tables there are, when there
+// is none.
+Table read_table(const std::filesystem::path& configs, const std::string& scale,
+                 const std::string& name);
+
+// A row's run on a corpus, as `infini train` would take it: the row's file and overrides with the
+// store, the seed and the directory of the table.
+RunConfig row_run(const Table& table, const TableRowConfig& row, const CorpusConfig& corpus,
+                  std::int64_t seed, const std::filesystem::path& directory);
+// The row's model alone.
+ModelConfig row_model(const Table& table, const TableRowConfig& row);
+
+// Those of `all` whose names were asked for, in the order of the table; all when none was. Throws
+// ConfigError for a name that is not there, naming those that are. `flag` is how they were asked
+// for.
+template <class Named>
+std::vector<Named> select_named(const std::vector<Named>& all,
+                                const std::vector<std::string>& names, const std::string& flag);
+
+}  // namespace infini

@@ -1,0 +1,42 @@
+#include "trainer/reproduce_results.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "model/memory_size.h"
+
+namespace infini {
+
+Spread spread_of(const std::vector<double>& values) {
+  const auto count = static_cast<double>(values.size());
+  if (values.empty()) return {};
+  Spread spread{.count = static_cast<int>(values.size()),
+                .mean = std::accumulate(values.begin(), values.end(), 0.0) / count};
+  double squares = 0;
+  for (const double value : values) squares += (value - spread.mean) * (value - spread.mean);
+  if (values.size() > 1) spread.deviation = std::sqrt(squares / (count - 1));
+  return spread;
+}
+
+std::vector<double> values_of(const CellResults& cell,
+                              const nlohmann::ordered_json::json_pointer& figure) {
+  std::vector<double> values;
+  for (const CellResults::Run& run : cell.runs)
+    if (run.result.contains(figure) && run.result.at(figure).is_number())
+      values.push_back(run.result.at(figure));
+  return values;
+}
+
+std::vector<RowMemory> row_memories(const Table& table) {
+  std::vector<RowMemory> memories;
+  for (const TableRowConfig& row : table.config.rows)
+    memories.push_back({.numbers = memory_numbers(row_model(table, row))});
+  const std::int64_t largest = std::ranges::max(memories, {}, &RowMemory::numbers).numbers;
+  for (RowMemory& memory : memories)
+    if (memory.numbers > 0)
+      memory.compression = static_cast<double>(largest) / static_cast<double>(memory.numbers);
+  return memories;
+}
+
+}  // namespace infini

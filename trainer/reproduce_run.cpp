@@ -1,0 +1,165 @@
+#include "trainer/reproduce_run.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "data/durable_file.h"
+#include "distributed/watchdog.h"
+#include "model/memory_size.h"
+#include "trainer/checkpoint.h"
+#include "trainer/config_difference.h"
+#include "trainer/config_reader.h"
+#include "trainer/config_writer.h"
+#include "trainer/loaded_model.h"
+#include "trainer/on_ranks.h"
+#include "trainer/perplexity.h"
+#include "trainer/run_training.h"
+
+namespace infini {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kResult = "result.json";
+constexpr const char* kTimings = "timings.json";
+constexpr const char* kTestSplit = "test";
+
+Json read_json(const fs::path& file) {
+  try {
+    return Json::parse(read_file(file));
+  } catch (const Json::exception& error) {
+    throw DataError(text(file.string(), ": ", error.what()));
+  }
+}
+
+PerplexityReport measure_split(const InfiniTransformer& model, const TokenStore& store,
+                               const EvaluateConfig& config, const Communicator& readers) {
+  return over_ranks(measure_perplexity(model, store,
+                                       {.segments_at_once = config.segments_at_once,
+                                        .document_tokens = config.document_tokens,
+                                        .share = readers.rank(),
+                                        .shares = readers.size()}),
+                    readers);
+}
+
+// The learned gates before the sigmoid, a list of heads for each layer that has them.
+Json gates_of(const InfiniTransformer& model) {
+  Json layers = Json::array();
+  for (const Parameter& parameter : model.parameters().all())
+    if (parameter.name.ends_with(".attention.gate"))
+      layers.push_back(parameter.master.to_vector<double>());
+  return layers;
+}
+
+// What the steps cost, from the run's log. The median: the first steps also choose algorithms.
+Json training_timings(const fs::path& log) {
+  std::vector<double> rates;
+  double seconds = 0, peak_bytes = 0;
+  std::ifstream file(log);
+  for (std::string line; std::getline(file, line);) {
+    const Json step = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!step.is_object() || !step.contains("tokens_per_second")) continue;
+    rates.push_back(step.at("tokens_per_second"));
+    seconds += step.at("seconds").get<double>();
+    peak_bytes = std::max(peak_bytes, step.at("peak_bytes").get<double>());
+  }
+  check<DataError>(!rates.empty(), log.string(), ": holds no step");
+  std::ranges::sort(rates);
+  return {{"tokens_per_second", rates[rates.size() / 2]},
+          {"training_seconds", seconds},
+          {"peak_bytes", static_cast<std::int64_t>(peak_bytes)}};
+}
+
+}  // namespace
+
+std::optional<ConfigDifference> TableRun::difference(const fs::path& recorded,
+                                                     const std::string& yaml) const {
+  const RunConfig there = read_config_text<RunConfig>(yaml, recorded.string());
+  RunConfig here = config_;
+  if (here.model.vocabulary == 0) here.model.vocabulary = there.model.vocabulary;
+  here.directory = there.directory;  // may have been moved
+  const std::vector<ConfigDifference> all = config_differences(there, here);
+  return all.empty() ? std::nullopt : std::optional(all.front());
+}
+
+void TableRun::check_same(const fs::path& recorded, const std::string& yaml) const {
+  const std::optional<ConfigDifference> found = difference(recorded, yaml);
+  if (!found) return;
+  throw ConfigError(text(recorded.string(), " is of a run with ", found->key, " = ", found->left,
+                         ", the table now says ", found->right,
+                         "; give another --output, or remove ", directory().string()));
+}
+
+bool TableRun::is_measured() const {
+  const fs::path file = directory() / kResult;
+  return fs::exists(file) && !difference(file, result().at("config").get<std::string>());
+}
+
+TableRun::State TableRun::state() const {
+  const fs::path result_file = directory() / kResult, config_file = directory() / "config.yaml";
+  if (fs::exists(result_file)) {
+    check_same(result_file, result().at("config").get<std::string>());
+    return State::kMeasured;
+  }
+  if (fs::exists(config_file)) check_same(config_file, read_file(config_file));
+  for (const char* split : {"train", kTestSplit}) {
+    const fs::path store = fs::path(config_.data.store) / text(split, ".h5");
+    check<ConfigError>(fs::exists(store), store.string(),
+                       " does not exist; `infini prepare` makes it from a corpus");
+  }
+  const std::vector<CheckpointPath> checkpoints = list_checkpoints(directory());
+  if (checkpoints.empty()) return State::kAbsent;
+  return checkpoints.back().step < config_.train.steps ? State::kInterrupted : State::kTrained;
+}
+
+int TableRun::train(const World& world,
+                    std::optional<std::chrono::steady_clock::time_point> stop_at) const {
+  return run_training(world, config_, {.start = RunStart::kWhereItStands, .stop_at = stop_at});
+}
+
+void TableRun::measure(const World& world) const {
+  const Communicator all(world);
+  const Watchdog watchdog(world, all, config_.parallel);
+  if (device_of(config_.device) == Device::kCuda) choose_gpu(world);
+  const LoadedModel loaded = load_model(directory());
+  check<DataError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(), " holds no tokenizer");
+  const auto store = TokenStore::open(fs::path(config_.data.store) / text(kTestSplit, ".h5"));
+  store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
+
+  const auto begin = std::chrono::steady_clock::now();
+  const auto measured = [&](bool memory) {
+    loaded.model->use_memory(memory);
+    const PerplexityReport report = measure_split(*loaded.model, *store, config_.evaluate, all);
+    spdlog::info("{}: test token perplexity {:.4f}{}", directory().string(),
+                 report.token_perplexity(), memory ? "" : ", memory off");
+    return Json::parse(perplexity_json(report));
+  };
+  const ModelConfig& model = loaded.config.model;
+  Json result{{"config", config_yaml(loaded.config)},
+              {"step", loaded.step},
+              {"training_tokens",
+               loaded.step * loaded.config.data.batch_rows * loaded.config.data.row_tokens},
+              {"parameters", parameter_count(model)},
+              {"memory_numbers", memory_numbers(model)},
+              {"test", measured(true)}};
+  if (memory_numbers(model) > 0) result["memory_off"] = measured(false);
+  if (const Json gates = gates_of(*loaded.model); !gates.empty()) result["gates"] = gates;
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+
+  all.all_agree(true);  // every rank has looked at what stands in the directory
+  if (!all.is_first()) return;
+  Json timings = training_timings(directory() / "metrics.jsonl");
+  timings["measuring_seconds"] = seconds;
+  write_file(directory() / kTimings, timings.dump(2) + "\n");
+  write_file(directory() / kResult, result.dump(2) + "\n");
+}
+
+nlohmann::ordered_json TableRun::result() const { return read_json(directory() / kResult); }
+nlohmann::ordered_json TableRun::timings() const { return read_json(directory() / kTimings); }
+
+}  // namespace infini

@@ -1,0 +1,195 @@
+#include "trainer/run_training.h"
+
+#include <spdlog/spdlog.h>
+
+#include "data/passkey_source.h"
+#include "distributed/watchdog.h"
+#include "tensor/allocator.h"
+#include "trainer/config_writer.h"
+#include "trainer/exit_codes.h"
+#include "trainer/on_ranks.h"
+#include "trainer/passkey_table.h"
+#include "trainer/perplexity.h"
+#include "trainer/reporter.h"
+#include "trainer/signals.h"
+#include "trainer/text_file.h"
+#include "trainer/training.h"
+
+namespace infini {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A directory that holds no run yet: the name itself, or name-2, name-3, ...
+fs::path fresh_directory(const fs::path& name) {
+  fs::path directory = name;
+  for (int i = 2; fs::exists(directory / "metrics.jsonl"); ++i)
+    directory = text(name.string(), "-", i);
+  return directory;
+}
+
+struct RunData {
+  std::shared_ptr<const TokenStore> store;  // for data.source store
+  std::shared_ptr<const TokenStore>
+      validation;                             // the same, when the run is measured while it trains
+  std::unique_ptr<Tokenizer> passkey_tokens;  // for data.source passkey
+  std::unique_ptr<BatchSource> source;
+  const Tokenizer& tokenizer() const { return store ? store->tokenizer() : *passkey_tokens; }
+};
+
+RunData open_data(const RunConfig& config) {
+  RunData data;
+  if (config.data.source == DataKind::kStore) {
+    data.store = open_store(config.data);
+    if (config.evaluate.every > 0) {
+      data.validation = open_store(config.data, "validation");
+      data.validation->require_tokenizer(data.store->tokenizer(), data.store->path().string());
+    }
+  } else {
+    data.passkey_tokens = passkey_tokenizer(config.data.passkey.tokens);
+  }
+  data.source =
+      make_source(config.data, config.model.segment_tokens, static_cast<std::uint64_t>(config.seed),
+                  config.train.steps, data.store);
+  return data;
+}
+
+// Saves; a disk that is full costs this checkpoint, not the run.
+bool save(Training& training, const fs::path& directory) {
+  try {
+    const Communicator& all = training.layout().all;
+    save_checkpoint(directory, training.steps_done(), training.contents(),
+                    {.rank = all.rank(),
+                     .ranks = all.size(),
+                     .keep_last = training.config().checkpoint.keep,
+                     .all_agree = [&](bool mine) { return all.all_agree(mine); }});
+    return true;
+  } catch (const DeviceError& error) {
+    spdlog::error(
+        "THE CHECKPOINT OF STEP {} WAS NOT SAVED: {}; earlier checkpoints are intact and training "
+        "goes on",
+        training.steps_done(), error.what());
+    return false;
+  }
+}
+
+// Ranks divide the documents where each can read by itself, or with those alone that share its
+// blocks; the first reports.
+void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
+  const RunConfig& config = training.config();
+  if (reporter) reporter->pause();
+  const Communicator readers = training.independent_ranks();
+  const PerplexityReport report =
+      over_ranks(measure_perplexity(training.model(), store,
+                                    {.segments_at_once = config.evaluate.segments_at_once,
+                                     .document_tokens = config.evaluate.document_tokens,
+                                     .share = readers.rank(),
+                                     .shares = readers.size()}),
+                 readers);
+  spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
+               report.token_perplexity());
+  if (reporter)
+    reporter->record(training.steps_done(),
+                     {{"validation_token_perplexity", report.token_perplexity()}});
+}
+
+void report_passkeys(Training& training, const RunData& data, const fs::path& directory) {
+  const std::vector<PasskeyCell> cells =
+      passkey_table(training.model(), data.tokenizer(), training.config());
+  if (!training.layout().is_first()) return;
+  write_text(directory / "passkey.json", passkey_json(cells));
+  fmt::print("{}", format_passkey_table(cells, training.config()));
+}
+
+// The directory of the run, as the first rank finds it.
+fs::path run_directory(const RunRequest& request, const RunConfig& config, const Layout& layout) {
+  if (request.start != RunStart::kFreshDirectory) return config.directory;
+  return layout.all.from_first(layout.is_first() ? fresh_directory(config.directory).string() : "");
+}
+
+// Whether there was a checkpoint to go on from.
+bool resume(Training& training, const RunRequest& request, const fs::path& directory) {
+  if (request.start == RunStart::kFreshDirectory) return false;
+  const Communicator& all = training.layout().all;
+  const std::optional<Checkpoint> latest = find_latest(directory, all.rank(), all.size());
+  check<ConfigError>(latest.has_value() || request.start == RunStart::kWhereItStands,
+                     "--resume: ", directory.string(), " holds no checkpoint");
+  all.all_agree(true);  // every file was looked at
+  if (!latest) return false;
+  training.resume(*latest);
+  spdlog::info("resuming {} at step {}", latest->directory().string(), training.steps_done());
+  return true;
+}
+
+void begin_directory(const Training& training, const fs::path& directory) {
+  std::error_code error;
+  fs::create_directories(directory, error);
+  check<ConfigError>(!error, "directory: cannot make ", directory.string(), ": ", error.message());
+  write_text(directory / "config.yaml", config_yaml(training.config()));
+}
+
+// Takes steps until the run is done or somebody asks any rank to stop.
+int run_steps(Training& training, const RunData& data, const RunRequest& request,
+              const fs::path& directory, bool resumed) {
+  const RunConfig& config = training.config();
+  const Communicator& all = training.layout().all;
+  const StopSignals signals;
+  std::optional<Reporter> first_reports;
+  if (all.is_first()) first_reports.emplace(directory, training.steps_done(), config.train.steps);
+  Reporter* const reporter = first_reports ? &*first_reports : nullptr;
+  const auto due = [&](std::int64_t every) {
+    return every > 0 && training.steps_done() % every == 0;
+  };
+  std::int64_t last_saved = resumed ? training.steps_done() : -1;
+  const std::int64_t end =
+      request.stop_after > 0
+          ? std::min(config.train.steps, training.steps_done() + request.stop_after)
+          : config.train.steps;
+  const auto may_go_on = [&] {
+    return !stop_requested() &&
+           !(request.stop_at && std::chrono::steady_clock::now() >= *request.stop_at);
+  };
+  while (training.steps_done() < end) {
+    if (reporter) reporter->go_on();
+    const StepReport report = training.step();
+    if (reporter) reporter->step(report);
+    if (data.validation && due(config.evaluate.every))
+      evaluate_validation(training, *data.validation, reporter);
+    if (!all.all_agree(may_go_on())) break;
+    if (due(config.checkpoint.every) && save(training, directory))
+      last_saved = training.steps_done();
+  }
+  if (reporter) reporter->pause();
+  if (last_saved != training.steps_done() && !save(training, directory))
+    throw DeviceError("the last checkpoint could not be saved");
+  if (training.steps_done() < config.train.steps) {
+    spdlog::info("stopped at step {} of {}; continue with --resume directory={}",
+                 training.steps_done(), config.train.steps, directory.string());
+    return kExitStopped;
+  }
+  if (config.data.source == DataKind::kPasskey) report_passkeys(training, data, directory);
+  return kExitDone;
+}
+
+}  // namespace
+
+int run_training(const World& world, RunConfig config, const RunRequest& request) {
+  const Layout layout = make_layout(Communicator(world), config.parallel);
+  const Watchdog watchdog(world, layout.all, config.parallel);
+  const fs::path directory = run_directory(request, config, layout);
+  config.directory = directory.string();
+  const Device device = device_of(config.device);
+  if (device == Device::kCuda) choose_gpu(world);
+  reset_peak(device);
+  RunData data = open_data(config);
+  Training training(config, std::move(data.source), data.tokenizer().serialise(), layout);
+  const bool resumed = resume(training, request, directory);
+  if (layout.is_first()) begin_directory(training, directory);
+  spdlog::info("{}", training.description());
+  spdlog::info("{} parameters on {}; writing to {}", parameter_count(training.config().model),
+               layout.all.size() == 1 ? "one rank" : text(layout.all.size(), " ranks"),
+               directory.string());
+  return run_steps(training, data, request, directory, resumed);
+}
+
+}  // namespace infini
