@@ -218,10 +218,17 @@ TEST_F(Reproduce, Table1CountsWhatTheConfigurationsOfThePaperRemember) {
   EXPECT_EQ(rows.at("infini-linear").at("memory_numbers"), 1'585'152);
   EXPECT_EQ(rows.at("infini-delta").at("memory_numbers"), 1'585'152);
   EXPECT_EQ(rows.at("local").at("memory_numbers"), 0);
-  const double least = rows.at("infini-linear").at("compression"),
-               cache = rows.at("transformer-xl").at("compression");
-  EXPECT_NEAR(least / cache, 31.75, 0.005);
+  EXPECT_EQ(rows.at("memorizing").at("memory_numbers"), 183'451'648);
+  EXPECT_EQ(rows.at("rmt").at("memory_numbers"), 2'457'600);
+  const auto compression = [&](const char* row) {
+    return rows.at(row).at("compression").get<double>();
+  };
+  EXPECT_EQ(compression("memorizing"), 1);
+  EXPECT_NEAR(compression("transformer-xl"), 3.645, 0.001);
+  EXPECT_NEAR(compression("rmt"), 74.65, 0.01);
+  EXPECT_NEAR(compression("infini-linear"), 115.73, 0.01);
   const std::string table = content("out/table.md");
+  EXPECT_THAT(table, HasSubstr("| Memorizing Transformer | 183.45M |"));
   EXPECT_THAT(table, HasSubstr("| Transformer-XL | 50.33M |"));
   EXPECT_THAT(table, HasSubstr("| Infini linear | 1.585M |"));
   EXPECT_FALSE(fs::exists(path("out/timings.json")));
