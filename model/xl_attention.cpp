@@ -4,6 +4,7 @@
 #include "tensor/ops/product.h"
 
 namespace infini {
+
 void XlAttention::declare(const ModelConfig& config, const std::string& prefix,
                           std::vector<ParameterSpec>& specs) {
   declare_projections(config, prefix, specs);

@@ -8,6 +8,7 @@
 
 #include <deque>
 
+#include "tests/model/architecture_checks.h"
 #include "tests/model/plain_xl.h"
 
 namespace infini {
@@ -128,22 +129,6 @@ class Plain : public PlainXl {
   mutable double lost_ = 0;
 };
 
-// The last mark is of a segment that does not come.
-const std::vector<bool> kStarts[] = {{false, false, true, false, false, false, false},
-                                     {true, false, false, false, false, false, false}};
-
-Rows rows_with_starts(std::int64_t tokens) {
-  Rows rows = rows_of(tokens);
-  std::vector<std::uint8_t> resets;
-  for (const auto& starts : kStarts)
-    resets.insert(resets.end(), starts.begin(), starts.begin() + rows.segments());
-  rows.resets = Tensor::of(resets, {2, rows.segments()});
-  return rows;
-}
-std::vector<std::int32_t> ids_of(const Rows& rows, int row) {
-  return rows.tokens.slice(row, 1).to_vector<std::int32_t>();
-}
-
 TEST(CompressiveTransformer, EqualsPlainLoops) {
   for (const std::int64_t cache : {0, 5, 7, 12})
     for (const std::int64_t compressed : {1, 4, 9})
@@ -153,14 +138,7 @@ TEST(CompressiveTransformer, EqualsPlainLoops) {
           Tiny tiny = compressive(cache, compressed, rate, compression);
           tiny.kv_heads = rate == 2 ? 1 : 2;
           const InfiniTransformer model = model_of(tiny);
-          const Rows rows = rows_with_starts(28);
-          const Hidden got = hidden_of(model, rows);
-          for (const int b : {0, 1}) {
-            const Plain::Grid expected = Plain(model).hidden(ids_of(rows, b), kStarts[b]);
-            for (std::int64_t t = 0; t < 28; ++t)
-              EXPECT_LE(relative_error(got.at(b, t, 1).to_vector<double>(), expected[t]), 1e-12)
-                  << t;
-          }
+          expect_plain_loops<Plain>(model, 28);
         }
 }
 
@@ -183,16 +161,8 @@ TEST(CompressiveTransformer, LearnsItsCompressionFromTheReconstructionOfAttentio
       const Parameter& weight = model.parameters()["blocks.0.attention.compression.weight"];
       double largest = 0;
       for (std::int64_t i = 0; i < weight.value.size(); i += 11) {
-        double& value = weight.value.data<double>()[i];
-        const double before = value;
-        constexpr double kStep = 1e-5;
-        value = before + kStep;
-        const double above = lost();
-        value = before - kStep;
-        const double below = lost();
-        value = before;
         // The mean over 12 numbers of the heads.
-        const double expected = 0.1 * 0.7 / 12 * (above - below) / (2 * kStep);
+        const double expected = 0.1 * 0.7 / 12 * slope(weight.value.data<double>()[i], lost);
         EXPECT_NEAR(weight.gradient.data<double>()[i], expected, 1e-7) << i;
         largest = std::max(largest, std::abs(expected));
       }
@@ -237,18 +207,7 @@ TEST(CompressiveTransformer, HasTheGradientsOfFiniteDifferences) {
   recurrence.train(rows, memory, 1, {});
   for (const Parameter& parameter : model.parameters().all()) {
     if (parameter.name.ends_with("compression.weight")) continue;
-    for (std::int64_t i = 0; i < parameter.value.size(); i += 5) {
-      double& value = parameter.value.data<double>()[i];
-      const double before = value;
-      constexpr double kStep = 1e-5;
-      value = before + kStep;
-      const double above = recurrence.evaluate(rows, memory, 9).loss.item();
-      value = before - kStep;
-      const double below = recurrence.evaluate(rows, memory, 9).loss.item();
-      value = before;
-      EXPECT_NEAR(parameter.gradient.data<double>()[i], (above - below) / (2 * kStep), 1e-6)
-          << parameter.name << " " << i;
-    }
+    expect_slopes(recurrence, rows, memory, parameter, 5, 1e-6);
   }
 }
 
@@ -332,13 +291,9 @@ TEST(CompressiveTransformer, RefusesGroupsOfSegmentsAndForeignMemories) {
   EXPECT_THAT([&] { hidden_of(model, rows_of(10), memory); },
               ThrowsMessage<Error>("compressive_transformer: the cache is [2, 5, 7] in f64, "
                                    "expected [2, M, 12] in f64"));
-  EXPECT_THAT(
-      [&] {
-        Recurrence(model, {.group_segments = 1})
-            .train(rows_of(10), empty_memories(model.config()), 1, {});
-      },
-      ThrowsMessage<Error>("compressive_transformer: a segment needs the one before it; segments "
-                           "in groups would not have it"));
+  expect_no_groups(model,
+                   "compressive_transformer: a segment needs the one before it; segments "
+                   "in groups would not have it");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/model/architecture_checks.h"
 #include "tests/model/plain_xl.h"
 
 namespace infini {
@@ -91,17 +92,7 @@ TEST(MemorizingTransformer, EqualsPlainLoops) {
         tiny.retrieval_layer = kv_heads;
         const InfiniTransformer model = model_of(tiny);
         spread_scales(model);
-        Rows rows = rows_of(23);
-        rows.resets = Tensor::of(std::vector<std::uint8_t>{0, 0, 1, 0, 0, 1, 0, 0, 0, 0}, {2, 5});
-        const Hidden got = hidden_of(model, rows);
-        for (const int b : {0, 1}) {
-          const auto ids = rows.tokens.slice(b, 1).to_vector<std::int32_t>();
-          const Plain::Grid expected = Plain(model).hidden(
-              ids, b == 0 ? std::vector<bool>{false, false, true, false, false}
-                          : std::vector<bool>{true, false, false, false, false});
-          for (std::int64_t t = 0; t < 23; ++t)
-            EXPECT_LE(relative_error(got.at(b, t, 1).to_vector<double>(), expected[t]), 1e-12) << t;
-        }
+        expect_plain_loops<Plain>(model, 23);
       }
 }
 
@@ -117,18 +108,7 @@ TEST(MemorizingTransformer, HasTheGradientsOfFiniteDifferences) {
     const Recurrence recurrence(model, {});
     recurrence.train(rows, memory, 1, {});
     for (const Parameter& parameter : model.parameters().all())
-      for (std::int64_t i = 0; i < parameter.value.size(); i += 5) {
-        double& value = parameter.value.data<double>()[i];
-        const double before = value;
-        constexpr double kStep = 1e-5;
-        value = before + kStep;
-        const double above = recurrence.evaluate(rows, memory, 9).loss.item();
-        value = before - kStep;
-        const double below = recurrence.evaluate(rows, memory, 9).loss.item();
-        value = before;
-        EXPECT_NEAR(parameter.gradient.data<double>()[i], (above - below) / (2 * kStep), 1e-6)
-            << parameter.name << " " << i;
-      }
+      expect_slopes(recurrence, rows, memory, parameter, 5, 1e-6);
     for (const char* name : {"blocks.0.attention.gate", "blocks.0.attention.retrieval_scale"})
       for (const double gradient : model.parameters()[name].gradient.to_vector<double>())
         EXPECT_GT(std::abs(gradient), 1e-4) << name;
@@ -276,13 +256,9 @@ TEST(MemorizingTransformer, RefusesGroupsOfSegmentsAndForeignMemories) {
   EXPECT_THAT([&] { hidden_of(model, rows_of(10), memory); },
               ThrowsMessage<Error>("memorizing_transformer: the cache is [2, 7, 24], its marks are "
                                    "[2, 8]"));
-  EXPECT_THAT(
-      [&] {
-        Recurrence(model, {.group_segments = 1})
-            .train(rows_of(10), empty_memories(model.config()), 1, {});
-      },
-      ThrowsMessage<Error>("memorizing_transformer: a segment needs the one before it; segments in "
-                           "groups would not have it"));
+  expect_no_groups(model,
+                   "memorizing_transformer: a segment needs the one before it; segments in "
+                   "groups would not have it");
 }
 
 }  // namespace

@@ -35,6 +35,10 @@ TEST(MemorySize, IsThatOfThePapersTable) {
   ModelConfig rmt = paper(Architecture::kRmt);
   rmt.memory_tokens = 100;
   EXPECT_EQ(memory_numbers(rmt), 2457600);
+  ModelConfig summaries = paper(Architecture::kAutoCompressor);
+  summaries.memory_tokens = 50;
+  summaries.memory_segments = 15;
+  EXPECT_EQ(memory_numbers(summaries), 50 * 16 * 1024 * 12);
 }
 
 // What is held and what is counted: a cache holds the tokens and not their keys and values; vectors

@@ -7,8 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "model/flops.h"
-#include "model/memory_size.h"
-#include "tests/model/plain_loops.h"
+#include "tests/model/architecture_checks.h"
 
 namespace infini {
 namespace {
@@ -133,18 +132,7 @@ TEST_P(MemoryTokens, HaveTheGradientsOfFiniteDifferences) {
   const Memories nothing = empty_memories(model.config());
   recurrence.train(rows, nothing, 1, {});
   for (const Parameter& parameter : model.parameters().all())
-    for (std::int64_t i = 0; i < parameter.value.size(); i += 11) {
-      double& value = parameter.value.data<double>()[i];
-      const double before = value;
-      constexpr double kStep = 1e-5;
-      value = before + kStep;
-      const double above = recurrence.evaluate(rows, nothing, 9).loss.item();
-      value = before - kStep;
-      const double below = recurrence.evaluate(rows, nothing, 9).loss.item();
-      value = before;
-      EXPECT_NEAR(parameter.gradient.data<double>()[i], (above - below) / (2 * kStep), 1e-5)
-          << parameter.name << " " << i;
-    }
+    expect_slopes(recurrence, rows, nothing, parameter, 11, 1e-5);
 }
 
 // With a horizon of one segment the gradient is that of segments alone, each given its memory.
@@ -269,34 +257,8 @@ TEST(Rmt, RefusesGroupsOfSegmentsAndForeignMemories) {
       ThrowsMessage<Error>("rmt: the memory is [3, 3, 12] in f64, expected [2, 3, 12] in f64"));
   EXPECT_THAT([&] { hidden_of(model, rows_of(10), Memories(2)); },
               ThrowsMessage<Error>("a model of 2 layers was given 2 memories, expected 1"));
-  EXPECT_THAT(
-      [&] {
-        Recurrence(model, {.group_segments = 1})
-            .train(rows_of(10), empty_memories(model.config()), 1, {});
-      },
-      ThrowsMessage<Error>(
-          "rmt: a segment needs the one before it; segments in groups would not have it"));
-}
-
-// The paper's scale: Table 2 prints 1.6M, 50M and 2.5M.
-TEST(MemoryNumbers, AreThoseOfTheTable) {
-  ModelConfig config;
-  config.layers = 12;
-  config.d_model = 1024;
-  config.heads = 8;
-  config.segment_tokens = 2048;
-  EXPECT_EQ(memory_numbers(config), 1585152);
-  config.memory = MemoryRule::kNone;
-  EXPECT_EQ(memory_numbers(config), 0);
-  config.architecture = Architecture::kTransformerXl;
-  EXPECT_EQ(memory_numbers(config), 50331648);
-  config.architecture = Architecture::kRmt;
-  config.memory_tokens = 100;
-  EXPECT_EQ(memory_numbers(config), 2457600);
-  config.architecture = Architecture::kAutoCompressor;
-  config.memory_tokens = 50;
-  config.memory_segments = 15;
-  EXPECT_EQ(memory_numbers(config), 50 * 16 * 1024 * 12);
+  expect_no_groups(model,
+                   "rmt: a segment needs the one before it; segments in groups would not have it");
 }
 
 // As local attention over segments of as many positions, whose tokens share the arithmetic.

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/model/architecture_checks.h"
 #include "tests/model/plain_xl.h"
 
 namespace infini {
@@ -25,17 +26,7 @@ TEST(TransformerXl, EqualsPlainLoops) {
     for (const int kv_heads : {1, 2}) {
       SCOPED_TRACE(text("cache ", cache, ", ", kv_heads, " key heads"));
       const InfiniTransformer model = model_of(xl(cache, kv_heads));
-      Rows rows = rows_of(23);
-      rows.resets = Tensor::of(std::vector<std::uint8_t>{0, 0, 1, 0, 0, 1, 0, 0, 0, 0}, {2, 5});
-      const Hidden got = hidden_of(model, rows);
-      for (const int b : {0, 1}) {
-        const auto ids = rows.tokens.slice(b, 1).to_vector<std::int32_t>();
-        const PlainXl::Grid expected = PlainXl(model).hidden(
-            ids, b == 0 ? std::vector<bool>{false, false, true, false, false}
-                        : std::vector<bool>{true, false, false, false, false});
-        for (std::int64_t t = 0; t < 23; ++t)
-          EXPECT_LE(relative_error(got.at(b, t, 1).to_vector<double>(), expected[t]), 1e-12) << t;
-      }
+      expect_plain_loops<PlainXl>(model, 23);
     }
 }
 
@@ -53,21 +44,8 @@ TEST(TransformerXl, HasTheGradientsOfFiniteDifferences) {
   for (const char* name :
        {"attention.query.weight", "attention.key.weight", "attention.value.weight",
         "attention.output.weight", "attention.position.weight", "attention.content_bias",
-        "attention.position_bias", "feed_forward.up.weight"}) {
-    const Parameter& parameter = model.parameters()[text("blocks.0.", name)];
-    for (std::int64_t i = 0; i < parameter.value.size(); i += 7) {
-      double& value = parameter.value.data<double>()[i];
-      const double before = value;
-      constexpr double kStep = 1e-5;
-      value = before + kStep;
-      const double above = recurrence.evaluate(rows, memory, 9).loss.item();
-      value = before - kStep;
-      const double below = recurrence.evaluate(rows, memory, 9).loss.item();
-      value = before;
-      EXPECT_NEAR(parameter.gradient.data<double>()[i], (above - below) / (2 * kStep), 1e-6)
-          << name << " " << i;
-    }
-  }
+        "attention.position_bias", "feed_forward.up.weight"})
+    expect_slopes(recurrence, rows, memory, model.parameters()[text("blocks.0.", name)], 7, 1e-6);
 }
 
 // A segment alone, its cache given, has all of the gradient of its loss there is: what a later
@@ -135,13 +113,9 @@ TEST(TransformerXl, RefusesGroupsOfSegmentsAndForeignCaches) {
   EXPECT_THAT([&] { hidden_of(model, rows_of(10), memory); },
               ThrowsMessage<Error>("transformer_xl: the cache is [3, 5, 12] in f64, expected [2, "
                                    "M, 12] in f64"));
-  EXPECT_THAT(
-      [&] {
-        Recurrence(model, {.group_segments = 1})
-            .train(rows_of(10), empty_memories(model.config()), 1, {});
-      },
-      ThrowsMessage<Error>("transformer_xl: a segment needs the one before it; segments in groups "
-                           "would not have it"));
+  expect_no_groups(model,
+                   "transformer_xl: a segment needs the one before it; segments in groups "
+                   "would not have it");
 }
 
 }  // namespace
