@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kThreads = 256;  // of blocks that take one row of any width, or partial sums
 constexpr int kPacks = 4;      // of a row in the registers of a thread
-constexpr int kGradPacks = 2;  // as many again are on their way there
+constexpr int kGradPacks = 2;  // and of the rows on their way there
 constexpr int kMostLanes = 1024, kMostGradLanes = 512;
 
 // In the kernels that hold rows in registers, blockDim.x threads (whole warps) share a row, thread
@@ -114,12 +114,14 @@ struct GradRow {
 
 // With n = x / rms and g = dy * weight:
 //   dx = (g - n mean(g n)) / rms + what stood there,  dweight = sum_r dy n.
-// As many blocks as the device holds go over the rows, the next row on its way while one is worked
-// on. Weight and partial sums of dweight stay in registers; at the end the rows of a block are
-// added in order to one piece.
-template <int n, class N>
+// As many blocks as the device holds go over the rows, the next `ahead` rows on their way while one
+// is worked on. Weight and partial sums of dweight stay in registers; at the end the rows of a
+// block are added in order to one piece.
+template <int n, bool stood, class N>
 __global__ void __launch_bounds__(kMostGradLanes) rms_norm_grad_kernel(const Backward<N> args) {
   using A = Compute<N>;
+  // Two rows of x and dy are as many bytes as the memory wants asked for; with a third tensor, one.
+  constexpr int ahead = stood ? 1 : 2;
   __shared__ A sums[2][kMostGradLanes / 32];
   __shared__ A combined[kThreads / 2 * kGradPacks * n];  // several rows have half a block at most
   const int width = static_cast<int>(args.width);
@@ -138,17 +140,21 @@ __global__ void __launch_bounds__(kMostGradLanes) rms_norm_grad_kernel(const Bac
         const std::int64_t i = r * args.width + c;
         row.x[p] = hold<n>(args.x + i);
         row.dy[p] = hold<n>(args.dy + i);
-        if (args.stood) row.stood[p] = hold<n>(args.stood + i);
+        if constexpr (stood) row.stood[p] = hold<n>(args.stood + i);
       }
     return row;
   };
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.y;
   std::int64_t first = std::int64_t{blockIdx.x} * blockDim.y;  // the same in the whole block
-  GradRow<n, N> next = load(first + threadIdx.y);
+  GradRow<n, N> next[ahead];
+#pragma unroll
+  for (int k = 0; k < ahead; ++k) next[k] = load(first + threadIdx.y + k * stride);
   for (int turn = 0; first < args.rows; first += stride, turn ^= 1) {
     const std::int64_t r = first + threadIdx.y;
-    const GradRow<n, N> row = next;
-    next = load(r + stride);
+    const GradRow<n, N> row = next[0];
+#pragma unroll
+    for (int k = 0; k + 1 < ahead; ++k) next[k] = next[k + 1];
+    next[ahead - 1] = load(r + ahead * stride);
     A dot = 0;
 #pragma unroll
     for (int p = 0; p < kGradPacks; ++p)
@@ -295,13 +301,14 @@ void backward(const NormKernels::RmsNormGrad& args) {
                       takes_packs<n>(plain.x, plain.dy, plain.stood, plain.dx) &&
                       takes_packs<n>(plain.weight);
   const dim3 block = packed ? row_block(width, n, kGradPacks, kThreads) : dim3(32, kSlices);
-  const std::int64_t most =
-      packed ? blocks_at_a_time(rms_norm_grad_kernel<n, N>, block) : std::int64_t{256};
+  const auto kernel =
+      plain.stood ? rms_norm_grad_kernel<n, true, N> : rms_norm_grad_kernel<n, false, N>;
+  const std::int64_t most = packed ? blocks_at_a_time(kernel, block) : std::int64_t{256};
   const std::int64_t pieces = std::min<std::int64_t>(most, blocks_for(rows, block.y));
   const Tensor partial = Tensor::empty({pieces, width}, dtype_of<A>(), Device::kCuda);
   plain.partial = partial.data<A>();
   if (packed && rows > 0) {
-    rms_norm_grad_kernel<n><<<blocks_for(pieces, 1), block, 0, cuda_stream()>>>(plain);
+    kernel<<<blocks_for(pieces, 1), block, 0, cuda_stream()>>>(plain);
   } else if (rows > 0) {
     rms_norm_grad_any_kernel<<<blocks_for(rows, 1), kThreads, 0, cuda_stream()>>>(plain);
     const dim3 grid(blocks_for(pieces, 1), blocks_for(width, 32));
