@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "model/transformer.h"
@@ -18,14 +19,28 @@ namespace fs = std::filesystem;
 
 const fs::path kConfigs = INFINI_SOURCE_DIR "/configs";
 constexpr const char* kScales[] = {"small", "paper"};
-constexpr const char* kTables[] = {"table1", "table2", "figure3"};
+constexpr const char* kTables[] = {"table1", "table2", "figure3", "longer", "rmt-sizes"};
+
+std::vector<std::string> tables_of(const std::string& scale) {
+  std::vector<std::string> tables(std::begin(kTables), std::end(kTables));
+  if (scale == "small") tables.push_back("ablations");
+  return tables;
+}
+
+RunConfig run_of(const Table& table, const TableRowConfig& row) {
+  return row_run(table, row, table.config.corpora[0], 1, "runs/not-written");
+}
+
+double tokens_of(const RunConfig& run) {
+  return static_cast<double>(run.train.steps * run.data.batch_rows * run.data.row_tokens);
+}
 
 TEST(TableConfigs, EveryFileIsATableOrARunOfOne) {
   for (const char* scale : kScales) {
     std::set<std::string> expected, found;
-    for (const char* name : kTables) {
+    for (const std::string& name : tables_of(scale)) {
       const Table table = read_table(kConfigs, scale, name);
-      expected.insert(std::string(name) + ".yaml");
+      expected.insert(name + ".yaml");
       for (const TableRowConfig& row : table.config.rows) expected.insert(row.config);
     }
     for (const auto& entry : fs::directory_iterator(kConfigs / scale))
@@ -35,34 +50,56 @@ TEST(TableConfigs, EveryFileIsATableOrARunOfOne) {
 }
 
 TEST(TableConfigs, RunsCanBePlannedAndFitOneGpuAndEight) {
-  for (const char* scale : kScales) {
-    const Table table = read_table(kConfigs, scale, "table2");
-    for (const TableRowConfig& row : table.config.rows) {
-      SCOPED_TRACE(text(scale, ", ", row.name));
-      const RunConfig config = row_run(table, row, table.config.corpora[0], 1, "runs/not-written");
-      if (config.model.architecture != Architecture::kInfini) continue;  // plan knows infini only
-      for (const int ranks : {1, 8}) {
-        const Plan plan = make_plan(config, ranks, 8);
-        EXPECT_TRUE(plan.fits()) << ranks << " ranks: " << plan.step.peak_bytes;
-        EXPECT_GT(plan.tokens_per_second(), 0);
+  for (const char* scale : kScales)
+    for (const std::string& name : {"table2", "longer"}) {
+      const Table table = read_table(kConfigs, scale, name);
+      for (const TableRowConfig& row : table.config.rows) {
+        SCOPED_TRACE(text(scale, ", ", row.name));
+        const RunConfig config = run_of(table, row);
+        if (config.model.architecture != Architecture::kInfini) continue;  // plan knows infini only
+        for (const int ranks : {1, 8}) {
+          if (config.data.batch_rows % ranks != 0) continue;
+          const Plan plan = make_plan(config, ranks, 8);
+          EXPECT_TRUE(plan.fits()) << ranks << " ranks: " << plan.step.peak_bytes;
+          EXPECT_GT(plan.tokens_per_second(), 0);
+        }
       }
     }
-  }
 }
 
 TEST(TableConfigs, RowsDifferInTheirModelAlone) {
   for (const char* scale : kScales)
     for (const char* name : {"table2", "figure3"}) {
       const Table table = read_table(kConfigs, scale, name);
-      const auto run = [&](const TableRowConfig& row) {
-        return row_run(table, row, table.config.corpora[0], 1, "runs/not-written");
-      };
-      const RunConfig first = run(table.config.rows[0]);
+      const RunConfig first = run_of(table, table.config.rows[0]);
       for (const TableRowConfig& row : table.config.rows)
-        for (const ConfigDifference& difference : config_differences(first, run(row)))
+        for (const ConfigDifference& difference : config_differences(first, run_of(table, row)))
           EXPECT_THAT(difference.key, ::testing::StartsWith("model."))
               << scale << ", " << name << ", " << row.name;
     }
+}
+
+// Ablations and other lengths of rows stand among table2's runs: as many tokens, and what has one
+// name is one run.
+TEST(TableConfigs, OtherTablesAreOfTable2sRuns) {
+  for (const char* scale : kScales) {
+    const Table table2 = read_table(kConfigs, scale, "table2");
+    std::map<std::string, RunConfig> runs;
+    for (const TableRowConfig& row : table2.config.rows) runs[row.name] = run_of(table2, row);
+    const double tokens = tokens_of(runs.begin()->second);
+    for (const std::string& name : tables_of(scale)) {
+      const Table table = read_table(kConfigs, scale, name);
+      if (table.runs_name() != "table2") continue;
+      for (const TableRowConfig& row : table.config.rows) {
+        SCOPED_TRACE(text(scale, ", ", name, ", ", row.name));
+        RunConfig run = run_of(table, row);
+        EXPECT_NEAR(tokens_of(run), tokens, 1e-3 * tokens);
+        const auto [there, is_new] = runs.emplace(row.name, run);
+        run.data.store = there->second.data.store;  // its first corpus may be another
+        EXPECT_TRUE(config_differences(there->second, run).empty());
+      }
+    }
+  }
 }
 
 TEST(TableConfigs, RowsOfTheSmallScaleHaveAsManyParameters) {
