@@ -6,6 +6,7 @@
 #include "model/config.h"
 #include "model/recurrence.h"
 #include "optim/config.h"
+#include "trainer/origin_config.h"
 
 namespace infini {
 
@@ -160,6 +161,7 @@ struct RunConfig {
   ParallelConfig parallel;
   CheckpointConfig checkpoint;
   EvaluateConfig evaluate;
+  OriginConfig origin;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -174,6 +176,7 @@ struct RunConfig {
     field("parallel", parallel, "how many ranks share the work");
     field("checkpoint", checkpoint, "how the run is saved");
     field("evaluate", evaluate, "how it is measured");
+    field("origin", origin, "where an imported model came from; infini import writes it");
   }
   void validate() const {
     check<ConfigError>(seed >= 0, "seed must not be negative, got ", seed);
