@@ -16,7 +16,7 @@ struct ImportOptions {
   std::vector<std::string> overrides;
 };
 
-int import(const ImportOptions& options) {
+int run(const ImportOptions& options) {
   World().require_single("import");
   const ImportedModel imported = import_model(options.from, options.out, options.overrides);
   const ModelConfig& model = imported.config.model;
@@ -46,7 +46,7 @@ void add_import(CLI::App& app, int& exit_code) {
   command->add_option("overrides", options->overrides,
                       "key=value on top of what config.json says: model.memory=delta, "
                       "model.segment_tokens=4096, model.gate_mean=-4");
-  command->callback([options, &exit_code] { exit_code = import(*options); });
+  command->callback([options, &exit_code] { exit_code = run(*options); });
 }
 
 }  // namespace infini

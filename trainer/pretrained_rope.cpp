@@ -42,6 +42,11 @@ void read_rope(const Json& root, const std::string& who, std::int64_t positions,
   check<ConfigError>(model.rope_base > 1, who, ": rope_theta must be above 1, got ",
                      model.rope_base);
 
+  const bool partial = parameters && parameters->contains("partial_rotary_factor") &&
+                       (*parameters)["partial_rotary_factor"] != 1.0;
+  check<ConfigError>(!partial, who,
+                     ": partial_rotary_factor is not 1: this build turns whole heads");
+
   const Json* const older = object(root, "rope_scaling");
   const Json* const scaling = older ? older : parameters;
   if (!scaling) return;

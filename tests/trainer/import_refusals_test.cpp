@@ -127,6 +127,8 @@ TEST_F(ImportRefusals, NameWhatConfigJsonSays) {
                         "and llama3"));
   EXPECT_THAT(refusal_of("rope_scaling", {{"type", "linear"}}),
               HasSubstr("its rope scaling has no number factor"));
+  EXPECT_THAT(refusal_of("rope_parameters", {{"partial_rotary_factor", 0.5}}),
+              HasSubstr("partial_rotary_factor is not 1: this build turns whole heads"));
   EXPECT_THAT(refusal_of("rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}),
               HasSubstr("has rope parameters by kind of layer (full_attention)"));
 }

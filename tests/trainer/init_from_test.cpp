@@ -108,6 +108,16 @@ TEST_F(InitFrom, TakesAnImportThroughTheProgram) {
   expect_done("inspect imported");
 }
 
+TEST_F(InitFrom, HasAConfigurationToStartFrom) {
+  train_run();
+  const RunConfig config =
+      read_run_config(std::filesystem::path(INFINI_SOURCE_DIR) / "configs/adapt.yaml",
+                      {"init_from=" + path("run").string()});
+  EXPECT_EQ(config.model.d_model, 16);
+  EXPECT_EQ(config.model.segment_tokens, 2048);
+  EXPECT_TRUE(config.fresh_gates);
+}
+
 TEST_F(InitFrom, TellsBeginningAndContinuingApart) {
   train_run("model.activation=swiglu");
   expect_done("export run hf");
