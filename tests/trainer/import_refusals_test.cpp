@@ -133,6 +133,50 @@ TEST_F(ImportRefusals, NameWhatConfigJsonSays) {
               HasSubstr("has rope parameters by kind of layer (full_attention)"));
 }
 
+// Read or refused in words, whatever stands where.
+TEST_F(ImportRefusals, SurviveEveryValueOfEveryKey) {
+  const nlohmann::json whole = nlohmann::json::parse(content("model/config.json"));
+  const nlohmann::json values[] = {nullptr,
+                                   0,
+                                   1,
+                                   -1,
+                                   2.5,
+                                   1e300,
+                                   -1e300,
+                                   true,
+                                   "",
+                                   "text",
+                                   nlohmann::json::array(),
+                                   nlohmann::json::object(),
+                                   nlohmann::json::array({1, "a"}),
+                                   {{"rope_type", 3}},
+                                   {{"rope_type", "llama3"}, {"factor", 0}},
+                                   {{"layers", "many"}},
+                                   18446744073709551615u};
+  const auto survives = [&](const nlohmann::json& changed) {
+    write("model/config.json", changed.dump());
+    try {
+      read_pretrained_config(path("model"));
+    } catch (const ConfigError&) {
+    } catch (const DataError&) {
+    } catch (const std::exception& error) {
+      ADD_FAILURE() << changed.dump() << ": " << error.what();
+    }
+  };
+  std::vector<std::string> keys = {"infini",         "rope_scaling",       "rope_theta",
+                                   "sliding_window", "use_sliding_window", "quantization_config"};
+  for (const auto& [key, value] : whole.items()) keys.push_back(key);
+  for (const std::string& key : keys)
+    for (const nlohmann::json& value : values) {
+      nlohmann::json changed = whole;
+      changed[key] = value;
+      survives(changed);
+      changed = whole;
+      changed["rope_parameters"][key] = value;
+      survives(changed);
+    }
+}
+
 TEST_F(ImportRefusals, NameFilesThatAreNoConfig) {
   write("model/config.json", "{\"architectures\": [");
   EXPECT_THAT(refusal<DataError>(), HasSubstr("config.json: is not a JSON object"));
