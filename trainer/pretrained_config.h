@@ -10,8 +10,7 @@
 namespace infini {
 
 struct PretrainedConfig {
-  ModelConfig
-      model;  // with the vocabulary; what config.json says nothing about as an import sets it
+  ModelConfig model;               // what config.json says nothing about as an import sets it
   std::int64_t positions = 0;      // that it was trained for
   std::int64_t window = 0;         // tokens that its attention sees; 0: all
   bool has_memory = false;         // it is an export of ours with gates
