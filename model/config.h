@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "model/rope_config.h"
 #include "tensor/error.h"
 
 namespace infini {
@@ -82,8 +83,11 @@ struct ModelConfig {
   MemoryRule memory = MemoryRule::kLinear;
   Activation activation = Activation::kGelu;
   bool tied = true;
+  bool projection_biases = false;
+  bool head_norms = false;
   double norm_eps = 1e-6;
   double rope_base = 10000;
+  RopeScalingConfig rope_scaling = {};
   double memory_eps = 1e-6;
   SoftmaxScale softmax_scale = SoftmaxScale::kHead;
   FirstSegment first_segment = FirstSegment::kGated;
@@ -142,10 +146,15 @@ struct ModelConfig {
           "local attention only");
     field("activation", activation, "gelu (tanh form), relu or swiglu");
     field("tied", tied, "one matrix for the embedding and the output");
+    field("projection_biases", projection_biases,
+          "whether what queries, keys and values are projected to has a learned bias, as in Qwen2");
+    field("head_norms", head_norms,
+          "RMSNorm of every query and key head before positions and memory, as in Qwen3");
     field("norm_eps", norm_eps, "added to the mean square inside RMSNorm");
     field("rope_base", rope_base,
           "base of the rotary angles of local attention, whose positions restart in each segment, "
           "or of the sinusoids of relative positions");
+    field("rope_scaling", rope_scaling, "how rotary angles are slowed down");
     field("memory_eps", memory_eps, "least denominator of a memory read");
     field("softmax_scale", softmax_scale,
           "scores are divided by the square root of d_head, or of d_model as the paper prints");
@@ -252,6 +261,9 @@ inline void ModelConfig::validate_architecture() const {
   validate_retrieval();
   validate_compression();
   validate_memory_tokens();
+  check<ConfigError>(!has_relative_positions() || !(projection_biases || head_norms),
+                     "model.architecture = ", name, " has neither model.projection_biases nor ",
+                     "model.head_norms");
   if (architecture == Architecture::kInfini) return;
   check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", name,
                      " has no compressive memory and needs model.memory = none, got ",

@@ -27,7 +27,8 @@ Tensor position_table(const ModelConfig& config, DType compute, Device device) {
     return sinusoid_table(config.context_tokens() + config.segment_tokens, config.d_model,
                           config.rope_base, compute, device);
   return rotary_table(config.positions(config.segment_tokens), config.head_width(),
-                      config.rope_base, accumulator_of(compute), device);
+                      config.rope_base, accumulator_of(compute), device,
+                      config.rope_scaling.scaling());
 }
 
 SegmentAttention make_attention(const ModelConfig& config, int layer, const Parameters& parameters,

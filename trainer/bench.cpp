@@ -16,6 +16,7 @@
 #include "trainer/config_reader.h"
 #include "trainer/exit_codes.h"
 #include "trainer/on_ranks.h"
+#include "trainer/run_config_file.h"
 #include "trainer/text_file.h"
 #include "trainer/training.h"
 
@@ -171,8 +172,7 @@ Ceilings bench_device(const RunConfig& config, const BenchOptions& options, cons
 
 int bench(const World& world, const BenchOptions& options) {
   RunConfig config;
-  if (!options.config.empty())
-    config = read_config_file<RunConfig>(options.config, options.overrides);
+  if (!options.config.empty()) config = read_run_config(options.config, options.overrides);
   if (config.model.vocabulary == 0 && config.data.source == DataKind::kStore &&
       !options.config.empty())
     config.model.vocabulary = open_store(config.data)->vocabulary();

@@ -57,6 +57,8 @@ int main(int argc, char** argv) {
   infini::add_bench(app, exit_code);
   infini::add_plan(app, exit_code);
   infini::add_reproduce(app, exit_code);
+  infini::add_import(app, exit_code);
+  infini::add_export(app, exit_code);
 
   return infini::guarded([&] {
     refuse_unknown_command(app, argc, argv);

@@ -9,6 +9,7 @@
 #include "trainer/commands.h"
 #include "trainer/config_reader.h"
 #include "trainer/exit_codes.h"
+#include "trainer/run_config_file.h"
 
 namespace infini {
 namespace {
@@ -28,8 +29,8 @@ int run(const PlanOptions& options) {
   World().require_single("plan");
   const CardFigures figures =
       options.figures.empty() ? CardFigures{} : read_config_file<CardFigures>(options.figures);
-  const Plan plan = make_plan(read_config_file<RunConfig>(options.config, options.overrides),
-                              options.ranks, options.gpus_per_node, figures);
+  const Plan plan = make_plan(read_run_config(options.config, options.overrides), options.ranks,
+                              options.gpus_per_node, figures);
   std::cout << (options.json ? plan_json(plan) : plan_text(plan));
   return kExitDone;
 }

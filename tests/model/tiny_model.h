@@ -32,6 +32,9 @@ struct Tiny {
   double reconstruction_weight = 1;
   std::int64_t memory_tokens = 0;
   std::int64_t memory_segments = 0;
+  bool projection_biases = false;
+  bool head_norms = false;
+  RotaryScaling::Kind rope = RotaryScaling::Kind::kNone;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
@@ -71,6 +74,9 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.first_segment = tiny.first_segment;
   config.gate_mean = tiny.gate_mean;
   config.gate_deviation = 0.5;
+  config.projection_biases = tiny.projection_biases;
+  config.head_norms = tiny.head_norms;
+  config.rope_scaling = {.kind = tiny.rope, .factor = 3, .original_tokens = 12};
   config.init_deviation = 0.4;  // far from linear, so that nothing agrees by being small
   return config;
 }
@@ -78,6 +84,17 @@ inline ModelConfig config_of(const Tiny& tiny) {
 inline InfiniTransformer model_of(const Tiny& tiny, std::uint64_t seed = 1) {
   InfiniTransformer model(config_of(tiny), tiny.dtype, Device::kCpu);
   model.parameters().initialise(seed);
+  // What starts as 0 and 1 is moved away from there.
+  for (const Parameter& parameter : model.parameters().all())
+    if (parameter.name.ends_with(".bias") || parameter.name.ends_with("_norm.weight"))
+      if (tiny.projection_biases || tiny.head_norms) {
+        std::vector<double> values = parameter.master.to_vector<double>();
+        for (std::size_t i = 0; i < values.size(); ++i)
+          values[i] += 0.5 * RandomKey{.seed = seed + 8}.normal(i);
+        parameter.master.copy_from(
+            Tensor::of(values, parameter.master.shape()).to(parameter.master.dtype()));
+      }
+  model.parameters().refresh_values();
   return model;
 }
 
@@ -315,6 +332,23 @@ inline const Tiny kTinies[] = {
      .architecture = Architecture::kAutoCompressor,
      .memory_tokens = 1,
      .memory_segments = 1},
+    {.memory = MemoryRule::kLinear,
+     .kv_heads = 1,
+     .first_segment = FirstSegment::kBypass,
+     .activation = Activation::kSwiglu,
+     .projection_biases = true,
+     .rope = RotaryScaling::Kind::kLlama3},
+    {.memory = MemoryRule::kDelta,
+     .kv_heads = 2,
+     .activation = Activation::kSwiglu,
+     .head_norms = true},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .architecture = Architecture::kRmt,
+     .memory_tokens = 2,
+     .projection_biases = true,
+     .head_norms = true,
+     .rope = RotaryScaling::Kind::kLinear},
 };
 // Those of which ranks can share the rows or the heads.
 inline std::vector<Tiny> shared_tinies() {
@@ -338,7 +372,8 @@ inline std::string name_of(const Tiny& tiny) {
   if (tiny.architecture == Architecture::kAutoCompressor)
     name = text("auto_compressor_", tiny.memory_segments, "_of_", tiny.memory_tokens);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
-              tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
+              tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "",
+              tiny.projection_biases ? "_biases" : "", tiny.head_norms ? "_head_norms" : "");
 }
 inline std::string tiny_name(const testing::TestParamInfo<Tiny>& info) {
   return name_of(info.param);

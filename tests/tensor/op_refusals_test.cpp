@@ -6,11 +6,13 @@
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
 #include "tensor/ops/attention_reconstruction.h"
+#include "tensor/ops/bias.h"
 #include "tensor/ops/columns.h"
 #include "tensor/ops/compression.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
+#include "tensor/ops/head_norm.h"
 #include "tensor/ops/memory.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
@@ -109,6 +111,16 @@ const Refusal kRefusals[] = {
      [] {
        embedding(ids({-1}), zeros({7, 2}));
      }},
+    {"add_bias: bias is f32[3], expected f32[4]",
+     [] {
+       add_bias(zeros({2, 4}), zeros({3}));
+     }},
+    {"head_norm: expected [6, 16], got [6, 12]",
+     [] {
+       head_norm(zeros({6, 12}), zeros({4}), zeros({4}), n, 1e-6);
+     }},
+    {"head_norm: a weight is f32[5], expected f32[4]",
+     [] { head_norm(zeros(kQkv), zeros({4}), zeros({5}), n, 1e-6); }},
     {"rotate: expected [6, 16], got [6, 12]",
      [] {
        rotate(zeros({6, 12}), zeros({3, 4}), n);

@@ -4,11 +4,13 @@
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
 #include "tensor/ops/attention_reconstruction.h"
+#include "tensor/ops/bias.h"
 #include "tensor/ops/columns.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
 #include "tensor/ops/feed_forward.h"
+#include "tensor/ops/head_norm.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/relative_attention.h"
@@ -109,6 +111,26 @@ OpCase turn_case(const std::string& name, const Marks& present, Turn turn) {
       [=](Plain in, Plain) {
         return Arrays{reference::turn_rows(in[0], present, kBatch, kRows, turn == Turn::kBack)};
       }};
+}
+
+OpCase bias_case(const std::string& name, std::int64_t count, std::int64_t width) {
+  return {name,
+          {{.shape = {count, width}}, {.shape = {width}, .role = Role::kState}},
+          [](In in) { return std::vector{add_bias(in[0], in[1])}; },
+          [](Plain in, Plain) { return Arrays{reference::add_bias(in[0], in[1])}; },
+          false,
+          20};
+}
+
+OpCase head_norm_case(const std::string& name, const HeadLayout& n) {
+  const Input weight{.shape = {n.head_width}, .role = Role::kState, .low = 0.5};
+  return {
+      name,
+      {rows(n, n.qkv_width()), weight, weight},
+      [=](In in) { return std::vector{head_norm(in[0], in[1], in[2], n, 1e-3)}; },
+      [=](Plain in, Plain) { return Arrays{reference::head_norm(in[0], in[1], in[2], n, 1e-3)}; },
+      false,
+      20};
 }
 
 OpCase rotate_case(const std::string& name, const HeadLayout& n, std::int64_t first) {
@@ -485,6 +507,14 @@ std::vector<OpCase> make_table() {
        [](Plain in, Plain) { return Arrays{reference::rms_norm(in[0], in[1], 1e-3)}; },
        false,
        10},
+      bias_case("add_bias", 3, 40),
+      bias_case("add_bias of an odd width over many rows", 150, 21),
+      head_norm_case("head_norm", mha),
+      head_norm_case("head_norm of grouped heads", gqa),
+      head_norm_case("head_norm over many rows", attention_of(90)),
+      head_norm_case(
+          "head_norm of wide heads",
+          {.batch = 1, .segments = 1, .tokens = 3, .heads = 2, .kv_heads = 1, .head_width = 80}),
       {"relu",
        {{.shape = {5, 21}}},
        [](In in) { return std::vector{relu(in[0])}; },

@@ -20,6 +20,9 @@ using Marks = std::vector<std::uint8_t>;  // empty: none given
 Array linear(const Array& x, const Array& weight, std::int64_t width);
 Array add(const Array& x, const Array& y);
 Array rms_norm(const Array& x, const Array& weight, double eps);
+Array add_bias(const Array& x, const Array& bias);
+Array head_norm(const Array& qkv, const Array& query_weight, const Array& key_weight,
+                const HeadLayout& layout, double eps);
 Array relu(const Array& x);
 Array gelu(const Array& x);
 Array swiglu(const Array& x, std::int64_t inner);

@@ -47,6 +47,29 @@ TEST_F(MpiTrain, DividedStateGoesOnUndividedAndBack) {
   }
 }
 
+// Each rank takes what it has of the model.
+TEST_F(MpiTrain, BeginsWithTheValuesOfAnotherRunOnAnyNumber) {
+  const std::string model =
+      "model.vocabulary=260 model.projection_biases=true model.head_norms=true train.compute=fp64 ";
+  expect_exit(train_on(1, model + "directory=first"), 0);
+  const std::string same = model + "init_from=first seed=9 train.steps=2 directory=";
+  expect_exit(train_on(1, same + "alone"), 0);
+  const Bytes alone = held("alone");
+  int runs = 0;
+  EXPECT_FALSE(alone == held("first"));
+  for (const char* axes : {"parallel.data=2", "parallel.tensor=2", "parallel.shard=optimizer",
+                           "parallel.shard=parameters train.recompute_blocks=true"}) {
+    SCOPED_TRACE(axes);
+    const std::string run = text("run", ++runs);
+    expect_exit(train_on(2, same + run + " " + axes), 0);
+    const Bytes got = held(run);
+    for (const auto& [name, bytes] : alone) {
+      if (name == "tokenizer") continue;
+      EXPECT_LE(relative_difference(numbers_of(got, name), numbers_of(alone, name)), 1e-9) << name;
+    }
+  }
+}
+
 // Blocks that two ranks share, measured on the way, then whole on one rank, then on two that share
 // rows. What they leave is evaluated and shown on one.
 TEST_F(MpiTrain, SharedBlocksGoOnWhole) {
