@@ -99,8 +99,7 @@ std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer
 }
 
 std::string format_passkey_table(const std::vector<PasskeyCell>& cells, const RunConfig& config) {
-  const auto& trained = config.data.passkey.row_segments;
-  const std::int64_t longest = *std::max_element(trained.begin(), trained.end());
+  const std::int64_t longest = config.data.passkey.longest_segments();
   std::ostringstream out;
   out << "exact match (" << config.evaluate.passkey.prompts << " prompts each)\n"
       << "   row length            |    with its memory      |     memory off\n"

@@ -53,10 +53,7 @@ PlannedRank planned_rank(const RunConfig& config, int ranks) {
   ModelConfig& whole = rank.config.model;
   if (whole.vocabulary == 0) whole.vocabulary = vocabulary_of(config.data);
   check_parallel(rank.config, rank.axes);
-  rank.row_tokens =
-      config.data.source == DataKind::kStore
-          ? config.data.row_tokens
-          : *std::ranges::max_element(config.data.passkey.row_segments) * whole.segment_tokens;
+  rank.row_tokens = config.data.longest_row_tokens(whole.segment_tokens);
   rank.model = whole.share(rank.axes.tensors);
 
   const std::vector<ParameterSpec> specs = rank.specs();
