@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tensor/ops/heads.h"
+#include "tensor/ops/marked_attention.h"
 #include "tensor/ops/memory.h"
 #include "tensor/ops/recall.h"
 #include "tensor/ops/retrieval_attention.h"
@@ -44,6 +45,11 @@ struct RelativeInputs {
 };
 Array relative_attention(const RelativeInputs& in, const Marks& seen, const HeadLayout& layout,
                          std::int64_t cache_tokens, double scale);
+struct MarkedInputs {
+  const Array &queries, &keys, &values;
+};
+Array marked_attention(const MarkedInputs& in, const Marks& seen, const HeadLayout& layout,
+                       const MarkedOptions& options);
 struct RetrievalInputs {
   const Array &qkv, &scale, &gate, &local, &pairs;
 };
