@@ -22,6 +22,11 @@ struct MemoryState {
   // rmt and auto_compressor, of the model
   Tensor vectors{};  // [B, M, D], what stands before the tokens of the next segment, oldest first
 
+  // transformer_fam: the newest tokens, oldest first, and what the layer made of all before
+  Tensor window{};            // [B, M, 2 Hk K], keys without positions, then values
+  Tensor feedback{};          // [B, F, D]
+  Tensor feedback_present{};  // [B, F] u8
+
   // all but infini
   Tensor present{};  // [B, M] u8, 1: a token or vector stands there
 
@@ -45,6 +50,9 @@ constexpr MemoryPart kMemoryParts[] = {
     {"normalizer", &MemoryState::normalizer, true},
     {"cached", &MemoryState::cached, false},
     {"vectors", &MemoryState::vectors, true},
+    {"window", &MemoryState::window, true},
+    {"feedback", &MemoryState::feedback, true},
+    {"feedback_present", &MemoryState::feedback_present, false},
     {"present", &MemoryState::present, false},
     {"pairs", &MemoryState::pairs, false},
     {"pairs_present", &MemoryState::pairs_present, false},
@@ -83,9 +91,13 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
       state = {
           .matrix = Tensor::zeros({batch, heads, width, width}, accumulator_of(compute), device),
           .normalizer = Tensor::zeros({batch, heads, width}, accumulator_of(compute), device)};
-    if (cached > 0) {
+    if (cached > 0) state.present = Tensor::zeros({batch, cached}, DType::kUInt8, device);
+    if (const std::int64_t fed_back = config.feedback_tokens()) {
+      state.window = Tensor::zeros({batch, cached, 2 * heads * width}, compute, device);
+      state.feedback = Tensor::zeros({batch, fed_back, config.d_model}, compute, device);
+      state.feedback_present = Tensor::zeros({batch, fed_back}, DType::kUInt8, device);
+    } else if (cached > 0) {
       state.cached = Tensor::zeros({batch, cached, config.d_model}, compute, device);
-      state.present = Tensor::zeros({batch, cached}, DType::kUInt8, device);
     }
     if (const std::int64_t rows = config.compressed_rows()) {
       state.compressed = Tensor::zeros({batch, rows, config.d_model}, compute, device);

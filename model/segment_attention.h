@@ -7,6 +7,7 @@
 //   operator()(pass, x, residual, span, memory) -> {y [R, D], memory after the span}
 //   remember(pass, x, span, memory)           the memory alone
 //   use_memory(on)
+// One that takes rows of its own through the rest of the block is given that, block_rows.h, last.
 // All segments of a span run at once. Where the memory is the model's, memory_tokens.h takes the
 // segments of a span one after the other, and blocks are infini's without a memory, each segment a
 // span of its own. Either way two spans one after the other, the second with the memory that the
@@ -19,13 +20,14 @@
 
 #include "model/attention.h"
 #include "model/compressive_attention.h"
+#include "model/feedback_attention.h"
 #include "model/memorizing_attention.h"
 #include "model/xl_attention.h"
 
 namespace infini {
 
-using SegmentAttention =
-    std::variant<InfiniAttention, XlAttention, MemorizingAttention, CompressiveAttention>;
+using SegmentAttention = std::variant<InfiniAttention, XlAttention, MemorizingAttention,
+                                      CompressiveAttention, FeedbackAttention>;
 
 // `layer`, counted from 0: an architecture may have blocks that differ.
 void declare_attention(const ModelConfig& config, int layer, const std::string& prefix,

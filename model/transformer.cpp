@@ -39,6 +39,10 @@ MemoryState memory_of(const std::vector<Tensor>& list) {
   return memory;
 }
 
+// Whether an attention takes rows of its own through the block.
+template <class Attention>
+constexpr bool takes_block_rows = std::is_same_v<std::remove_cvref_t<Attention>, FeedbackAttention>;
+
 int count_of(const TensorGroup* group) { return group ? group->count() : 1; }
 int index_of(const TensorGroup* group) { return group ? group->index() : 0; }
 
@@ -53,7 +57,7 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks,
         .name = name, .shape = table, .deviation = deviation, .division = {.axis = 0}};
   };
   std::vector<ParameterSpec> specs{rows_of_tokens("embedding.weight")};
-  if (config.has_memory_tokens()) MemoryTokens::declare(config, specs);
+  if (config.memory_tokens > 0) MemoryTokens::declare(config, specs);
   for (int layer = 0; layer < config.layers; ++layer) {
     const std::string prefix = block_prefix(layer);
     declare_attention(config, layer, prefix + "attention.", specs);
@@ -88,8 +92,13 @@ Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& s
   const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
   const auto [y, after] = std::visit(
       [&](const auto& one) -> Output {
-        const auto out = one(pass, normed, x, span, memory);
-        return {.x = out.y, .memory = out.memory};
+        if constexpr (takes_block_rows<decltype(one)>) {
+          const auto out = one(pass, normed, x, span, memory, rows(pass));
+          return {.x = out.y, .memory = out.memory};
+        } else {
+          const auto out = one(pass, normed, x, span, memory);
+          return {.x = out.y, .memory = out.memory};
+        }
       },
       attention);
   const Tensor middle = rms_norm(y, pass(feed_forward_norm), norm_eps);
@@ -99,8 +108,23 @@ Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& s
 MemoryState Block::remember(const Pass& pass, const Tensor& x, const Span& span,
                             const MemoryState& memory) const {
   const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
-  return std::visit([&](const auto& one) { return one.remember(pass, normed, span, memory); },
-                    attention);
+  return std::visit(
+      [&](const auto& one) {
+        if constexpr (takes_block_rows<decltype(one)>)
+          return one.remember(pass, normed, x, span, memory, rows(pass));
+        else
+          return one.remember(pass, normed, span, memory);
+      },
+      attention);
+}
+
+BlockRows Block::rows(const Pass& pass) const {
+  return {.normed = [this,
+                     pass](const Tensor& x) { return rms_norm(x, pass(attention_norm), norm_eps); },
+          .feed_forward =
+              [this, pass](const Tensor& y) {
+                return feed_forward(pass, rms_norm(y, pass(feed_forward_norm), norm_eps), y);
+              }};
 }
 
 InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, Device device,
@@ -115,6 +139,7 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
       final_norm_(parameters_["final_norm.weight"]),
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
   if (config.has_memory_tokens()) memory_tokens_.emplace(config, parameters_);
+  if (config.feedback_tokens() > 0) prompt_ = parameters_["memory_tokens.weight"];
   const Tensor table = position_table(config, compute, device);
   for (int layer = 0; layer < config.layers; ++layer) {
     blocks_.emplace_back(config, layer, parameters_, table, group);
@@ -154,10 +179,12 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
                                                         const Memories& memory,
                                                         bool recompute_blocks) const {
   check_memories(memory);
-  const Tensor x = embed(pass, span.tokens);
+  const Tensor x = start(pass, span);
   if (!memory_tokens_) {
     const Streamed out = through_blocks(pass, x, span, memory, recompute_blocks);
-    return {.hidden = final_norm(pass, out.x), .memory = out.memory};
+    const Tensor last =
+        prompt_ ? without_prompt(out.x, config_.feedback_tokens(), span.layout.batch) : out.x;
+    return {.hidden = final_norm(pass, last), .memory = out.memory};
   }
   // The blocks' gradients are final when the backward pass has done the first segment.
   const auto blocks = [&](std::int64_t s, const Tensor& rows, const Span& alone) {
@@ -169,6 +196,11 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
   };
   const MemoryTokens::Output out = (*memory_tokens_)(pass, x, span, memory[0], blocks);
   return {.hidden = out.hidden, .memory = {out.memory}};
+}
+
+Tensor InfiniTransformer::start(const Pass& pass, const Span& span) const {
+  const Tensor x = embed(pass, span.tokens);
+  return prompt_ ? with_prompt(x, pass(*prompt_), span.layout.batch) : x;
 }
 
 InfiniTransformer::Streamed InfiniTransformer::through_blocks(const Pass& pass, const Tensor& x,
@@ -203,7 +235,7 @@ Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
                                      const Memories& memory) const {
   if (memory_tokens_) return (*this)(pass, span, memory).memory;
   check_memories(memory);
-  Tensor x = embed(pass, span.tokens);
+  Tensor x = start(pass, span);
   Memories after;
   for (std::size_t layer = 0; layer + 1 < blocks_.size(); ++layer) {
     const Block::Output out = blocks_[layer](with_block(pass, layer), x, span, memory[layer]);

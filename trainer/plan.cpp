@@ -49,7 +49,7 @@ double Plan::days() const {
 
 Plan make_plan(const RunConfig& config, int ranks, int gpus_per_node, const CardFigures& figures) {
   const ParallelConfig& parallel = config.parallel;
-  check<ConfigError>(!config.model.has_relative_positions(),
+  check<ConfigError>(!config.model.keeps_cache(),
                      "model.architecture = ", config.model.architecture_name(),
                      ": plan does not know what it needs");
   if (ranks == 0) ranks = std::max(1, parallel.data) * parallel.segment * parallel.tensor;

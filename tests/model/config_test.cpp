@@ -184,6 +184,29 @@ TEST(ModelConfig, RefusesWhatNoModelHas) {
               c.memory_tokens = 0;
             }),
             "model.architecture = auto_compressor needs model.memory_tokens of at least 1, got 0");
+  const auto fam = [&](ModelConfig& c) {
+    rmt(c);
+    c.architecture = Architecture::kTransformerFam;
+    c.cache_tokens = 5;
+  };
+  EXPECT_EQ(refusal(fam), "nothing was refused");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              fam(c);
+              c.memory_tokens = 0;
+            }),
+            "model.architecture = transformer_fam needs model.memory_tokens of at least 1, got 0");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              fam(c);
+              c.memory = MemoryRule::kLinear;
+            }),
+            "model.architecture = transformer_fam has no compressive memory and needs model.memory "
+            "= none, got linear");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              fam(c);
+              c.memory_segments = 2;
+            }),
+            "model.memory_segments = 2, but model.architecture = transformer_fam keeps no "
+            "summaries");
   EXPECT_EQ(refusal([](ModelConfig& c) { c.memory_tokens = 5; }),
             "model.memory_tokens = 5, but model.architecture = infini has no memory tokens");
   EXPECT_EQ(refusal([](ModelConfig&) {}), "nothing was refused");

@@ -40,7 +40,8 @@ struct Tiny {
   // Whether gradients go back through what it finds.
   bool carries_gradients() const {
     return memory != MemoryRule::kNone || architecture == Architecture::kRmt ||
-           architecture == Architecture::kAutoCompressor;
+           architecture == Architecture::kAutoCompressor ||
+           architecture == Architecture::kTransformerFam;
   }
 };
 
@@ -120,6 +121,8 @@ struct MarkedPart {
 };
 constexpr MarkedPart kMarkedParts[] = {
     {&MemoryState::cached, &MemoryState::present},
+    {&MemoryState::window, &MemoryState::present},
+    {&MemoryState::feedback, &MemoryState::feedback_present},
     {&MemoryState::pairs, &MemoryState::pairs_present},
     {&MemoryState::compressed, &MemoryState::compressed_present}};
 
@@ -175,12 +178,13 @@ inline double relative_error(const Tensor& a, const Tensor& b) {
   return a ? relative_error(a.to_vector<double>(), b.to_vector<double>()) : 0;
 }
 
-// The memories with zeros where rows hold nothing: what stands there nobody reads.
+// The memories with zeros where rows hold nothing: what stands there nobody reads. Gradients have
+// no marks and stay.
 inline Memories readable(const Memories& memories) {
   Memories result = memories;
   for (MemoryState& state : result)
     for (const MarkedPart& part : kMarkedParts) {
-      if (!(state.*part.rows)) continue;
+      if (!(state.*part.rows) || !(state.*part.marks)) continue;
       const Tensor rows = (state.*part.rows).clone(), marks = state.*part.marks;
       const std::int64_t bytes = rows.bytes() / std::max<std::int64_t>(1, marks.size());
       for (std::int64_t i = 0; i < marks.size(); ++i)
@@ -315,6 +319,17 @@ inline const Tiny kTinies[] = {
      .architecture = Architecture::kAutoCompressor,
      .memory_tokens = 1,
      .memory_segments = 1},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kTransformerFam,
+     .memory_tokens = 3},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .activation = Activation::kSwiglu,
+     .tied = true,
+     .architecture = Architecture::kTransformerFam,
+     .cache_tokens = 7,
+     .memory_tokens = 2},
 };
 // Those of which ranks can share the rows or the heads.
 inline std::vector<Tiny> shared_tinies() {
@@ -337,6 +352,8 @@ inline std::string name_of(const Tiny& tiny) {
   if (tiny.architecture == Architecture::kRmt) name = text("rmt_", tiny.memory_tokens);
   if (tiny.architecture == Architecture::kAutoCompressor)
     name = text("auto_compressor_", tiny.memory_segments, "_of_", tiny.memory_tokens);
+  if (tiny.architecture == Architecture::kTransformerFam)
+    name = text("fam_", tiny.memory_tokens, "_cache_", tiny.cache_tokens);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
 }
