@@ -1,6 +1,8 @@
 // The rows of the table and how each kind of row is made: over 400 lines, since it is one table.
 #include "tests/tensor/op_table.h"
 
+#include <algorithm>
+
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
 #include "tensor/ops/attention_reconstruction.h"
@@ -646,7 +648,11 @@ std::vector<OpCase> make_table() {
 }  // namespace
 
 const std::vector<OpCase>& op_table() {
-  static const std::vector<OpCase> table = make_table();
+  static const std::vector<OpCase> table = [] {
+    std::vector<OpCase> rows = make_table();
+    std::ranges::move(op_rows_over_time(), std::back_inserter(rows));
+    return rows;
+  }();
   return table;
 }
 
