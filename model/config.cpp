@@ -36,6 +36,7 @@ void ModelConfig::validate_architecture() const {
   validate_retrieval();
   validate_compression();
   validate_memory_tokens();
+  validate_over_time();
   if (architecture == Architecture::kInfini) return;
   check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", name,
                      " has no compressive memory and needs model.memory = none, got ",
@@ -102,6 +103,24 @@ void ModelConfig::validate_memory_tokens() const {
                      ", but model.architecture = ", name, " keeps no summaries");
   check<ConfigError>(memory_segments > 0 || !keeps_summaries, "model.architecture = ", name,
                      " needs model.memory_segments of at least 1, got ", memory_segments);
+}
+
+void ModelConfig::validate_over_time() const {
+  check<ConfigError>(ema_size >= 1 && ema_size <= 32,
+                     "model.ema_size must be between 1 and 32, got ", ema_size);
+  check<ConfigError>(norm_groups >= 0, "model.norm_groups must not be negative, got ", norm_groups);
+  if (architecture != Architecture::kMegalodon) {
+    check<ConfigError>(norm_groups == 0, "model.norm_groups = ", norm_groups,
+                       ", but model.architecture = ", architecture_name(),
+                       " has no norm over time");
+    return;
+  }
+  check<ConfigError>(d_model % timestep_groups() == 0, "model.d_model = ", d_model,
+                     " is not divisible by model.norm_groups = ", timestep_groups());
+  check<ConfigError>(key_value_heads() == heads, "model.kv_heads = ", kv_heads,
+                     ", but model.architecture = megalodon makes queries and keys of one "
+                     "projection: as many as model.heads = ",
+                     heads);
 }
 
 }  // namespace infini

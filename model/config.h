@@ -21,16 +21,18 @@ enum class Architecture {
   kCompressiveTransformer,
   kRmt,
   kAutoCompressor,
-  kTransformerFam
+  kTransformerFam,
+  kMegalodon
 };
-constexpr std::array<std::pair<std::string_view, Architecture>, 7> enum_names(Architecture) {
+constexpr std::array<std::pair<std::string_view, Architecture>, 8> enum_names(Architecture) {
   return {{{"infini", Architecture::kInfini},
            {"transformer_xl", Architecture::kTransformerXl},
            {"memorizing_transformer", Architecture::kMemorizingTransformer},
            {"compressive_transformer", Architecture::kCompressiveTransformer},
            {"rmt", Architecture::kRmt},
            {"auto_compressor", Architecture::kAutoCompressor},
-           {"transformer_fam", Architecture::kTransformerFam}}};
+           {"transformer_fam", Architecture::kTransformerFam},
+           {"megalodon", Architecture::kMegalodon}}};
 }
 
 enum class Compression { kConvolution, kMeanPool };
@@ -81,6 +83,8 @@ struct ModelConfig {
   double reconstruction_weight = 1;
   std::int64_t memory_tokens = 0;
   std::int64_t memory_segments = 0;
+  int ema_size = 16;
+  int norm_groups = 0;
   MemoryRule memory = MemoryRule::kLinear;
   Activation activation = Activation::kGelu;
   bool tied = true;
@@ -104,7 +108,8 @@ struct ModelConfig {
         "local attention over the segment and memory_tokens before and after it; auto_compressor: "
         "the same over summaries of the segments before it; transformer_fam: attention over the "
         "segment, a cache of tokens before it and memory_tokens that each block carries and renews "
-        "after every segment; all but infini need memory=none");
+        "after every segment; megalodon: local attention after complex moving averages and a norm "
+        "over time, both of all of a document; all but infini need memory=none");
     field("layers", layers, "number of blocks");
     field("d_model", d_model, "width of the residual stream");
     field("heads", heads, "query heads");
@@ -141,6 +146,11 @@ struct ModelConfig {
           "transformer_fam carries");
     field("memory_segments", memory_segments,
           "segments whose summaries auto_compressor reads, the newest ones");
+    field("ema_size", ema_size, "complex moving averages of each channel of megalodon");
+    field(
+        "norm_groups", norm_groups,
+        "groups of channels that megalodon's norm over time takes the statistics of; 0: as many as "
+        "heads");
     field("memory", memory,
           "linear: add what a segment holds; delta: add what the memory does not hold yet; none: "
           "local attention only");
@@ -215,6 +225,12 @@ struct ModelConfig {
   std::int64_t feedback_tokens() const {
     return architecture == Architecture::kTransformerFam ? memory_tokens : 0;
   }
+  // Groups of channels that are normalised over time, see timestep_norm.h; 0 for others.
+  int timestep_groups() const {
+    if (architecture != Architecture::kMegalodon) return 0;
+    return norm_groups ? norm_groups : heads;
+  }
+  bool normalises_over_time() const { return timestep_groups() > 0; }
   // Positions that blocks see where a segment has so many tokens.
   std::int64_t positions(std::int64_t tokens) const {
     return read_tokens() + tokens + written_tokens();
@@ -226,6 +242,7 @@ struct ModelConfig {
   void validate_retrieval() const;
   void validate_compression() const;
   void validate_memory_tokens() const;
+  void validate_over_time() const;
 
   // What each of `ranks` that share every block has of the model: heads, each with its memory,
   // feed-forward columns and token ids, which `ranks` must divide.

@@ -14,8 +14,10 @@ inline double training_flops_per_token(const ModelConfig& config) {
   const double queries = config.heads * head, keys = config.key_value_heads() * head;
   const double inner = config.inner_width(),
                matrices = config.activation == Activation::kSwiglu ? 3 : 2;
-  const double products =
-      2 * (width * (queries + 2 * keys) + queries * width) + 2 * matrices * width * inner;
+  const bool over_time = config.normalises_over_time();
+  const double projections = over_time ? width * 4 * queries + width * width
+                                       : width * (queries + 2 * keys) + queries * width;
+  const double products = 2 * projections + 2 * matrices * width * inner;
   double block = products;
   const auto positions = static_cast<double>(config.positions(config.segment_tokens));
   block += 2 * positions * queries;
@@ -36,6 +38,8 @@ inline double training_flops_per_token(const ModelConfig& config) {
     block +=
         share * products + 4 * vectors * (1 + share) * queries + 4 * (cached + vectors) * queries;
   }
+  // A complex product, what comes in, and the real part of another one.
+  if (over_time) block += 14 * width * config.ema_size;
   // Read for every query head, written for every key/value head; the delta rule reads the memory by
   // keys as well.
   if (config.memory != MemoryRule::kNone) block += 2 * head * queries + 2 * head * keys;

@@ -27,7 +27,12 @@ struct MemoryState {
   Tensor feedback{};          // [B, F, D]
   Tensor feedback_present{};  // [B, F] u8
 
-  // all but infini
+  // megalodon, in the accumulator type: see complex_average.h and timestep_norm.h
+  Tensor averages{};      // [B, D, E, 2]
+  Tensor norm_moments{};  // [B, G, 2]
+  Tensor norm_tokens{};   // [B, 1]
+
+  // all but infini and megalodon
   Tensor present{};  // [B, M] u8, 1: a token or vector stands there
 
   // memorizing_transformer, in the block with a long memory: the newest tokens, oldest first
@@ -53,6 +58,9 @@ constexpr MemoryPart kMemoryParts[] = {
     {"window", &MemoryState::window, true},
     {"feedback", &MemoryState::feedback, true},
     {"feedback_present", &MemoryState::feedback_present, false},
+    {"averages", &MemoryState::averages, true},
+    {"norm_moments", &MemoryState::norm_moments, true},
+    {"norm_tokens", &MemoryState::norm_tokens, false},
     {"present", &MemoryState::present, false},
     {"pairs", &MemoryState::pairs, false},
     {"pairs_present", &MemoryState::pairs_present, false},
@@ -98,6 +106,12 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
       state.feedback_present = Tensor::zeros({batch, fed_back}, DType::kUInt8, device);
     } else if (cached > 0) {
       state.cached = Tensor::zeros({batch, cached, config.d_model}, compute, device);
+    }
+    if (const int groups = config.timestep_groups()) {
+      const DType full = accumulator_of(compute);
+      state.averages = Tensor::zeros({batch, config.d_model, config.ema_size, 2}, full, device);
+      state.norm_moments = Tensor::zeros({batch, groups, 2}, full, device);
+      state.norm_tokens = Tensor::zeros({batch, 1}, full, device);
     }
     if (const std::int64_t rows = config.compressed_rows()) {
       state.compressed = Tensor::zeros({batch, rows, config.d_model}, compute, device);

@@ -21,6 +21,8 @@ void declare_attention(const ModelConfig& config, int layer, const std::string& 
       return CompressiveAttention::declare(config, prefix, specs);
     case Architecture::kTransformerFam:
       return FeedbackAttention::declare(config, prefix, specs);
+    case Architecture::kMegalodon:
+      return MegalodonAttention::declare(config, prefix, specs);
   }
 }
 
@@ -38,6 +40,8 @@ SegmentAttention make_attention(const ModelConfig& config, int layer, const Para
                                 const TensorGroup* group) {
   if (config.architecture == Architecture::kTransformerFam)
     return FeedbackAttention(config, parameters, prefix, positions, group);
+  if (config.architecture == Architecture::kMegalodon)
+    return MegalodonAttention(config, parameters, prefix, positions, group);
   if (!config.has_relative_positions())
     return InfiniAttention(config, parameters, prefix, positions, group);
   if (config.architecture == Architecture::kCompressiveTransformer)

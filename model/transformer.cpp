@@ -39,10 +39,6 @@ MemoryState memory_of(const std::vector<Tensor>& list) {
   return memory;
 }
 
-// Whether an attention takes rows of its own through the block.
-template <class Attention>
-constexpr bool takes_block_rows = std::is_same_v<std::remove_cvref_t<Attention>, FeedbackAttention>;
-
 int count_of(const TensorGroup* group) { return group ? group->count() : 1; }
 int index_of(const TensorGroup* group) { return group ? group->index() : 0; }
 
@@ -62,7 +58,8 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks,
     const std::string prefix = block_prefix(layer);
     declare_attention(config, layer, prefix + "attention.", specs);
     FeedForward::declare(config, prefix + "feed_forward.", specs);
-    specs.push_back(norm_spec(prefix + "attention_norm.weight", config.d_model));
+    if (!config.normalises_over_time())
+      specs.push_back(norm_spec(prefix + "attention_norm.weight", config.d_model));
     specs.push_back(norm_spec(prefix + "feed_forward_norm.weight", config.d_model));
   }
   specs.push_back(norm_spec("final_norm.weight", config.d_model));
@@ -81,39 +78,54 @@ std::int64_t parameter_count(const ModelConfig& config) {
 Block::Block(const ModelConfig& config, int layer, const Parameters& parameters,
              const Tensor& positions, const TensorGroup* group)
     : norm_eps(config.norm_eps),
-      attention_norm(parameters[block_prefix(layer) + "attention_norm.weight"]),
+      two_hops(config.normalises_over_time()),
       feed_forward_norm(parameters[block_prefix(layer) + "feed_forward_norm.weight"]),
       attention(make_attention(config, layer, parameters, block_prefix(layer) + "attention.",
                                positions, group)),
-      feed_forward(config, parameters, block_prefix(layer) + "feed_forward.", group) {}
+      feed_forward(config, parameters, block_prefix(layer) + "feed_forward.", group) {
+  if (!config.normalises_over_time())
+    attention_norm = parameters[block_prefix(layer) + "attention_norm.weight"];
+}
 
+// How attentions are called, see segment_attention.h.
 Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& span,
                                 const MemoryState& memory) const {
-  const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+  const auto call = [&](const auto& one) {
+    using Attention = std::remove_cvref_t<decltype(one)>;
+    if constexpr (std::is_same_v<Attention, MegalodonAttention>) {
+      return one(pass, x, span, memory);
+    } else {
+      const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+      if constexpr (std::is_same_v<Attention, FeedbackAttention>)
+        return one(pass, normed, x, span, memory, rows(pass));
+      else
+        return one(pass, normed, x, span, memory);
+    }
+  };
   const auto [y, after] = std::visit(
       [&](const auto& one) -> Output {
-        if constexpr (takes_block_rows<decltype(one)>) {
-          const auto out = one(pass, normed, x, span, memory, rows(pass));
-          return {.x = out.y, .memory = out.memory};
-        } else {
-          const auto out = one(pass, normed, x, span, memory);
-          return {.x = out.y, .memory = out.memory};
-        }
+        const auto out = call(one);
+        return {.x = out.y, .memory = out.memory};
       },
       attention);
   const Tensor middle = rms_norm(y, pass(feed_forward_norm), norm_eps);
-  return {.x = feed_forward(pass, middle, y), .memory = after};
+  return {.x = feed_forward(pass, middle, two_hops ? x : y), .memory = after};
 }
 
 MemoryState Block::remember(const Pass& pass, const Tensor& x, const Span& span,
                             const MemoryState& memory) const {
-  const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
   return std::visit(
       [&](const auto& one) {
-        if constexpr (takes_block_rows<decltype(one)>)
-          return one.remember(pass, normed, x, span, memory, rows(pass));
-        else
-          return one.remember(pass, normed, span, memory);
+        using Attention = std::remove_cvref_t<decltype(one)>;
+        if constexpr (std::is_same_v<Attention, MegalodonAttention>) {
+          return one.remember(pass, x, span, memory);
+        } else {
+          const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+          if constexpr (std::is_same_v<Attention, FeedbackAttention>)
+            return one.remember(pass, normed, x, span, memory, rows(pass));
+          else
+            return one.remember(pass, normed, span, memory);
+        }
       },
       attention);
 }
@@ -144,9 +156,10 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
   for (int layer = 0; layer < config.layers; ++layer) {
     blocks_.emplace_back(config, layer, parameters_, table, group);
     const auto begin_of = [&](int block) {
-      return parameters_.offset(block < config.layers
-                                    ? block_prefix(block) + "attention.query.weight"
-                                    : "final_norm.weight");
+      if (block == config.layers) return parameters_.offset("final_norm.weight");
+      std::vector<ParameterSpec> specs;
+      declare_attention(config, block, block_prefix(block) + "attention.", specs);
+      return parameters_.offset(specs.front().name);
     };
     block_ranges_.push_back({.begin = begin_of(layer), .end = begin_of(layer + 1)});
   }

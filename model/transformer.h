@@ -31,7 +31,9 @@ struct Block {
   const InfiniAttention& infini_attention() const { return std::get<InfiniAttention>(attention); }
 
   double norm_eps;
-  Parameter attention_norm, feed_forward_norm;
+  bool two_hops;             // the feed-forward part is added to x, not to what attention left
+  Parameter attention_norm;  // none where attention normalises over time
+  Parameter feed_forward_norm;
   SegmentAttention attention;
   FeedForward feed_forward;
 };

@@ -38,6 +38,7 @@ TEST(MemorySize, IsThatOfThePapersTable) {
   ModelConfig fed_back = paper(Architecture::kTransformerFam);
   fed_back.memory_tokens = 64;
   EXPECT_EQ(memory_numbers(fed_back), 50331648 + 64 * 1024 * 12);
+  EXPECT_EQ(memory_numbers(paper(Architecture::kMegalodon)), (2 * 16 * 1024 + 2 * 8 + 1) * 12);
   ModelConfig summaries = paper(Architecture::kAutoCompressor);
   summaries.memory_tokens = 50;
   summaries.memory_segments = 15;
@@ -52,7 +53,8 @@ TEST(MemorySize, IsWhatAModelHolds) {
     std::int64_t held = 0;
     for (const MemoryState& state : zero_memories(config, 1, DType::kFloat32, Device::kCpu)) {
       for (const Tensor& part :
-           {state.matrix, state.normalizer, state.pairs, state.window, state.feedback})
+           {state.matrix, state.normalizer, state.pairs, state.window, state.feedback,
+            state.averages, state.norm_moments, state.norm_tokens})
         if (part) held += part.size();
       if (state.compressed) {
         held += state.compressed.size() + state.cached.size();

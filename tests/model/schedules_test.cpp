@@ -214,7 +214,12 @@ INSTANTIATE_TEST_SUITE_P(Models, InitialMemory,
                                               .kv_heads = 1,
                                               .architecture = Architecture::kTransformerFam,
                                               .cache_tokens = 7,
-                                              .memory_tokens = 2}),
+                                              .memory_tokens = 2},
+                                         Tiny{.memory = MemoryRule::kNone,
+                                              .kv_heads = 2,
+                                              .architecture = Architecture::kMegalodon,
+                                              .ema_size = 3,
+                                              .norm_groups = 4}),
                          tiny_name);
 
 TEST(CutRow, PutsARaggedSegmentLastAndAlone) {

@@ -32,6 +32,8 @@ struct Tiny {
   double reconstruction_weight = 1;
   std::int64_t memory_tokens = 0;
   std::int64_t memory_segments = 0;
+  int ema_size = 16;
+  int norm_groups = 0;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
@@ -41,7 +43,8 @@ struct Tiny {
   bool carries_gradients() const {
     return memory != MemoryRule::kNone || architecture == Architecture::kRmt ||
            architecture == Architecture::kAutoCompressor ||
-           architecture == Architecture::kTransformerFam;
+           architecture == Architecture::kTransformerFam ||
+           architecture == Architecture::kMegalodon;
   }
 };
 
@@ -58,6 +61,8 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.reconstruction_weight = tiny.reconstruction_weight;
   config.memory_tokens = tiny.memory_tokens;
   config.memory_segments = tiny.memory_segments;
+  config.ema_size = tiny.ema_size;
+  config.norm_groups = tiny.norm_groups;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -151,6 +156,17 @@ inline Memories random_memories(const ModelConfig& config, std::int64_t batch, D
         std::fill_n(vectors.data<double>() + i * config.d_model, config.d_model, 0.0);
       }
       memories[layer].vectors = vectors.to(dtype);
+    }
+    if (const Tensor& averages = memories[layer].averages) {
+      const Tensor moments = memories[layer].norm_moments, tokens = memories[layer].norm_tokens;
+      for (std::int64_t i = 0; i < averages.size(); ++i) averages.data<double>()[i] = key.normal(i);
+      for (std::int64_t i = 0; i < moments.size(); ++i)
+        moments.data<double>()[i] = 0.5 + key.uniform(500 + i);
+      for (std::int64_t b = 0; b < batch; ++b)
+        tokens.data<double>()[b] = static_cast<double>(3 + 4 * b);
+      for (Tensor* part :
+           {&memories[layer].averages, &memories[layer].norm_moments, &memories[layer].norm_tokens})
+        *part = part->to(accumulator_of(dtype));
     }
     if (!memories[layer].matrix) continue;
     const Tensor matrix = memories[layer].matrix, normalizer = memories[layer].normalizer;
@@ -330,6 +346,17 @@ inline const Tiny kTinies[] = {
      .architecture = Architecture::kTransformerFam,
      .cache_tokens = 7,
      .memory_tokens = 2},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kMegalodon,
+     .ema_size = 4},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .activation = Activation::kSwiglu,
+     .tied = true,
+     .architecture = Architecture::kMegalodon,
+     .ema_size = 1,
+     .norm_groups = 3},
 };
 // Those of which ranks can share the rows or the heads.
 inline std::vector<Tiny> shared_tinies() {
@@ -354,6 +381,8 @@ inline std::string name_of(const Tiny& tiny) {
     name = text("auto_compressor_", tiny.memory_segments, "_of_", tiny.memory_tokens);
   if (tiny.architecture == Architecture::kTransformerFam)
     name = text("fam_", tiny.memory_tokens, "_cache_", tiny.cache_tokens);
+  if (tiny.architecture == Architecture::kMegalodon)
+    name = text("megalodon_", tiny.ema_size, "_norm_", tiny.norm_groups);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
 }

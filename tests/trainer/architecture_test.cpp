@@ -33,6 +33,7 @@ const Trained kArchitectures[] = {
     {"transformer_fam",
      {"model.architecture=transformer_fam", "model.memory=none", "model.cache_tokens=12",
       "model.memory_tokens=3"}},
+    {"megalodon", {"model.architecture=megalodon", "model.memory=none", "model.ema_size=4"}},
 };
 
 class Architectures : public ProgramTest {
@@ -217,6 +218,13 @@ TEST_F(Architectures, RefuseRanksThatWouldShareWhatTheyCannot) {
   EXPECT_EQ(refusal({.data = 1, .segments = 2, .tensors = 1}, {}),
             "parallel.segment = 2, but model.architecture = transformer_fam takes the segments of "
             "a row on one rank");
+  architecture = {"model.architecture=megalodon"};
+  EXPECT_EQ(refusal({.data = 1, .segments = 1, .tensors = 2}, {}),
+            "parallel.tensor = 2, but model.architecture = megalodon has blocks that ranks cannot "
+            "share");
+  EXPECT_EQ(refusal({.data = 1, .segments = 2, .tensors = 1}, {}),
+            "parallel.segment = 2, but model.architecture = megalodon takes the segments of a row "
+            "on one rank");
   architecture = {"model.architecture=rmt", "model.memory_tokens=2"};
   const std::vector<std::string> leaves{"parallel.shard=gradients", "parallel.row_leaves=2"};
   EXPECT_EQ(refusal({.data = 2, .segments = 1, .tensors = 1}, leaves),
