@@ -50,9 +50,10 @@ double Plan::days() const {
 
 Plan make_plan(const RunConfig& config, int ranks, int gpus_per_node, const CardFigures& figures) {
   const ParallelConfig& parallel = config.parallel;
-  check<ConfigError>(!config.model.has_relative_positions(),
-                     "model.architecture = ", config.model.architecture_name(),
-                     ": plan does not know what it needs");
+  check<ConfigError>(
+      config.model.architecture == Architecture::kInfini || config.model.has_memory_tokens(),
+      "model.architecture = ", config.model.architecture_name(),
+      ": plan does not know what it needs");
   if (ranks == 0) ranks = std::max(1, parallel.data) * parallel.segment * parallel.tensor;
   check<ConfigError>(gpus_per_node >= 1, "--gpus-per-node must be at least 1, got ", gpus_per_node);
   check<ConfigError>(ranks <= gpus_per_node || ranks % gpus_per_node == 0, ranks,

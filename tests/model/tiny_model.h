@@ -35,6 +35,8 @@ struct Tiny {
   bool projection_biases = false;
   bool head_norms = false;
   RotaryScaling::Kind rope = RotaryScaling::Kind::kNone;
+  int ema_size = 16;
+  int norm_groups = 0;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
@@ -43,7 +45,9 @@ struct Tiny {
   // Whether gradients go back through what it finds.
   bool carries_gradients() const {
     return memory != MemoryRule::kNone || architecture == Architecture::kRmt ||
-           architecture == Architecture::kAutoCompressor;
+           architecture == Architecture::kAutoCompressor ||
+           architecture == Architecture::kTransformerFam ||
+           architecture == Architecture::kMegalodon;
   }
 };
 
@@ -60,6 +64,8 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.reconstruction_weight = tiny.reconstruction_weight;
   config.memory_tokens = tiny.memory_tokens;
   config.memory_segments = tiny.memory_segments;
+  config.ema_size = tiny.ema_size;
+  config.norm_groups = tiny.norm_groups;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -137,6 +143,8 @@ struct MarkedPart {
 };
 constexpr MarkedPart kMarkedParts[] = {
     {&MemoryState::cached, &MemoryState::present},
+    {&MemoryState::window, &MemoryState::present},
+    {&MemoryState::feedback, &MemoryState::feedback_present},
     {&MemoryState::pairs, &MemoryState::pairs_present},
     {&MemoryState::compressed, &MemoryState::compressed_present}};
 
@@ -166,6 +174,17 @@ inline Memories random_memories(const ModelConfig& config, std::int64_t batch, D
       }
       memories[layer].vectors = vectors.to(dtype);
     }
+    if (const Tensor& averages = memories[layer].averages) {
+      const Tensor moments = memories[layer].norm_moments, tokens = memories[layer].norm_tokens;
+      for (std::int64_t i = 0; i < averages.size(); ++i) averages.data<double>()[i] = key.normal(i);
+      for (std::int64_t i = 0; i < moments.size(); ++i)
+        moments.data<double>()[i] = 0.5 + key.uniform(500 + i);
+      for (std::int64_t b = 0; b < batch; ++b)
+        tokens.data<double>()[b] = static_cast<double>(3 + 4 * b);
+      for (Tensor* part :
+           {&memories[layer].averages, &memories[layer].norm_moments, &memories[layer].norm_tokens})
+        *part = part->to(accumulator_of(dtype));
+    }
     if (!memories[layer].matrix) continue;
     const Tensor matrix = memories[layer].matrix, normalizer = memories[layer].normalizer;
     for (std::int64_t i = 0; i < matrix.size(); ++i) matrix.data<double>()[i] = 2 * key.normal(i);
@@ -192,12 +211,13 @@ inline double relative_error(const Tensor& a, const Tensor& b) {
   return a ? relative_error(a.to_vector<double>(), b.to_vector<double>()) : 0;
 }
 
-// The memories with zeros where rows hold nothing: what stands there nobody reads.
+// The memories with zeros where rows hold nothing: what stands there nobody reads. Gradients have
+// no marks and stay.
 inline Memories readable(const Memories& memories) {
   Memories result = memories;
   for (MemoryState& state : result)
     for (const MarkedPart& part : kMarkedParts) {
-      if (!(state.*part.rows)) continue;
+      if (!(state.*part.rows) || !(state.*part.marks)) continue;
       const Tensor rows = (state.*part.rows).clone(), marks = state.*part.marks;
       const std::int64_t bytes = rows.bytes() / std::max<std::int64_t>(1, marks.size());
       for (std::int64_t i = 0; i < marks.size(); ++i)
@@ -349,6 +369,28 @@ inline const Tiny kTinies[] = {
      .projection_biases = true,
      .head_norms = true,
      .rope = RotaryScaling::Kind::kLinear},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kTransformerFam,
+     .memory_tokens = 3},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .activation = Activation::kSwiglu,
+     .tied = true,
+     .architecture = Architecture::kTransformerFam,
+     .cache_tokens = 7,
+     .memory_tokens = 2},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kMegalodon,
+     .ema_size = 4},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .activation = Activation::kSwiglu,
+     .tied = true,
+     .architecture = Architecture::kMegalodon,
+     .ema_size = 1,
+     .norm_groups = 3},
 };
 // Those of which ranks can share the rows or the heads.
 inline std::vector<Tiny> shared_tinies() {
@@ -371,6 +413,10 @@ inline std::string name_of(const Tiny& tiny) {
   if (tiny.architecture == Architecture::kRmt) name = text("rmt_", tiny.memory_tokens);
   if (tiny.architecture == Architecture::kAutoCompressor)
     name = text("auto_compressor_", tiny.memory_segments, "_of_", tiny.memory_tokens);
+  if (tiny.architecture == Architecture::kTransformerFam)
+    name = text("fam_", tiny.memory_tokens, "_cache_", tiny.cache_tokens);
+  if (tiny.architecture == Architecture::kMegalodon)
+    name = text("megalodon_", tiny.ema_size, "_norm_", tiny.norm_groups);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "",
               tiny.projection_biases ? "_biases" : "", tiny.head_norms ? "_head_norms" : "");
