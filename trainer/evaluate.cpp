@@ -83,11 +83,8 @@ int evaluate(const EvaluateOptions& options) {
                      loaded.config.evaluate.document_tokens,
                      "; expected 0, which reads them whole");
   DocumentProgress progress(loaded.model->device());
-  PerplexityReport report =
-      measure_perplexity(*loaded.model, *store,
-                         {.segments_at_once = loaded.config.evaluate.segments_at_once,
-                          .document_tokens = loaded.config.evaluate.document_tokens},
-                         std::ref(progress));
+  PerplexityReport report = measure_perplexity(
+      *loaded.model, *store, perplexity_options(loaded.config.evaluate), std::ref(progress));
   progress.finish();
   if (options.words > 0) report.words = options.words;
   fmt::print("{}", format_perplexity(report));

@@ -81,14 +81,8 @@ bool save(Training& training, const fs::path& directory) {
 void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
-  const Communicator readers = training.independent_ranks();
-  const PerplexityReport report =
-      over_ranks(measure_perplexity(training.model(), store,
-                                    {.segments_at_once = config.evaluate.segments_at_once,
-                                     .document_tokens = config.evaluate.document_tokens,
-                                     .share = readers.rank(),
-                                     .shares = readers.size()}),
-                 readers);
+  const PerplexityReport report = measure_perplexity(
+      training.model(), store, perplexity_options(config.evaluate), training.independent_ranks());
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
                report.token_perplexity());
   if (reporter)
