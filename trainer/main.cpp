@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   infini::add_prepare(app, exit_code);
   infini::add_train(app, exit_code);
   infini::add_evaluate(app, exit_code);
+  infini::add_passkey(app, exit_code);
   infini::add_score(app, exit_code);
   infini::add_generate(app, exit_code);
   infini::add_inspect(app, exit_code);
