@@ -33,6 +33,7 @@ constexpr std::array<std::pair<std::string_view, PasskeyTokens>, 2> enum_names(P
 // Generated passkey rows. All prompts of a step have one length.
 struct PasskeyConfig {
   PasskeyTokens tokens = PasskeyTokens::kWords;
+  std::string tokenizer;
   int digits = 5;
   std::vector<std::int64_t> row_segments = {2, 4, 8};
   bool packed = false;
@@ -45,6 +46,8 @@ struct PasskeyConfig {
   template <class Visitor>
   void visit(Visitor& field) {
     field("tokens", tokens, "words: each word, mark and digit is a token; bytes: each byte is one");
+    field("tokenizer", tokenizer,
+          "file of a tokenizer that takes the place of `tokens`: that of a model to be fine-tuned");
     field("digits", digits, "digits of a key, random in every row");
     field("row_segments", row_segments,
           "lengths of prompts in segments; every step draws one of them");

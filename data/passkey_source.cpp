@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "data/random_sites.h"
 #include "data/word_tokenizer.h"
@@ -9,8 +10,13 @@
 
 namespace infini {
 
-std::unique_ptr<Tokenizer> passkey_tokenizer(PasskeyTokens tokens) {
-  if (tokens == PasskeyTokens::kBytes) return std::make_unique<ByteTokenizer>();
+std::unique_ptr<Tokenizer> passkey_tokenizer(const PasskeyConfig& config) {
+  if (!config.tokenizer.empty()) {
+    check<ConfigError>(std::filesystem::exists(config.tokenizer),
+                       "data.passkey.tokenizer: ", config.tokenizer, " does not exist");
+    return read_tokenizer(config.tokenizer);
+  }
+  if (config.tokens == PasskeyTokens::kBytes) return std::make_unique<ByteTokenizer>();
   return std::make_unique<WordTokenizer>();
 }
 
@@ -29,7 +35,7 @@ PasskeySource::PasskeySource(const PasskeyConfig& config, int batch_rows,
   check<ConfigError>(segment_tokens >= 1, "segment_tokens must be at least 1, got ",
                      segment_tokens);
   check<ConfigError>(total_steps >= 0, "total_steps must not be negative, got ", total_steps);
-  tokenizer_ = passkey_tokenizer(config_.tokens);
+  tokenizer_ = passkey_tokenizer(config_);
   writer_ = std::make_unique<PasskeyWriter>(*tokenizer_, config_.digits);
   std::ranges::sort(lengths_);
   const std::int64_t needed = writer_->shortest_tokens(), shortest = lengths_.front();

@@ -50,7 +50,7 @@ class PasskeySource final : public BatchSource {
   std::unique_ptr<const PasskeyWriter> writer_;
 };
 
-// The tokenizer of generated passkey text.
-std::unique_ptr<Tokenizer> passkey_tokenizer(PasskeyTokens tokens);
+// The tokenizer of generated passkey text. Throws ConfigError for a file that does not exist.
+std::unique_ptr<Tokenizer> passkey_tokenizer(const PasskeyConfig& config);
 
 }  // namespace infini

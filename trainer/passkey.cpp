@@ -1,4 +1,6 @@
 // infini passkey: how often a trained model names a number hidden in prompts of any length.
+#include "data/passkey.h"
+
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -9,7 +11,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "data/passkey_source.h"
 #include "distributed/world.h"
 #include "tensor/allocator.h"
 #include "trainer/commands.h"
@@ -150,8 +151,6 @@ int passkey(const PasskeyOptions& options) {
   world.require_single("passkey");
   for (const std::string& length : options.lengths) length_of(length);  // before anything is read
   LoadedModel loaded = load_model(options.path, options.overrides);
-  if (loaded.config.data.source == DataKind::kPasskey)
-    loaded.tokenizer = passkey_tokenizer(loaded.config.data.passkey.tokens);
   check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
                      " holds no tokenizer");
   const int digits = options.digits > 0 ? options.digits : loaded.config.data.passkey.digits;

@@ -10,8 +10,7 @@ namespace infini {
 namespace {
 
 int vocabulary_of(const DataConfig& data) {
-  if (data.source == DataKind::kPasskey)
-    return passkey_tokenizer(data.passkey.tokens)->vocabulary();
+  if (data.source == DataKind::kPasskey) return passkey_tokenizer(data.passkey)->vocabulary();
   check<ConfigError>(std::filesystem::exists(std::filesystem::path(data.store) / "train.h5"),
                      "model.vocabulary is 0, that of the data, but data.store = ", data.store,
                      " holds no train.h5; give model.vocabulary");

@@ -49,7 +49,7 @@ RunData open_data(const RunConfig& config) {
       data.validation->require_tokenizer(data.store->tokenizer(), data.store->path().string());
     }
   } else {
-    data.passkey_tokens = passkey_tokenizer(config.data.passkey.tokens);
+    data.passkey_tokens = passkey_tokenizer(config.data.passkey);
   }
   data.source =
       make_source(config.data, config.model.segment_tokens, static_cast<std::uint64_t>(config.seed),

@@ -127,7 +127,7 @@ TEST(HeatMap, ColoursEveryCell) {
   for (const char* words : {">Keys<", ">tokens<", ">depth<", ">0%<", ">100%<", ">32K<", ">1M<",
                             ">0.25<", "#b2182b", "#2166ac", "#f7f7f7"})
     EXPECT_THAT(svg, HasSubstr(words));
-  EXPECT_THROW(heat_map_svg({.title = "None"}), Error);
+  EXPECT_THROW(heat_map_svg(HeatMap{}), Error);
 }
 
 }  // namespace

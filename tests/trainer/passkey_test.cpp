@@ -63,6 +63,31 @@ TEST_F(TrainedOnPasskeys, ScoresDoNotDependOnHowPromptsAreCut) {
   }
 }
 
+// Pre-trained on a corpus, then fine-tuned on prompts in the same tokens.
+TEST_F(TrainedOnPasskeys, FineTunesAModelInItsOwnTokens) {
+  write("corpus/train/a.txt", "There and back again. 0123456789 What is the pass key?\n");
+  write("lm.yaml",
+        "directory: lm\n"
+        "model: {layers: 1, d_model: 16, heads: 2, segment_tokens: 32}\n"
+        "data: {source: store, store: data, row_tokens: 32, batch_rows: 2}\n"
+        "train: {steps: 2}\n");
+  expect_done("prepare --input corpus --output data --tokenizer byte");
+  expect_done("train lm.yaml");
+  write("tune.yaml",
+        "init_from: lm\n"
+        "directory: tuned\n"
+        "data: {source: passkey, batch_rows: 2, passkey: {tokenizer: data/tokenizer.model, "
+        "digits: 2, row_segments: [16]}}\n"
+        "train: {steps: 2}\n"
+        "evaluate: {passkey: {prompts: 2}}\n");
+  expect_done("train tune.yaml");
+  const LoadedModel lm = load_model(path("lm")), tuned = load_model(path("tuned"));
+  EXPECT_EQ(tuned.tokenizer->hash(), lm.tokenizer->hash());
+  expect_done("passkey tuned --lengths 512 --prompts 2");
+  expect_refused("train tune.yaml directory=other data.passkey.tokenizer=nowhere", 2,
+                 "data.passkey.tokenizer: nowhere does not exist");
+}
+
 TEST_F(TrainedOnPasskeys, DrawsAMapOfDepths) {
   const auto measured =
       cells("--lengths 100,1K --depths 5 --prompts 3 --memory on --figure map.svg");
