@@ -11,7 +11,7 @@ namespace {
 using ::testing::HasSubstr;
 
 // Trained for a moment: it names some digits, by chance.
-class TrainedOnPasskeys : public ProgramTest {
+class PasskeyCommand : public ProgramTest {
  protected:
   void SetUp() override {
     write("run.yaml",
@@ -29,7 +29,7 @@ class TrainedOnPasskeys : public ProgramTest {
   }
 };
 
-TEST_F(TrainedOnPasskeys, SaysWhatEvaluateSays) {
+TEST_F(PasskeyCommand, SaysWhatEvaluateSays) {
   expect_done("evaluate run --output table.json");
   const auto table = nlohmann::json::parse(content("table.json"));
   const auto measured = cells("--lengths 128,256 --prompts 30");
@@ -45,7 +45,7 @@ TEST_F(TrainedOnPasskeys, SaysWhatEvaluateSays) {
   EXPECT_GT(right, 0);
 }
 
-TEST_F(TrainedOnPasskeys, ScoresDoNotDependOnHowPromptsAreCut) {
+TEST_F(PasskeyCommand, ScoresDoNotDependOnHowPromptsAreCut) {
   const LoadedModel loaded = load_model(path("run"));
   const WordTokenizer words;
   const PasskeyWriter writer(words, 2);
@@ -64,7 +64,7 @@ TEST_F(TrainedOnPasskeys, ScoresDoNotDependOnHowPromptsAreCut) {
 }
 
 // Pre-trained on a corpus, then fine-tuned on prompts in the same tokens.
-TEST_F(TrainedOnPasskeys, FineTunesAModelInItsOwnTokens) {
+TEST_F(PasskeyCommand, FineTunesAModelInItsOwnTokens) {
   write("corpus/train/a.txt", "There and back again. 0123456789 What is the pass key?\n");
   write("lm.yaml",
         "directory: lm\n"
@@ -88,7 +88,7 @@ TEST_F(TrainedOnPasskeys, FineTunesAModelInItsOwnTokens) {
                  "data.passkey.tokenizer: nowhere does not exist");
 }
 
-TEST_F(TrainedOnPasskeys, DrawsAMapOfDepths) {
+TEST_F(PasskeyCommand, DrawsAMapOfDepths) {
   const auto measured =
       cells("--lengths 100,1K --depths 5 --prompts 3 --memory on --figure map.svg");
   ASSERT_EQ(measured.size(), 10u);
@@ -101,7 +101,7 @@ TEST_F(TrainedOnPasskeys, DrawsAMapOfDepths) {
     EXPECT_THAT(map, HasSubstr(words));
 }
 
-TEST_F(TrainedOnPasskeys, RefusesWhatItCannotAsk) {
+TEST_F(PasskeyCommand, RefusesWhatItCannotAsk) {
   expect_refused("passkey run --lengths 32Q", 2,
                  "--lengths: 32Q is no length; expected tokens, as 4096, 32K or 1M");
   expect_refused("passkey run --lengths 9999999M", 2, "--lengths: 9999999M is no length");
