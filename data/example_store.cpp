@@ -8,13 +8,17 @@
 namespace infini {
 
 std::shared_ptr<const ExampleStore> ExampleStore::open(const std::filesystem::path& path) {
-  std::shared_ptr<ExampleStore> store(new ExampleStore);
-  store->store_ = TokenStore::open(path);
-  check<DataError>(store->store_->has_examples(), path.string(),
+  return of(TokenStore::open(path));
+}
+
+std::shared_ptr<const ExampleStore> ExampleStore::of(std::shared_ptr<const TokenStore> store) {
+  check<DataError>(store->has_examples(), store->path().string(),
                    ": is a plain corpus, its documents have no summaries; expected examples, which "
                    "`infini prepare --format booksum` makes");
-  store->read_examples(store->store_->file());
-  return store;
+  std::shared_ptr<ExampleStore> result(new ExampleStore);
+  result->store_ = std::move(store);
+  result->read_examples(result->store_->file());
+  return result;
 }
 
 void ExampleStore::read_examples(const Hdf5File& file) {

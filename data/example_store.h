@@ -32,6 +32,8 @@ class ExampleStore {
  public:
   // Throws DataError as TokenStore::open() does, and for a plain corpus.
   static std::shared_ptr<const ExampleStore> open(const std::filesystem::path& path);
+  // The same of a store that is open.
+  static std::shared_ptr<const ExampleStore> of(std::shared_ptr<const TokenStore> store);
 
   const std::shared_ptr<const TokenStore>& documents() const { return store_; }
   const std::filesystem::path& path() const { return store_->path(); }

@@ -105,9 +105,9 @@ class SplitEncoder {
   std::uint64_t source_hash_ = 0;
 };
 
-class ExampleSource final : public PrepareSource {
+class SummarySource final : public PrepareSource {
  public:
-  explicit ExampleSource(const PrepareOptions& options)
+  explicit SummarySource(const PrepareOptions& options)
       : output_(options.output),
         corpus_(open_summaries(options.corpus, {.broken = options.broken,
                                                 .invalid_utf8 = options.invalid_utf8,
@@ -187,7 +187,7 @@ class ExampleSource final : public PrepareSource {
 }  // namespace
 
 std::unique_ptr<PrepareSource> example_source(const PrepareOptions& options) {
-  return std::make_unique<ExampleSource>(options);
+  return std::make_unique<SummarySource>(options);
 }
 
 }  // namespace infini

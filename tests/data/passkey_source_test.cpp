@@ -76,7 +76,9 @@ TEST(PasskeySource, PacksShorterPromptsIntoRowsOfTheGreatestLength) {
         const auto at = static_cast<std::size_t>(i * length + t);
         EXPECT_EQ(batch.tokens[at], prompt.tokens[static_cast<std::size_t>(t)]);
         EXPECT_EQ(batch.targets[at], t + 1 == length ? -1 : batch.tokens[at + 1]);
-        if (t % 32 == 0) EXPECT_EQ(batch.resets[at / 32], t == 0);
+        if (t % 32 == 0) {
+          EXPECT_EQ(batch.resets[at / 32], t == 0);
+        }
       }
     }
   }
