@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "data/crops.h"
+#include "data/example_source.h"
 #include "data/lanes.h"
 #include "data/passkey_source.h"
 
@@ -52,18 +53,31 @@ std::vector<std::int64_t> PasskeyConfig::row_lengths(std::int64_t segment_tokens
   return packed ? std::vector{prompts.back()} : prompts;
 }
 
+void ExamplesConfig::validate() const {
+  check<ConfigError>(document_tokens >= 0,
+                     "data.examples.document_tokens must not be negative, got ", document_tokens);
+  check<ConfigError>(summary_tokens >= 1, "data.examples.summary_tokens must be at least 1, got ",
+                     summary_tokens);
+  check<ConfigError>(sorted_steps >= 1, "data.examples.sorted_steps must be at least 1, got ",
+                     sorted_steps);
+}
+
 void DataConfig::validate() const {
   check<ConfigError>(batch_rows >= 1, "data.batch_rows must be at least 1, got ", batch_rows);
   check<ConfigError>(row_tokens >= 1, "data.row_tokens must be at least 1, got ", row_tokens);
-  check<ConfigError>(
-      source != DataKind::kStore || !store.empty(),
-      "data.store must name the folder of a prepared corpus when data.source is store "
-      "(make one with `infini prepare`)");
+  check<ConfigError>(source == DataKind::kPasskey || !store.empty(),
+                     "data.store must name the folder of a prepared corpus when data.source is ",
+                     source == DataKind::kStore ? "store" : "examples",
+                     " (make one with `infini prepare`)");
+  check<ConfigError>(source != DataKind::kExamples || sampler == Sampler::kCrops,
+                     "data.sampler is lanes, but examples are rows of their own: data.source = "
+                     "examples takes crops");
   passkey.validate();
+  examples.validate();
 }
 
 std::int64_t DataConfig::longest_row_tokens(std::int64_t segment_tokens) const {
-  return source == DataKind::kStore ? row_tokens : passkey.row_lengths(segment_tokens).back();
+  return source == DataKind::kPasskey ? passkey.row_lengths(segment_tokens).back() : row_tokens;
 }
 
 std::shared_ptr<const TokenStore> open_store(const DataConfig& config, const std::string& split) {
@@ -75,13 +89,16 @@ std::shared_ptr<const TokenStore> open_store(const DataConfig& config, const std
 
 std::unique_ptr<BatchSource> make_source(const DataConfig& config, std::int64_t segment_tokens,
                                          std::uint64_t seed, std::int64_t total_steps,
-                                         std::shared_ptr<const TokenStore> store) {
+                                         std::shared_ptr<const TokenStore> store, int row_parts) {
   config.validate();
   if (config.source == DataKind::kPasskey)
     return std::make_unique<PasskeySource>(config.passkey, config.batch_rows, segment_tokens, seed,
                                            total_steps);
   if (!store) store = open_store(config);
   const RowShape shape{config.batch_rows, config.row_tokens, segment_tokens};
+  if (config.source == DataKind::kExamples)
+    return std::make_unique<ExampleSource>(ExampleStore::of(store), config.examples, shape, seed,
+                                           row_parts);
   if (config.sampler == Sampler::kLanes) return std::make_unique<LaneSource>(store, shape, seed);
   return std::make_unique<CropSource>(store, shape, seed);
 }

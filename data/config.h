@@ -15,9 +15,11 @@
 
 namespace infini {
 
-enum class DataKind { kPasskey, kStore };
-constexpr std::array<std::pair<std::string_view, DataKind>, 2> enum_names(DataKind) {
-  return {{{"passkey", DataKind::kPasskey}, {"store", DataKind::kStore}}};
+enum class DataKind { kPasskey, kStore, kExamples };
+constexpr std::array<std::pair<std::string_view, DataKind>, 3> enum_names(DataKind) {
+  return {{{"passkey", DataKind::kPasskey},
+           {"store", DataKind::kStore},
+           {"examples", DataKind::kExamples}}};
 }
 
 enum class Sampler { kCrops, kLanes };
@@ -28,6 +30,11 @@ constexpr std::array<std::pair<std::string_view, Sampler>, 2> enum_names(Sampler
 enum class PasskeyTokens { kWords, kBytes };
 constexpr std::array<std::pair<std::string_view, PasskeyTokens>, 2> enum_names(PasskeyTokens) {
   return {{{"words", PasskeyTokens::kWords}, {"bytes", PasskeyTokens::kBytes}}};
+}
+
+enum class DocumentCut { kEnd, kMiddle };
+constexpr std::array<std::pair<std::string_view, DocumentCut>, 2> enum_names(DocumentCut) {
+  return {{{"end", DocumentCut::kEnd}, {"middle", DocumentCut::kMiddle}}};
 }
 
 // Generated passkey rows. All prompts of a step have one length.
@@ -80,6 +87,29 @@ struct PasskeyConfig {
   std::vector<std::int64_t> row_lengths(std::int64_t segment_tokens) const;
 };
 
+// Documents that are read and summaries of them that are learned.
+struct ExamplesConfig {
+  std::string prompt = "\nSummary:\n";
+  std::int64_t document_tokens = 0;
+  DocumentCut cut = DocumentCut::kEnd;
+  std::int64_t summary_tokens = 1024;
+  std::int64_t sorted_steps = 16;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("prompt", prompt, "text between a document and its summary");
+    field("document_tokens", document_tokens,
+          "tokens of a document that are read at most; 0: as many as data.row_tokens has room for");
+    field("cut", cut, "what a document that is too long loses: its end, or its middle");
+    field("summary_tokens", summary_tokens,
+          "tokens of a summary that are learned at most; one that is cut has no end");
+    field("sorted_steps", sorted_steps,
+          "steps among which the examples go by length, so that a step has rows of about one "
+          "length and little padding; 1: none are sorted");
+  }
+  void validate() const;
+};
+
 struct DataConfig {
   DataKind source = DataKind::kPasskey;
   std::string store = {};
@@ -87,19 +117,22 @@ struct DataConfig {
   std::int64_t row_tokens = 4096;
   int batch_rows = 8;
   PasskeyConfig passkey = {};
+  ExamplesConfig examples = {};
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("source", source,
-          "passkey: generated rows of the retrieval task; store: a prepared corpus");
+          "passkey: generated rows of the retrieval task; store: a prepared corpus; examples: "
+          "documents with summaries, prepared as format booksum");
     field("store", store, "folder that `infini prepare` wrote: train.h5, validation.h5, test.h5");
     field("sampler", sampler,
           "crops: independent rows; lanes: rows read documents front to back, memory carried "
           "between steps");
     field("row_tokens", row_tokens,
-          "tokens of a row; passkey rows take passkey.row_segments instead");
+          "tokens of a row, of examples at most; passkey rows take passkey.row_segments instead");
     field("batch_rows", batch_rows, "rows of a step, over all ranks");
     field("passkey", passkey, "the generated task, for source passkey");
+    field("examples", examples, "documents and their summaries, for source examples");
   }
   void validate() const;
 
@@ -111,9 +144,11 @@ std::shared_ptr<const TokenStore> open_store(const DataConfig& config,
                                              const std::string& split = "train");
 
 // The source of training steps. `total_steps` is the length of the run, which passkey.short_share
-// divides; `store` spares opening it again when it is already open.
+// divides; `store` spares opening it again when it is already open. Rows whose length varies divide
+// into `row_parts` parts of whole segments.
 std::unique_ptr<BatchSource> make_source(const DataConfig& config, std::int64_t segment_tokens,
                                          std::uint64_t seed, std::int64_t total_steps,
-                                         std::shared_ptr<const TokenStore> store = nullptr);
+                                         std::shared_ptr<const TokenStore> store = nullptr,
+                                         int row_parts = 1);
 
 }  // namespace infini

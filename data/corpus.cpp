@@ -11,12 +11,6 @@
 namespace infini {
 namespace {
 
-// The name of a file without .gz or .zst.
-std::filesystem::path decompressed_name(const std::filesystem::path& path) {
-  const bool compressed = path.extension() == ".gz" || path.extension() == ".zst";
-  return compressed ? path.stem() : path.filename();
-}
-
 bool is_jsonl(const std::filesystem::path& path) {
   const auto ending = decompressed_name(path).extension();
   return ending == ".jsonl" || ending == ".json";
@@ -134,6 +128,8 @@ std::int64_t Document::words() const {
 Corpus::Corpus(const std::filesystem::path& path, CorpusFormat format, CorpusRules rules)
     : root_(path), format_(format), rules_(std::move(rules)) {
   rules_.validate();
+  check<ConfigError>(format_ != CorpusFormat::kBooksum, path.string(),
+                     ": format booksum has documents with summaries, not documents alone");
   check<DataError>(std::filesystem::exists(path), path.string(),
                    ": no such corpus; expected a folder or a file");
   const std::vector<std::filesystem::path> files = files_below(path);

@@ -23,12 +23,13 @@
 
 namespace infini {
 
-enum class CorpusFormat { kAuto, kPg19, kText, kJsonl };
-constexpr std::array<std::pair<std::string_view, CorpusFormat>, 4> enum_names(CorpusFormat) {
+enum class CorpusFormat { kAuto, kPg19, kText, kJsonl, kBooksum };
+constexpr std::array<std::pair<std::string_view, CorpusFormat>, 5> enum_names(CorpusFormat) {
   return {{{"auto", CorpusFormat::kAuto},
            {"pg19", CorpusFormat::kPg19},
            {"text", CorpusFormat::kText},
-           {"jsonl", CorpusFormat::kJsonl}}};
+           {"jsonl", CorpusFormat::kJsonl},
+           {"booksum", CorpusFormat::kBooksum}}};  // read by data/summaries.h, not by Corpus
 }
 
 // What becomes of something that is not as it should be.

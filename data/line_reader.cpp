@@ -141,6 +141,11 @@ bool LineReader::next(std::string& line) {
   return some;
 }
 
+std::filesystem::path decompressed_name(const std::filesystem::path& path) {
+  const bool compressed = path.extension() == ".gz" || path.extension() == ".zst";
+  return compressed ? path.stem() : path.filename();
+}
+
 std::string read_decompressed(const std::filesystem::path& path) {
   const auto stream = open_stream(path);
   std::vector<char> buffer(kBuffer);

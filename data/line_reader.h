@@ -37,6 +37,9 @@ class LineReader {
   bool too_long_ = false;
 };
 
+// The name of a file without .gz or .zst.
+std::filesystem::path decompressed_name(const std::filesystem::path& path);
+
 // All bytes of a file, decompressed. Throws as LineReader does.
 std::string read_decompressed(const std::filesystem::path& path);
 

@@ -1,12 +1,11 @@
 #include "data/prepare.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <chrono>
 #include <thread>
 
 #include "data/encode_pool.h"
+#include "data/prepare_source.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "data/token_store.h"
 #include "tensor/error.h"
@@ -15,19 +14,6 @@ namespace infini {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Report = std::function<void(const PrepareProgress&)>;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-// At most `limit` bytes from the front of `text`, not cutting a character of UTF-8.
-std::string_view front(std::string_view text, std::int64_t limit) {
-  if (static_cast<std::int64_t>(text.size()) <= limit) return text;
-  auto end = static_cast<std::size_t>(limit);
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end);
-}
 
 // Bytes of the files on disk; compressed ones count as they are.
 std::int64_t size_on_disk(const Corpus& corpus, const std::string& split) {
@@ -42,72 +28,74 @@ void check_some(std::int64_t documents, const std::string& split, const ReadCoun
                    read.skipped() > 0 || read.cut_files > 0 ? read.summary() : "there is none");
 }
 
-// Text to train a tokenizer on: the beginning of every document, in the same proportion, so that a
-// sample smaller than the corpus still comes from all of it.
-std::string sample(const Corpus& corpus, const std::string& split, std::int64_t bytes,
-                   const Report& report) {
-  const auto disk = static_cast<double>(std::max<std::int64_t>(size_on_disk(corpus, split), 1));
-  const double share = std::min(1.0, static_cast<double>(bytes) / disk);
-  std::string text;
-  PrepareProgress progress{.stage = "sample"};
-  const ReadCounts read = corpus.read(split, [&](Document&& document) {
-    const auto wanted =
-        static_cast<std::int64_t>(share * static_cast<double>(document.bytes())) + 1;
-    const auto left = bytes - static_cast<std::int64_t>(text.size());
-    text += front(document.text, std::min(wanted, left));
-    ++progress.documents;
-    progress.bytes = static_cast<std::int64_t>(text.size());
-    report(progress);
-    return progress.bytes + 4 < bytes;
-  });
-  check_some(progress.documents, split, read);
-  return text;
-}
+class PlainSource final : public PrepareSource {
+ public:
+  explicit PlainSource(const PrepareOptions& options)
+      : corpus_(options.corpus, options.format, options.rules()) {}
 
-std::unique_ptr<Tokenizer> make_tokenizer(const PrepareOptions& options, const Corpus& corpus,
-                                          const Report& report) {
+  std::vector<std::string> splits() const override { return corpus_.splits(); }
+
+  std::string sample(std::int64_t bytes, const ReportProgress& report) const override {
+    const std::string split = corpus_.splits().front();
+    TextSample text(bytes, size_on_disk(corpus_, split), report);
+    const ReadCounts read =
+        corpus_.read(split, [&](Document&& document) { return text.add(document.text); });
+    check_some(text.documents(), split, read);
+    return text.take();
+  }
+
+  PreparedSplit encode(const std::string& split, const Tokenizer& tokenizer,
+                       const std::filesystem::path& path, int threads,
+                       const ReportProgress& report) const override {
+    const auto begin = Clock::now();
+    PreparedSplit result{.name = split, .path = path};
+    TokenStoreWriter store(path, tokenizer, split);
+    std::uint64_t source_hash = 0;
+    EncodePool pool(tokenizer, threads);
+
+    const auto store_next = [&] {
+      const EncodedDocument next = pool.take();
+      const std::int64_t bytes = next.document.bytes();
+      store.add(next.document.name, bytes, next.words, next.tokens);
+      source_hash = chained_hash(source_hash, next.hash);
+      ++result.documents;
+      result.bytes += bytes;
+      result.words += next.words;
+      result.tokens += static_cast<std::int64_t>(next.tokens.size());
+      result.encode_seconds += next.seconds;
+      report({.stage = split, .documents = result.documents, .bytes = result.bytes});
+    };
+    result.read = corpus_.read(split, [&](Document&& document) {
+      if (pool.full()) store_next();
+      pool.submit(std::move(document));
+      return true;
+    });
+    while (!pool.empty()) store_next();
+    check_some(result.documents, split, result.read);
+    store.finish(source_hash);
+    result.seconds = seconds_since(begin);
+    return result;
+  }
+
+ private:
+  Corpus corpus_;
+};
+
+std::unique_ptr<Tokenizer> make_tokenizer(const PrepareOptions& options,
+                                          const PrepareSource& source,
+                                          const ReportProgress& report) {
   if (!options.tokenizer_file.empty()) return read_tokenizer(options.tokenizer_file);
   if (options.tokenizer == TokenizerKind::kByte) return std::make_unique<ByteTokenizer>();
-  const std::string text = sample(corpus, corpus.splits().front(), options.sample_bytes, report);
+  const std::string text = source.sample(options.sample_bytes, report);
   report({.stage = "tokenizer", .bytes = static_cast<std::int64_t>(text.size())});
   return train_sentencepiece(text, options.vocabulary);
 }
 
-PreparedSplit encode_split(const Corpus& corpus, const std::string& split,
-                           const Tokenizer& tokenizer, const std::filesystem::path& path,
-                           int threads, const Report& report) {
-  const auto begin = Clock::now();
-  PreparedSplit result{.name = split, .path = path};
-  TokenStoreWriter store(path, tokenizer, split);
-  std::uint64_t source_hash = 0;
-  EncodePool pool(tokenizer, threads);
-
-  const auto store_next = [&] {
-    const EncodedDocument next = pool.take();
-    const std::int64_t bytes = next.document.bytes();
-    store.add(next.document.name, bytes, next.words, next.tokens);
-    const std::uint64_t pair[] = {source_hash, next.hash};
-    source_hash = XXH3_64bits(pair, sizeof pair);
-    ++result.documents;
-    result.bytes += bytes;
-    result.words += next.words;
-    result.tokens += static_cast<std::int64_t>(next.tokens.size());
-    result.encode_seconds += next.seconds;
-    report({.stage = split, .documents = result.documents, .bytes = result.bytes});
-  };
-  result.read = corpus.read(split, [&](Document&& document) {
-    if (pool.full()) store_next();
-    pool.submit(std::move(document));
-    return true;
-  });
-  while (!pool.empty()) store_next();
-  check_some(result.documents, split, result.read);
-  store.finish(source_hash);
-  result.seconds = seconds_since(begin);
-  return result;
-}
-
 }  // namespace
+
+std::unique_ptr<PrepareSource> plain_source(const PrepareOptions& options) {
+  return std::make_unique<PlainSource>(options);
+}
 
 CorpusRules PrepareOptions::rules() const {
   CorpusRules rules{.broken = broken, .invalid_utf8 = invalid_utf8};
@@ -129,13 +117,19 @@ void PrepareOptions::validate() const {
                      sample_bytes);
   check<ConfigError>(threads >= 0, "prepare: threads must not be negative, got ", threads);
   rules().validate();
+  const bool examples = format == CorpusFormat::kBooksum;
+  check<ConfigError>(!examples || where.empty(),
+                     "prepare: where looks at the `meta` of JSON lines; format booksum has none");
+  check<ConfigError>(examples || level == WantedLevels::kBoth,
+                     "prepare: level chooses among the summaries of format booksum; leave it out");
 }
 
 PrepareReport prepare(const PrepareOptions& options,
                       const std::function<void(const PrepareProgress&)>& progress) {
   options.validate();
-  const Report report = progress ? progress : [](const PrepareProgress&) {};
-  const Corpus corpus(options.corpus, options.format, options.rules());
+  const ReportProgress report = progress ? progress : [](const PrepareProgress&) {};
+  const std::unique_ptr<PrepareSource> source =
+      options.format == CorpusFormat::kBooksum ? example_source(options) : plain_source(options);
   const std::filesystem::path output = options.output;
   std::error_code failure;
   std::filesystem::create_directories(output, failure);
@@ -146,15 +140,16 @@ PrepareReport prepare(const PrepareOptions& options,
                        ? options.threads
                        : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const auto begin = Clock::now();
-  const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options, corpus, report);
+  const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options, *source, report);
   result.tokenizer_seconds = seconds_since(begin);
   result.tokenizer = output / "tokenizer.model";
   result.tokenizer_hash = tokenizer->hash_text();
   result.vocabulary = tokenizer->vocabulary();
   save_tokenizer(*tokenizer, result.tokenizer);
-  for (const std::string& split : corpus.splits())
+  for (const std::string& split : source->splits())
     result.splits.push_back(
-        encode_split(corpus, split, *tokenizer, output / (split + ".h5"), result.threads, report));
+        source->encode(split, *tokenizer, output / (split + ".h5"), result.threads, report));
+  source->finish(output, result);
   return result;
 }
 

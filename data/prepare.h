@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/corpus.h"
+#include "data/summaries.h"
 #include "data/tokenizer.h"
 
 namespace infini {
@@ -19,7 +20,7 @@ constexpr std::array<std::pair<std::string_view, TokenizerKind>, 2> enum_names(T
 }
 
 struct PrepareOptions {
-  std::string corpus = {};  // a folder or a file, see data/corpus.h
+  std::string corpus = {};  // a folder or a file, see data/corpus.h and data/summaries.h
   std::string output = {};  // folder for train.h5, validation.h5, test.h5 and tokenizer.model
   CorpusFormat format = CorpusFormat::kAuto;
   TokenizerKind tokenizer = TokenizerKind::kSentencePiece;
@@ -30,6 +31,7 @@ struct PrepareOptions {
   OnFault broken = OnFault::kRefuse;
   OnFault invalid_utf8 = OnFault::kKeep;
   std::vector<std::string> where = {};
+  WantedLevels level = WantedLevels::kBoth;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -46,6 +48,7 @@ struct PrepareOptions {
     field("broken", broken, "lines that are no document and damaged files: refuse, or skip");
     field("invalid_utf8", invalid_utf8, "texts that are not UTF-8: keep their bytes, skip, refuse");
     field("where", where, "key=value that the `meta` of a line must have to be taken; all of them");
+    field("level", level, "summaries of format booksum to take: of books, of chapters, or both");
   }
   CorpusRules rules() const;
   void validate() const;
@@ -62,7 +65,10 @@ struct PreparedSplit {
   std::string name;
   std::filesystem::path path;
   std::int64_t documents = 0;
-  ReadCounts read = {};  // what was skipped and why
+  ReadCounts read = {};       // what was skipped and why
+  std::int64_t examples = 0;  // of documents with summaries; 0 of a plain corpus
+  std::int64_t summary_tokens = 0;
+  SummaryCounts summaries = {};  // of format booksum, in place of `read`
   std::int64_t bytes = 0;
   std::int64_t words = 0;
   std::int64_t tokens = 0;    // of text, without the two end_of_text around each document
@@ -77,6 +83,7 @@ struct PreparedSplit {
 
 struct PrepareReport {
   std::vector<PreparedSplit> splits;
+  std::filesystem::path missing;  // lists the files that were not there; empty: all were
   std::filesystem::path tokenizer;
   std::string tokenizer_hash;
   int vocabulary = 0;
@@ -85,7 +92,9 @@ struct PrepareReport {
 };
 
 // The stores and the tokenizer are the same bytes whatever the number of threads. Memory holds a
-// few documents per thread, whatever the size of the corpus. `progress` is called from this thread,
+// few documents per thread, whatever the size of the corpus. Format booksum makes the stores of
+// data/example_store.h; a split that nothing is left of gets none, and that no split is left is an
+// error. `progress` is called from this thread,
 // about once a document.
 PrepareReport prepare(const PrepareOptions& options,
                       const std::function<void(const PrepareProgress&)>& progress = {});

@@ -3,8 +3,11 @@
 //   /tokens                    uint16 when the vocabulary fits, else uint32; chunked, Fletcher32
 //   /documents/{begin,tokens,bytes,words}   int64, one per document
 //   /documents/{name_end,names}             names as UTF-8 bytes one after the other, and where
-//   each ends /tokenizer                 what Tokenizer::serialise() gave attributes of / format,
-//   version, split, vocabulary, tokenizer_kind, tokenizer_hash, source_hash
+//                                           each ends
+//   /tokenizer                              what Tokenizer::serialise() gave
+//   attributes of /                         format, version, split, vocabulary, tokenizer_kind,
+//                                           tokenizer_hash, source_hash
+// Documents with summaries have more, see data/example_store.h.
 //
 // Each document is stored as end_of_text, its tokens, end_of_text, so that its first token has
 // something to be predicted from and a model learns where texts end. A document of m stored tokens
@@ -54,6 +57,9 @@ class TokenStore {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   int vocabulary() const { return tokenizer_->vocabulary(); }
   std::uint64_t source_hash() const { return source_hash_; }  // xxh3 over all documents' text
+  // Whether its documents have summaries, see data/example_store.h, which reads them from file().
+  bool has_examples() const { return file_.contains("examples"); }
+  const Hdf5File& file() const { return file_; }
 
   // Throws DataError unless this store was made with `tokenizer`; `who` names its owner in the
   // message.
@@ -94,6 +100,7 @@ class TokenStoreWriter {
 
   std::int64_t documents() const { return documents_; }
   std::int64_t tokens() const { return tokens_; }
+  Hdf5File& file() { return file_; }  // for what else belongs in the store, before finish()
 
  private:
   void put(std::int32_t token);
