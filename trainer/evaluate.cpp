@@ -15,10 +15,13 @@
 #include "trainer/passkey_table.h"
 #include "trainer/perplexity.h"
 #include "trainer/progress.h"
+#include "trainer/summaries.h"
 #include "trainer/text_file.h"
 
 namespace infini {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct EvaluateOptions {
   std::string path;
@@ -28,6 +31,7 @@ struct EvaluateOptions {
   std::string output;
   std::int64_t words = 0;  // of the split, in place of those the store counts
   bool memory_off = false;
+  std::string metric = "perplexity", texts;
 };
 
 // One line that follows the documents while they are read.
@@ -53,6 +57,34 @@ class DocumentProgress {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
+std::shared_ptr<const TokenStore> open_split(const LoadedModel& loaded,
+                                             const EvaluateOptions& options) {
+  const fs::path folder = options.store.empty() ? loaded.config.data.store : options.store;
+  const fs::path file = folder / (options.split + ".h5");
+  check<ConfigError>(fs::exists(file), file.string(), " does not exist; see --store and --split");
+  auto store = TokenStore::open(file);
+  store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
+  return store;
+}
+
+int evaluate_summaries(const LoadedModel& loaded, const EvaluateOptions& options) {
+  const ExampleRows examples(ExampleStore::of(open_split(loaded, options)),
+                             loaded.config.data.examples);
+  if (!options.texts.empty()) fs::create_directories(options.texts);
+  const SummaryReport report = write_summaries(
+      *loaded.model, examples, loaded.config.evaluate.summaries,
+      static_cast<std::uint64_t>(loaded.config.seed), {}, [&](const WrittenSummary& written) {
+        if (!options.texts.empty())
+          write_text(fs::path(options.texts) / text(written.document, ".txt"), written.text + "\n");
+      });
+  fmt::print("{}", format_scores(report));
+  fmt::print("read {} tokens in {:.1f} s, wrote {} in {:.1f} s, peak memory {}\n",
+             report.prompt_tokens, report.reading_seconds, report.written_tokens,
+             report.writing_seconds, bytes_text(report.peak_bytes));
+  if (!options.output.empty()) write_text(options.output, scores_json(report).dump(2) + "\n");
+  return kExitDone;
+}
+
 int evaluate(const EvaluateOptions& options) {
   const World world;
   world.require_single("evaluate");
@@ -63,6 +95,7 @@ int evaluate(const EvaluateOptions& options) {
   fmt::print("{} (step {}){}\n", loaded.checkpoint.string(), loaded.step,
              options.memory_off ? ", memory off" : "");
 
+  if (options.metric == "rouge") return evaluate_summaries(loaded, options);
   if (loaded.config.data.source == DataKind::kPasskey && options.store.empty()) {
     const std::vector<PasskeyCell> cells =
         passkey_table(*loaded.model, *loaded.tokenizer, loaded.config);
@@ -71,13 +104,7 @@ int evaluate(const EvaluateOptions& options) {
     return kExitDone;
   }
 
-  const std::filesystem::path folder =
-      options.store.empty() ? loaded.config.data.store : options.store;
-  const std::filesystem::path file = folder / (options.split + ".h5");
-  check<ConfigError>(std::filesystem::exists(file), file.string(),
-                     " does not exist; see --store and --split");
-  const auto store = TokenStore::open(file);
-  store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
+  const auto store = open_split(loaded, options);
   check<ConfigError>(options.words == 0 || loaded.config.evaluate.document_tokens == 0,
                      "--words counts whole documents, but evaluate.document_tokens is ",
                      loaded.config.evaluate.document_tokens,
@@ -113,6 +140,13 @@ void add_evaluate(CLI::App& app, int& exit_code) {
       ->add_option("--words", options->words,
                    "words of the split for word perplexity, in place of those the store counts")
       ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--metric", options->metric,
+                   "perplexity, or rouge: summaries of an example store are written, see "
+                   "evaluate.summaries, and compared with those there")
+      ->check(CLI::IsMember({"perplexity", "rouge"}))
+      ->capture_default_str();
+  command->add_option("--texts", options->texts, "folder for the summaries that rouge writes");
   command->add_flag(
       "--memory-off", options->memory_off,
       "no segment reads what those before it left: every gate closed, no cache, memory "

@@ -50,13 +50,13 @@ std::vector<PlacedRun> runs_of(const Table& table, const std::vector<TableRowCon
           return text(corpus.name, "/", name, "/seed-", seed);
         };
         const std::string own = directory(row.name);
-        runs.push_back(
-            {.row = row.name,
-             .corpus = corpus.name,
-             .directory = own,
-             .seed = seed,
-             .run = TableRun(table.config, row_run(table, row, corpus, seed, folder / own,
-                                                   folder / directory(row.from)))});
+        runs.push_back({.row = row.name,
+                        .corpus = corpus.name,
+                        .directory = own,
+                        .seed = seed,
+                        .run = TableRun(table.config, corpus,
+                                        row_run(table, row, corpus, seed, folder / own,
+                                                folder / directory(row.from)))});
       }
     }
   return runs;

@@ -96,6 +96,15 @@ void TableConfig::validate() const {
                      "corpora must name at least one, but for kind memory");
   for (const CorpusConfig& corpus : corpora)
     check<ConfigError>(!corpus.store.empty(), "corpora: ", corpus.name, " has no store");
+  for (const CorpusConfig& corpus : corpora)
+    check<ConfigError>(kind != TableKind::kSummaries || !corpus.examples.empty(),
+                       "corpora: ", corpus.name, " has no examples, of which kind summaries is");
+  check<ConfigError>(
+      !summaries.document_tokens.empty() && std::ranges::min(summaries.document_tokens) >= 0,
+      "summaries.document_tokens must name tokens of documents, 0 for all");
+  for (const TableSummariesConfig::Quoted& quoted : summaries.quoted)
+    check<ConfigError>(quoted.values.size() == 4, "summaries.quoted: ", quoted.title, " has ",
+                       quoted.values.size(), " values, expected 4: ROUGE-1, 2, L and their mean");
   check<ConfigError>(!passkey.lengths.empty() && std::ranges::min(passkey.lengths) >= 1,
                      "passkey.lengths must name tokens of prompts, each at least 1");
   check<ConfigError>(passkey.prompts >= 1, "passkey.prompts must be at least 1, got ",
@@ -141,6 +150,10 @@ RunConfig row_run(const Table& table, const TableRowConfig& row, const CorpusCon
   RunConfig config = read_config_file<RunConfig>(file, row.overrides);
   if (config.data.source == DataKind::kStore) {
     config.data.store = corpus.store;
+  } else if (config.data.source == DataKind::kExamples) {
+    check<ConfigError>(!corpus.examples.empty(), file.string(), ": data.source is examples, but ",
+                       corpus.name, " has none");
+    config.data.store = corpus.examples;
   } else {
     check<ConfigError>(table.config.kind == TableKind::kPasskey, file.string(),
                        ": data.source must be store to be trained on a corpus");

@@ -7,28 +7,33 @@
 
 namespace infini {
 
-enum class TableKind { kMemory, kPerplexity, kPasskey };
-constexpr std::array<std::pair<std::string_view, TableKind>, 3> enum_names(TableKind) {
+enum class TableKind { kMemory, kPerplexity, kPasskey, kSummaries };
+constexpr std::array<std::pair<std::string_view, TableKind>, 4> enum_names(TableKind) {
   return {{{"memory", TableKind::kMemory},
            {"perplexity", TableKind::kPerplexity},
-           {"passkey", TableKind::kPasskey}}};
+           {"passkey", TableKind::kPasskey},
+           {"summaries", TableKind::kSummaries}}};
 }
 
-enum class FigureKind { kSegments, kGates, kPasskeys };
-constexpr std::array<std::pair<std::string_view, FigureKind>, 3> enum_names(FigureKind) {
+enum class FigureKind { kSegments, kGates, kPasskeys, kSummaries };
+constexpr std::array<std::pair<std::string_view, FigureKind>, 4> enum_names(FigureKind) {
   return {{{"segments", FigureKind::kSegments},
            {"gates", FigureKind::kGates},
-           {"passkeys", FigureKind::kPasskeys}}};
+           {"passkeys", FigureKind::kPasskeys},
+           {"summaries", FigureKind::kSummaries}}};
 }
 
 struct CorpusConfig {
-  std::string name, title, store;
+  std::string name, title, store, examples;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("name", name, "of its folder, and for --corpora: letters, digits, - and _");
     field("title", title, "as tables and figures show it; empty: its name");
     field("store", store, "folder that `infini prepare` wrote: train.h5 and test.h5");
+    field("examples", examples,
+          "the same of documents with summaries, for rows that train on them and for kind "
+          "summaries");
   }
 };
 
@@ -80,12 +85,36 @@ struct TablePasskeyConfig {
   }
 };
 
+// The documents of a table of kind summaries: how far each is read, the memory as trained and
+// forced off.
+struct TableSummariesConfig {
+  struct Quoted {
+    std::string title;
+    std::vector<std::string> values;
+
+    template <class Visitor>
+    void visit(Visitor& field) {
+      field("title", title, "of a system of the paper");
+      field("values", values, "ROUGE-1, 2, L and their geometric mean as the paper prints them");
+    }
+  };
+  std::vector<std::int64_t> document_tokens = {16384, 65536, 0};
+  std::vector<Quoted> quoted;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("document_tokens", document_tokens, "of a document that are read at most; 0: all of it");
+    field("quoted", quoted, "the paper's rows");
+  }
+};
+
 struct TableConfig {
   std::string title, runs_of;
   TableKind kind = TableKind::kPerplexity;
   std::vector<CorpusConfig> corpora;
   std::vector<TableRowConfig> rows;
   TablePasskeyConfig passkey;
+  TableSummariesConfig summaries;
   std::vector<FigureKind> figures;
 
   template <class Visitor>
@@ -95,13 +124,16 @@ struct TableConfig {
     field("kind", kind,
           "memory: sizes that follow from the configurations, nothing is trained; perplexity: of "
           "models that are trained and then read the test split; passkey: how often they then name "
-          "a number hidden in a prompt");
+          "a number hidden in a prompt; summaries: ROUGE of what they write of documents");
     field("corpora", corpora, "what the models are trained and tested on");
     field("rows", rows, "the systems that are compared");
     field("passkey", passkey, "the prompts of kind passkey");
-    field("figures", figures,
-          "segments: perplexity by index of the segment; gates: how much of each head comes from "
-          "the memory; passkeys: exact matches by length and position");
+    field("summaries", summaries, "the documents of kind summaries");
+    field(
+        "figures", figures,
+        "segments: perplexity by index of the segment; gates: how much of each head comes from "
+        "the memory; passkeys: exact matches by length and position; summaries: ROUGE by how much "
+        "of a document is read");
   }
   void validate() const;
 };

@@ -6,6 +6,7 @@
 
 #include "trainer/figures.h"
 #include "trainer/reproduce_passkey_tables.h"
+#include "trainer/reproduce_summary_tables.h"
 
 namespace infini {
 namespace {
@@ -76,8 +77,9 @@ std::vector<DrawnFigure> draw_figures(const Table& table, const std::vector<Cell
   std::vector<DrawnFigure> figures;
   for (const FigureKind kind : table.config.figures)
     for (const CorpusConfig& corpus : table.config.corpora) {
-      if (kind == FigureKind::kPasskeys) {
-        std::ranges::move(passkey_figures(table, corpus, cells), std::back_inserter(figures));
+      if (kind == FigureKind::kPasskeys || kind == FigureKind::kSummaries) {
+        const auto draw = kind == FigureKind::kPasskeys ? passkey_figures : summary_figures;
+        std::ranges::move(draw(table, corpus, cells), std::back_inserter(figures));
         continue;
       }
       if (kind == FigureKind::kSegments) {

@@ -14,6 +14,7 @@ struct DrawnFigure {
 //                               each row and a dashed one for its memory forced off
 //   gates-<corpus>-<row>.svg    sigmoid(gate) of the row's first seed, where it has gates
 //   passkeys-<corpus>-<row>.svg exact matches by position and length
+//   summaries-<corpus>.svg      ROUGE by how much of a document is read
 std::vector<DrawnFigure> draw_figures(const Table& table, const std::vector<CellResults>& cells);
 
 }  // namespace infini

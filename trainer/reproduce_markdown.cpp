@@ -6,6 +6,7 @@
 #include "trainer/markdown.h"
 #include "trainer/progress.h"
 #include "trainer/reproduce_passkey_tables.h"
+#include "trainer/reproduce_summary_tables.h"
 
 namespace infini {
 namespace {
@@ -101,6 +102,18 @@ std::string details(const Table& table, const CorpusConfig& corpus,
   return any ? text("\n## ", corpus.title, "\n\n", out) : "";
 }
 
+std::string tables_of(const Table& table, const CorpusConfig& corpus,
+                      const std::vector<CellResults>& cells) {
+  switch (table.config.kind) {
+    case TableKind::kPasskey:
+      return passkey_tables(table, corpus, cells);
+    case TableKind::kSummaries:
+      return summary_tables(table, corpus, cells);
+    default:
+      return details(table, corpus, cells);
+  }
+}
+
 }  // namespace
 
 std::string millions_text(std::int64_t count) {
@@ -121,9 +134,7 @@ std::string table_markdown(const Table& table, const std::vector<CellResults>& c
         "Perplexities are of the test split, documents read whole with the memory carried: mean "
         "over seeds ± sample standard deviation.\n";
   out += text("\n", overview(table, cells));
-  for (const CorpusConfig& corpus : table.config.corpora)
-    out += table.config.kind == TableKind::kPasskey ? passkey_tables(table, corpus, cells)
-                                                    : details(table, corpus, cells);
+  for (const CorpusConfig& corpus : table.config.corpora) out += tables_of(table, corpus, cells);
   for (const DrawnFigure& figure : figures)
     out += text("\n![", figure.title, "](", figure.file, ")\n");
   return out;

@@ -20,12 +20,6 @@ struct Figure {
 constexpr Figure kFigures[] = {{"Digits right", "right_digits", "digits"},
                                {"Exact matches", "exact", "prompts"}};
 
-// "32K", "1M".
-std::string length_text(std::int64_t tokens) {
-  if (tokens % (1 << 20) == 0) return text(tokens >> 20, "M");
-  return tokens % 1024 == 0 ? text(tokens >> 10, "K") : text(tokens);
-}
-
 bool is_cell(const Json& entry, std::int64_t tokens, const char* position, bool memory) {
   return entry.at("tokens") == tokens && entry.at("position") == position &&
          entry.at("memory") == memory;

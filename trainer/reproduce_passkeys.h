@@ -1,31 +1,19 @@
-// Table 3: how often a trained model names a number hidden in prompts of each length and place.
+// Cells of Table 3: how often a trained model names a number hidden in prompts of a length.
 #pragma once
-
-#include <filesystem>
-#include <functional>
-#include <nlohmann/json.hpp>
 
 #include "distributed/communicator.h"
 #include "trainer/loaded_model.h"
-#include "trainer/reproduce_config.h"
+#include "trainer/reproduce_results.h"
 
 namespace infini {
 
-// Whether the list `passkeys` of a run's result has every cell that the table asks for.
-bool has_passkeys(const nlohmann::ordered_json& result, const TablePasskeyConfig& table);
+// {tokens, position, memory, prompts} for each length and position, the memory as trained and,
+// where there is one, forced off.
+std::vector<nlohmann::ordered_json> passkey_cells(const TablePasskeyConfig& table, bool has_memory);
 
-// Measures the cells that <directory>/passkeys.json lacks of this checkpoint, one after the other,
-// and adds each to it. The memory is forced off as well where the model has one. Between two cells
-// it asks whether to `go_on`, and returns false where not. All ranks call it and divide the
+// Figures: exact, digits, right_digits. Cost: tokens_per_second, peak_bytes. Ranks divide the
 // prompts.
-bool measure_passkeys(const LoadedModel& loaded, const TablePasskeyConfig& table,
-                      const std::filesystem::path& directory, const Communicator& all,
-                      const std::function<bool()>& go_on);
-
-// Adds what measure_passkeys() found: result["passkeys"], a list of {tokens, position, memory,
-// prompts, exact, digits, right_digits}, and timings["passkeys"] with {tokens_per_second,
-// peak_bytes} in place of the last three.
-void add_passkeys(const std::filesystem::path& directory, const TablePasskeyConfig& table,
-                  nlohmann::ordered_json& result, nlohmann::ordered_json& timings);
+MeasuredCell measure_passkeys(const LoadedModel& loaded, const nlohmann::ordered_json& cell,
+                              const Communicator& all);
 
 }  // namespace infini

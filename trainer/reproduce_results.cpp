@@ -16,6 +16,15 @@ const CellResults* find_results(const std::vector<CellResults>& cells, const std
   return nullptr;
 }
 
+std::string length_text(std::int64_t tokens) {
+  if (tokens % (1 << 20) == 0) return text(tokens >> 20, "M");
+  return tokens % 1024 == 0 ? text(tokens >> 10, "K") : text(tokens);
+}
+
+std::string input_text(std::int64_t document_tokens) {
+  return document_tokens == 0 ? "whole" : length_text(document_tokens);
+}
+
 nlohmann::ordered_json read_json(const std::filesystem::path& file) {
   try {
     return nlohmann::ordered_json::parse(read_file(file));

@@ -19,9 +19,20 @@ struct CellResults {
   std::vector<Run> runs;
 };
 
+// One cell of a table that is measured cell by cell.
+struct MeasuredCell {
+  nlohmann::ordered_json figures;  // which follow from the checkpoint
+  nlohmann::ordered_json cost;     // which differ from run to run
+};
+
 // Of a row on a corpus; null where no run of it is measured.
 const CellResults* find_results(const std::vector<CellResults>& cells, const std::string& row,
                                 const std::string& corpus);
+
+// "32K", "1M", "600": tokens as the titles of tables have them.
+std::string length_text(std::int64_t tokens);
+// How far a document is read: "whole" for 0.
+std::string input_text(std::int64_t document_tokens);
 
 // A file that reproduce wrote. Throws DataError, naming it, where it is no JSON.
 nlohmann::ordered_json read_json(const std::filesystem::path& file);

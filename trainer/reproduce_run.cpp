@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -17,7 +18,7 @@
 #include "trainer/loaded_model.h"
 #include "trainer/on_ranks.h"
 #include "trainer/perplexity.h"
-#include "trainer/reproduce_passkeys.h"
+#include "trainer/reproduce_cells.h"
 #include "trainer/reproduce_results.h"
 #include "trainer/run_training.h"
 
@@ -29,7 +30,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kResult = "result.json";
 constexpr const char* kTimings = "timings.json";
-constexpr const char* kTestSplit = "test";
+constexpr const char* kLog = "metrics.jsonl";
+constexpr const char* kTestStore = "test.h5";
 
 // The learned gates before the sigmoid, a list of heads for each layer that has them.
 Json gates_of(const InfiniTransformer& model) {
@@ -57,19 +59,36 @@ Json test_perplexities(const LoadedModel& loaded, const fs::path& test, const Co
   return result;
 }
 
+// The lines of a run's log that are of steps.
+std::vector<Json> steps_of_log(const fs::path& log) {
+  std::vector<Json> steps;
+  std::ifstream file(log);
+  for (std::string line; std::getline(file, line);) {
+    Json step = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (step.is_object() && step.contains("tokens_per_second")) steps.push_back(std::move(step));
+  }
+  check<DataError>(!steps.empty(), log.string(), ": holds no step");
+  return steps;
+}
+
+// Of all rows of all steps, padding too.
+std::int64_t tokens_of_log(const fs::path& log) {
+  double tokens = 0;
+  for (const Json& step : steps_of_log(log))
+    tokens +=
+        std::round(step.at("tokens_per_second").get<double>() * step.at("seconds").get<double>());
+  return static_cast<std::int64_t>(tokens);
+}
+
 // What the steps cost, from the run's log. The median: the first steps also choose algorithms.
 Json training_timings(const fs::path& log) {
   std::vector<double> rates;
   double seconds = 0, peak_bytes = 0;
-  std::ifstream file(log);
-  for (std::string line; std::getline(file, line);) {
-    const Json step = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!step.is_object() || !step.contains("tokens_per_second")) continue;
+  for (const Json& step : steps_of_log(log)) {
     rates.push_back(step.at("tokens_per_second"));
     seconds += step.at("seconds").get<double>();
     peak_bytes = std::max(peak_bytes, step.at("peak_bytes").get<double>());
   }
-  check<DataError>(!rates.empty(), log.string(), ": holds no step");
   std::ranges::sort(rates);
   return {{"tokens_per_second", rates[rates.size() / 2]},
           {"training_seconds", seconds},
@@ -104,11 +123,7 @@ bool TableRun::is_measured() const {
   const fs::path file = directory() / kResult;
   if (!fs::exists(file)) return false;
   const Json there = result();
-  return !difference(file, there.at("config").get<std::string>()) && answers_table(there);
-}
-
-bool TableRun::answers_table(const Json& result) const {
-  return kind_ != TableKind::kPasskey || has_passkeys(result, passkey_);
+  return !difference(file, there.at("config").get<std::string>()) && has_cells(there, *table_);
 }
 
 TableRun::State TableRun::state() const {
@@ -116,16 +131,18 @@ TableRun::State TableRun::state() const {
   if (fs::exists(result_file)) {
     const Json there = result();
     check_same(result_file, there.at("config").get<std::string>());
-    if (answers_table(there)) return State::kMeasured;
+    if (has_cells(there, *table_)) return State::kMeasured;
   }
   if (fs::exists(config_file)) check_same(config_file, read_file(config_file));
-  const bool trains = config_.data.source == DataKind::kStore;
-  for (const char* split : {"train", kTestSplit})
-    if (split == kTestSplit ? kind_ == TableKind::kPerplexity : trains) {
-      const fs::path store = fs::path(config_.data.store) / text(split, ".h5");
-      check<ConfigError>(fs::exists(store), store.string(),
-                         " does not exist; `infini prepare` makes it from a corpus");
-    }
+  std::vector<fs::path> stores;
+  if (config_.data.source != DataKind::kPasskey)
+    stores.push_back(fs::path(config_.data.store) / "train.h5");
+  if (table_->kind == TableKind::kPerplexity)
+    stores.push_back(fs::path(config_.data.store) / kTestStore);
+  if (table_->kind == TableKind::kSummaries) stores.push_back(fs::path(examples_) / kTestStore);
+  for (const fs::path& store : stores)
+    check<ConfigError>(fs::exists(store), store.string(),
+                       " does not exist; `infini prepare` makes it from a corpus");
   const std::vector<CheckpointPath> checkpoints = list_checkpoints(directory());
   if (checkpoints.empty()) return State::kAbsent;
   return checkpoints.back().step < config_.train.steps ? State::kInterrupted : State::kTrained;
@@ -139,6 +156,7 @@ int TableRun::train(const World& world,
 std::int64_t TableRun::training_tokens(std::int64_t steps) const {
   const DataConfig& data = config_.data;
   if (data.source == DataKind::kStore) return steps * data.batch_rows * data.row_tokens;
+  if (data.source == DataKind::kExamples) return tokens_of_log(directory() / kLog);
   const PasskeySource source(data.passkey, data.batch_rows, config_.model.segment_tokens,
                              static_cast<std::uint64_t>(config_.seed), config_.train.steps);
   std::int64_t tokens = 0;
@@ -156,12 +174,10 @@ bool TableRun::measure(const World& world, const std::function<bool()>& go_on) c
 
   const auto begin = std::chrono::steady_clock::now();
   Json perplexities = Json::object();
-  if (kind_ == TableKind::kPasskey) {
-    if (!measure_passkeys(loaded, passkey_, directory(), all, go_on)) return false;
-  } else {
-    const fs::path test = fs::path(config_.data.store) / text(kTestSplit, ".h5");
-    perplexities = test_perplexities(loaded, test, all);
-  }
+  if (table_->kind == TableKind::kPerplexity)
+    perplexities = test_perplexities(loaded, fs::path(config_.data.store) / kTestStore, all);
+  else if (!measure_cells(loaded, *table_, examples_, directory(), all, go_on))
+    return false;
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
   all.all_agree(true);  // every rank has looked at what stands in the directory
   if (!all.is_first()) return true;
@@ -173,9 +189,9 @@ bool TableRun::measure(const World& world, const std::function<bool()>& go_on) c
               {"parameters", parameter_count(model)},
               {"memory_numbers", memory_numbers(model)}};
   result.update(perplexities);
-  Json timings = training_timings(directory() / "metrics.jsonl");
+  Json timings = training_timings(directory() / kLog);
   timings["measuring_seconds"] = passed.count();
-  if (kind_ == TableKind::kPasskey) add_passkeys(directory(), passkey_, result, timings);
+  if (table_->kind != TableKind::kPerplexity) add_cells(directory(), *table_, result, timings);
   if (const Json gates = gates_of(*loaded.model); !gates.empty()) result["gates"] = gates;
   write_file(directory() / kTimings, timings.dump(2) + "\n");
   write_file(directory() / kResult, result.dump(2) + "\n");

@@ -16,8 +16,9 @@ namespace infini {
 
 class TableRun {
  public:
-  TableRun(const TableConfig& table, RunConfig config)
-      : kind_(table.kind), passkey_(table.passkey), config_(std::move(config)) {}
+  // The table must outlive the run.
+  TableRun(const TableConfig& table, const CorpusConfig& corpus, RunConfig config)
+      : table_(&table), examples_(corpus.examples), config_(std::move(config)) {}
 
   const RunConfig& config() const { return config_; }
 
@@ -50,11 +51,10 @@ class TableRun {
   std::optional<ConfigDifference> difference(const std::filesystem::path& recorded,
                                              const std::string& yaml) const;
   void check_same(const std::filesystem::path& recorded, const std::string& yaml) const;
-  bool answers_table(const nlohmann::ordered_json& result) const;
   std::int64_t training_tokens(std::int64_t steps) const;
 
-  TableKind kind_;
-  TablePasskeyConfig passkey_;
+  const TableConfig* table_;
+  std::string examples_;
   RunConfig config_;
 };
 

@@ -125,11 +125,59 @@ struct PasskeyTableConfig {
   }
 };
 
+// How summaries are written of documents, and of how much of them: the paper's decoding.
+struct SummariesConfig {
+  std::int64_t document_tokens = 0;
+  std::int64_t documents = 0;
+  std::int64_t tokens = 1024;
+  double temperature = 0.5;
+  double top_p = 0.95;
+  int top_k = 0;
+  double repetition_penalty = 1;
+  int no_repeat_ngram = 0;
+  std::int64_t at_once = 16;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("document_tokens", document_tokens,
+          "tokens of a document that are read at most; 0: all of it");
+    field("documents", documents, "of the split, the first so many; 0: all");
+    field("tokens", tokens, "of a summary at most; it ends sooner where the model says so");
+    field("temperature", temperature, "of the draws; 0: always the most likely token");
+    field("top_p", top_p, "only the most likely tokens that together reach this probability");
+    field("top_k", top_k, "only the k most likely tokens; 0: all");
+    field("repetition_penalty", repetition_penalty,
+          "divides the score of tokens that a summary has written already; 1: none");
+    field("no_repeat_ngram", no_repeat_ngram,
+          "no run of so many tokens is written twice in a summary; 0: any may be");
+    field("at_once", at_once, "summaries that are written together, each with a memory of its own");
+  }
+  void validate() const {
+    const auto least = [](const char* key, auto value, auto bound) {
+      check<ConfigError>(value >= bound, "evaluate.summaries.", key, " must be at least ", bound,
+                         ", got ", value);
+    };
+    least("document_tokens", document_tokens, 0);
+    least("documents", documents, 0);
+    least("tokens", tokens, 1);
+    least("temperature", temperature, 0.0);
+    least("top_k", top_k, 0);
+    least("no_repeat_ngram", no_repeat_ngram, 0);
+    least("at_once", at_once, 1);
+    check<ConfigError>(top_p > 0 && top_p <= 1,
+                       "evaluate.summaries.top_p must be above 0 and at most 1, got ", top_p);
+    check<ConfigError>(repetition_penalty > 0,
+                       "evaluate.summaries.repetition_penalty must be above 0, got ",
+                       repetition_penalty);
+  }
+};
+
 struct EvaluateConfig {
   std::int64_t every = 0;
   std::int64_t segments_at_once = 8;
   std::int64_t document_tokens = 0;
   PasskeyTableConfig passkey;
+  SummariesConfig summaries;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -140,6 +188,8 @@ struct EvaluateConfig {
     field("document_tokens", document_tokens,
           "tokens of a document that are read; 0: whole documents");
     field("passkey", passkey, "the table of exact matches, for data.source passkey");
+    field("summaries", summaries,
+          "summaries that are written and compared, for data.source examples");
   }
   void validate() const {
     check<ConfigError>(every >= 0, "evaluate.every must not be negative, got ", every);
