@@ -1,5 +1,6 @@
 #include "data/config.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "data/crops.h"
@@ -21,9 +22,23 @@ void PasskeyConfig::validate() const {
                        value);
   };
   share("short_share", short_share);
+  share("growing_share", growing_share);
   share("ends_share", ends_share);
+  share("answer_share", answer_share);
   check<ConfigError>(filler_weight >= 0 && filler_weight <= 1e6,
                      "data.passkey.filler_weight must not be negative, got ", filler_weight);
+  if (!packed) return;
+  for (const std::int64_t segments : row_segments)
+    check<ConfigError>(longest_segments() % segments == 0, "data.passkey.packed: prompts of ",
+                       segments, " segments do not fill rows of ", longest_segments());
+}
+
+std::int64_t PasskeyConfig::longest_segments() const {
+  return *std::ranges::max_element(row_segments);
+}
+
+std::vector<std::int64_t> PasskeyConfig::lengths_of_rows() const {
+  return packed ? std::vector{longest_segments()} : row_segments;
 }
 
 void DataConfig::validate() const {
@@ -34,6 +49,10 @@ void DataConfig::validate() const {
       "data.store must name the folder of a prepared corpus when data.source is store "
       "(make one with `infini prepare`)");
   passkey.validate();
+}
+
+std::int64_t DataConfig::longest_row_tokens(std::int64_t segment_tokens) const {
+  return source == DataKind::kStore ? row_tokens : passkey.longest_segments() * segment_tokens;
 }
 
 std::shared_ptr<const TokenStore> open_store(const DataConfig& config, const std::string& split) {

@@ -30,28 +30,50 @@ constexpr std::array<std::pair<std::string_view, PasskeyTokens>, 2> enum_names(P
   return {{{"words", PasskeyTokens::kWords}, {"bytes", PasskeyTokens::kBytes}}};
 }
 
-// Generated passkey rows. All rows of a step have one length.
+// Generated passkey rows. All prompts of a step have one length.
 struct PasskeyConfig {
   PasskeyTokens tokens = PasskeyTokens::kWords;
+  std::string tokenizer;
   int digits = 5;
   std::vector<std::int64_t> row_segments = {2, 4, 8};
+  bool packed = false;
   double short_share = 0.33;
+  double growing_share = 0;
   double ends_share = 0.2;
   double filler_weight = 0.2;
+  double answer_share = 0;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("tokens", tokens, "words: each word, mark and digit is a token; bytes: each byte is one");
+    field("tokenizer", tokenizer,
+          "file of a tokenizer that takes the place of `tokens`: that of a model to be fine-tuned");
     field("digits", digits, "digits of a key, random in every row");
-    field("row_segments", row_segments, "row lengths in segments; every step draws one of them");
+    field("row_segments", row_segments,
+          "lengths of prompts in segments; every step draws one of them");
+    field(
+        "packed", packed,
+        "every row has the greatest length; as many shorter prompts stand in it side by side, each "
+        "with an empty memory. Else a row is one prompt");
     field("short_share", short_share,
-          "share of the steps, the first ones, that stay on the shortest rows");
+          "share of the steps, the first ones, that stay on the shortest prompts");
+    field("growing_share", growing_share,
+          "share of the steps, those that follow, over which one length after another joins those "
+          "that are drawn, shorter ones first");
     field("ends_share", ends_share,
           "share of rows whose key stands at the very start or end; the others: anywhere alike");
     field("filler_weight", filler_weight,
           "loss weight of tokens outside the answer, which weighs 1");
+    field(
+        "answer_share", answer_share,
+        "share of a step's loss weight that answers have, whatever the length of prompts, in place "
+        "of filler_weight; 0: filler_weight counts");
   }
   void validate() const;
+
+  std::int64_t longest_segments() const;
+  // The lengths that rows have.
+  std::vector<std::int64_t> lengths_of_rows() const;
 };
 
 struct DataConfig {
@@ -76,6 +98,8 @@ struct DataConfig {
     field("passkey", passkey, "the generated task, for source passkey");
   }
   void validate() const;
+
+  std::int64_t longest_row_tokens(std::int64_t segment_tokens) const;
 };
 
 // The store of one split: <data.store>/<split>.h5.

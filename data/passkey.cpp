@@ -1,6 +1,7 @@
 #include "data/passkey.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "data/random_sites.h"
 #include "tensor/error.h"
@@ -120,13 +121,27 @@ PasskeyPrompt PasskeyWriter::random(const RandomKey& stream, std::int64_t total_
   return assemble(key, pieces, static_cast<std::int64_t>(place));
 }
 
+std::string PasskeyWriter::evaluation_key(std::uint64_t seed, std::int64_t total_tokens,
+                                          std::uint64_t place, std::int64_t index) const {
+  const RandomKey cell{seed, static_cast<std::uint64_t>(total_tokens), kSitePasskeyEvaluation};
+  return random_key({cell.bits(place), static_cast<std::uint64_t>(index), kSitePasskeyEvaluation});
+}
+
 PasskeyPrompt PasskeyWriter::evaluation(std::uint64_t seed, std::int64_t total_tokens,
                                         PasskeyPosition position, std::int64_t index) const {
-  // The stream depends on length and position as well: no two cells of a table share their keys.
-  const RandomKey cell{seed, static_cast<std::uint64_t>(total_tokens), kSitePasskeyEvaluation};
-  const RandomKey stream{cell.bits(static_cast<std::uint64_t>(position)),
-                         static_cast<std::uint64_t>(index), kSitePasskeyEvaluation};
-  return at(random_key(stream), total_tokens, position);
+  const auto place = static_cast<std::uint64_t>(position);
+  return at(evaluation_key(seed, total_tokens, place, index), total_tokens, position);
+}
+
+PasskeyPrompt PasskeyWriter::evaluation(std::uint64_t seed, std::int64_t total_tokens, double depth,
+                                        std::int64_t index) const {
+  check(depth >= 0 && depth <= 1, "passkey: depth must be in 0..1, got ", depth);
+  // Apart from those of positions.
+  const auto place = ~static_cast<std::uint64_t>(std::llround(depth * (1 << 20)));
+  const std::string key = evaluation_key(seed, total_tokens, place, index);
+  const Parts pieces = parts(key, total_tokens);
+  const auto all = static_cast<double>(repeats(pieces.filler_tokens));
+  return assemble(key, pieces, std::llround(depth * all));
 }
 
 }  // namespace infini

@@ -58,12 +58,19 @@ class PasskeyWriter {
   // training.
   PasskeyPrompt evaluation(std::uint64_t seed, std::int64_t total_tokens, PasskeyPosition position,
                            std::int64_t index) const;
+  // The same with the key after a share `depth`, in 0..1, of the filler.
+  PasskeyPrompt evaluation(std::uint64_t seed, std::int64_t total_tokens, double depth,
+                           std::int64_t index) const;
 
   int digits() const { return digits_; }
   std::int64_t shortest_tokens() const { return shortest_tokens_; }  // of a prompt without filler
 
  private:
   std::string random_key(const RandomKey& stream) const;
+  // Of prompt `index` of one cell of a table. The stream depends on length and place as well: no
+  // two cells share their keys.
+  std::string evaluation_key(std::uint64_t seed, std::int64_t total_tokens, std::uint64_t place,
+                             std::int64_t index) const;
   // Repeats of the filler in a prompt, the last one perhaps cut: the greatest useful `before`.
   std::int64_t repeats(std::int64_t filler_tokens) const;
 

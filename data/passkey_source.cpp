@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "data/random_sites.h"
 #include "data/word_tokenizer.h"
@@ -9,8 +10,13 @@
 
 namespace infini {
 
-std::unique_ptr<Tokenizer> passkey_tokenizer(PasskeyTokens tokens) {
-  if (tokens == PasskeyTokens::kBytes) return std::make_unique<ByteTokenizer>();
+std::unique_ptr<Tokenizer> passkey_tokenizer(const PasskeyConfig& config) {
+  if (!config.tokenizer.empty()) {
+    check<ConfigError>(std::filesystem::exists(config.tokenizer),
+                       "data.passkey.tokenizer: ", config.tokenizer, " does not exist");
+    return read_tokenizer(config.tokenizer);
+  }
+  if (config.tokens == PasskeyTokens::kBytes) return std::make_unique<ByteTokenizer>();
   return std::make_unique<WordTokenizer>();
 }
 
@@ -21,59 +27,83 @@ PasskeySource::PasskeySource(const PasskeyConfig& config, int batch_rows,
       batch_rows_(batch_rows),
       segment_tokens_(segment_tokens),
       seed_(seed),
-      short_steps_(std::llround(config.short_share * static_cast<double>(total_steps))) {
+      short_steps_(std::llround(config.short_share * static_cast<double>(total_steps))),
+      growing_steps_(std::llround(config.growing_share * static_cast<double>(total_steps))),
+      lengths_(config.row_segments) {
   config_.validate();
   check<ConfigError>(batch_rows >= 1, "data.batch_rows must be at least 1, got ", batch_rows);
   check<ConfigError>(segment_tokens >= 1, "segment_tokens must be at least 1, got ",
                      segment_tokens);
   check<ConfigError>(total_steps >= 0, "total_steps must not be negative, got ", total_steps);
-  tokenizer_ = passkey_tokenizer(config_.tokens);
+  tokenizer_ = passkey_tokenizer(config_);
   writer_ = std::make_unique<PasskeyWriter>(*tokenizer_, config_.digits);
-  shortest_ = *std::min_element(config_.row_segments.begin(), config_.row_segments.end());
-  const std::int64_t needed = writer_->shortest_tokens();
-  check<ConfigError>(shortest_ * segment_tokens >= needed, "data.passkey.row_segments: ", shortest_,
-                     " segments of ", segment_tokens, " tokens hold ", shortest_ * segment_tokens,
+  std::ranges::sort(lengths_);
+  const std::int64_t needed = writer_->shortest_tokens(), shortest = lengths_.front();
+  check<ConfigError>(shortest * segment_tokens >= needed, "data.passkey.row_segments: ", shortest,
+                     " segments of ", segment_tokens, " tokens hold ", shortest * segment_tokens,
                      " tokens, the shortest prompt with ", config_.digits, " digits takes ",
                      needed);
 }
 
-std::int64_t PasskeySource::row_segments(std::int64_t step) const {
-  if (step < short_steps_) return shortest_;
+std::int64_t PasskeySource::prompt_segments(std::int64_t step) const {
+  const auto all = static_cast<std::int64_t>(lengths_.size());
+  std::int64_t drawn = all;
+  if (step < short_steps_)
+    drawn = 1;
+  else if (step < short_steps_ + growing_steps_)
+    drawn = 1 + (step - short_steps_) * all / growing_steps_;
   const RandomKey stream{seed_, static_cast<std::uint64_t>(step), kSitePasskeyLength};
-  return config_.row_segments[stream.below(0, config_.row_segments.size())];
+  return lengths_[stream.below(0, static_cast<std::uint64_t>(std::min(drawn, all)))];
 }
 
-PasskeyPrompt PasskeySource::prompt(std::int64_t step, int row) const {
-  const RandomKey rows{seed_, static_cast<std::uint64_t>(step), kSitePasskeyRow};
-  const RandomKey stream{rows.bits(static_cast<std::uint64_t>(row)), 0, kSitePasskeyRow};
-  return writer_->random(stream, row_segments(step) * segment_tokens_, config_.ends_share);
+std::int64_t PasskeySource::row_segments(std::int64_t step) const {
+  return config_.packed ? lengths_.back() : prompt_segments(step);
+}
+
+PasskeyPrompt PasskeySource::prompt(std::int64_t step, std::int64_t index) const {
+  const RandomKey prompts{seed_, static_cast<std::uint64_t>(step), kSitePasskeyRow};
+  const RandomKey stream{prompts.bits(static_cast<std::uint64_t>(index)), 0, kSitePasskeyRow};
+  return writer_->random(stream, prompt_segments(step) * segment_tokens_, config_.ends_share);
 }
 
 SequenceBatch PasskeySource::batch(std::int64_t step, int first_row, int rows) const {
   check_rows(step, first_row, rows);
-  const std::int64_t length = row_segments(step) * segment_tokens_;
-  SequenceBatch batch = padded_batch(rows, length, segment_tokens_, tokenizer_->end_of_text());
+  const std::int64_t segments = prompt_segments(step), length = segments * segment_tokens_;
+  const std::int64_t each = row_segments(step) / segments;  // prompts of a row
+  SequenceBatch batch =
+      padded_batch(rows, each * length, segment_tokens_, tokenizer_->end_of_text());
   batch.keep.clear();  // no padding anywhere
-  batch.weights.assign(batch.tokens.size(), static_cast<float>(config_.filler_weight));
-  for (int r = 0; r < rows; ++r) {
-    const PasskeyPrompt row = prompt(step, first_row + r);
-    const std::int64_t begin = r * length;
-    std::copy(row.tokens.begin(), row.tokens.end(), batch.tokens.begin() + begin);
-    std::copy(row.tokens.begin() + 1, row.tokens.end(), batch.targets.begin() + begin);
-    std::fill_n(batch.weights.begin() + begin + row.answer_begin - 1, row.answer_tokens, 1.0f);
-    batch.resets[static_cast<std::size_t>(r * batch.segments)] = 1;
+  batch.weights.resize(batch.tokens.size());
+  for (std::int64_t i = 0; i < rows * each; ++i) {
+    const PasskeyPrompt prompt_ = prompt(step, first_row * each + i);
+    const std::int64_t begin = i * length;
+    std::copy(prompt_.tokens.begin(), prompt_.tokens.end(), batch.tokens.begin() + begin);
+    std::copy(prompt_.tokens.begin() + 1, prompt_.tokens.end(), batch.targets.begin() + begin);
+    std::fill_n(batch.weights.begin() + begin, length,
+                static_cast<float>(filler_weight(length, prompt_.answer_tokens)));
+    std::fill_n(batch.weights.begin() + begin + prompt_.answer_begin - 1, prompt_.answer_tokens,
+                1.0f);
+    batch.resets[static_cast<std::size_t>(i * segments)] = 1;
   }
   finish_batch(batch);
   return batch;
 }
 
+double PasskeySource::filler_weight(std::int64_t length, std::int64_t answer) const {
+  if (config_.answer_share == 0) return config_.filler_weight;
+  const auto others = static_cast<double>(std::max<std::int64_t>(length - 1 - answer, 1));
+  return static_cast<double>(answer) * (1 / config_.answer_share - 1) / others;
+}
+
 std::string PasskeySource::description() const {
   std::string lengths;
-  for (const std::int64_t segments : config_.row_segments)
+  for (const std::int64_t segments : lengths_)
     lengths += text(lengths.empty() ? "" : ", ", segments);
   return text("passkey rows (", tokenizer_->kind(), "), ", config_.digits, " digits, ", lengths,
-              " segments of ", segment_tokens_, " tokens, ", batch_rows_,
-              " rows a step; the first ", short_steps_, " steps use ", shortest_, " segments");
+              " segments of ", segment_tokens_, " tokens, ", batch_rows_, " rows a step",
+              config_.packed ? text(" of ", lengths_.back(), " segments") : "", "; the first ",
+              short_steps_, " steps use ", lengths_.front(), " segments",
+              growing_steps_ > 0 ? text(", the next ", growing_steps_, " more and more") : "");
 }
 
 }  // namespace infini

@@ -9,10 +9,12 @@
 
 namespace infini {
 
-// Row `row` of step `step` is a prompt of exactly row_segments * segment_tokens tokens, answer
-// included; targets are the following tokens, the last position of a row has none. Answer tokens
-// weigh 1, the others filler_weight. The first short_share of total_steps uses the shortest length,
-// later steps draw any of the list with equal probability. Every row starts with an empty memory.
+// The prompts of a step have one length, a number of whole segments, answer included, drawn from
+// row_segments with equal probability: the first short_share of total_steps from the shortest
+// alone, over the next growing_share from more and more of them. A row is one prompt or, where they
+// are packed, the longest of them or as many shorter ones. Targets are the following tokens; the
+// last of a prompt has none. Answer tokens weigh 1, the others what filler_weight or answer_share
+// says. Every prompt starts with an empty memory.
 class PasskeySource final : public BatchSource {
  public:
   // Throws ConfigError when the shortest row cannot hold the prompt, naming what it needs.
@@ -26,24 +28,29 @@ class PasskeySource final : public BatchSource {
   int vocabulary() const override { return tokenizer_->vocabulary(); }
   std::string description() const override;
 
+  std::int64_t prompt_segments(std::int64_t step) const;
   std::int64_t row_segments(std::int64_t step) const;
-  PasskeyPrompt prompt(std::int64_t step, int row) const;
+  // Number `index` of a step, row by row.
+  PasskeyPrompt prompt(std::int64_t step, std::int64_t index) const;
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const PasskeyWriter& writer() const { return *writer_; }
 
  private:
+  // Of a token outside the answer, in a prompt of `length` tokens of which `answer` are the answer.
+  double filler_weight(std::int64_t length, std::int64_t answer) const;
+
   PasskeyConfig config_;
   int batch_rows_;
   std::int64_t segment_tokens_;
   std::uint64_t seed_;
-  std::int64_t short_steps_;
-  std::int64_t shortest_ = 0;  // segments
+  std::int64_t short_steps_, growing_steps_;
+  std::vector<std::int64_t> lengths_;  // segments, ascending
   std::unique_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<const PasskeyWriter> writer_;
 };
 
-// The tokenizer of generated passkey text.
-std::unique_ptr<Tokenizer> passkey_tokenizer(PasskeyTokens tokens);
+// The tokenizer of generated passkey text. Throws ConfigError for a file that does not exist.
+std::unique_ptr<Tokenizer> passkey_tokenizer(const PasskeyConfig& config);
 
 }  // namespace infini

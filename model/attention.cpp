@@ -1,6 +1,8 @@
 #include "model/attention.h"
 
 #include "model/attention_parameters.h"
+#include "tensor/ops/bias.h"
+#include "tensor/ops/head_norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/rotary_attention.h"
@@ -11,6 +13,21 @@ namespace infini {
 void InfiniAttention::declare(const ModelConfig& config, const std::string& prefix,
                               std::vector<ParameterSpec>& specs) {
   declare_projections(config, prefix, specs);
+  const std::int64_t width = config.head_width();
+  const auto bias = [&](const char* name, int heads) {
+    specs.push_back({.name = prefix + name,
+                     .shape = {heads * width},
+                     .full_precision = true,
+                     .division = {.axis = 0}});
+  };
+  if (config.projection_biases) {
+    bias("query.bias", config.heads);
+    bias("key.bias", config.key_value_heads());
+    bias("value.bias", config.key_value_heads());
+  }
+  if (config.head_norms)
+    for (const char* name : {"query_norm.weight", "key_norm.weight"})
+      specs.push_back({.name = prefix + name, .shape = {width}, .mean = 1, .full_precision = true});
   if (config.memory != MemoryRule::kNone)
     specs.push_back({.name = prefix + "gate",
                      .shape = {config.heads},
@@ -30,10 +47,19 @@ InfiniAttention::InfiniAttention(const ModelConfig& config, const Parameters& pa
               .bypass_empty = config.first_segment == FirstSegment::kBypass},
       rotary_table_(rotary_table),
       group_(group),
+      norm_eps_(config.norm_eps),
       qkv_(parameters.joined(
           {prefix + "query.weight", prefix + "key.weight", prefix + "value.weight"})),
       output_(parameters[prefix + "output.weight"]) {
   if (rule_ != MemoryRule::kNone) gate_ = parameters[prefix + "gate"];
+  const ModelConfig share = config.share(group ? group->count() : 1);
+  heads_ = {.heads = share.heads, .kv_heads = share.kv_heads, .head_width = share.head_width()};
+  if (config.projection_biases)
+    biases_ =
+        parameters.joined({prefix + "query.bias", prefix + "key.bias", prefix + "value.bias"});
+  if (!config.head_norms) return;
+  query_norm_ = parameters[prefix + "query_norm.weight"];
+  key_norm_ = parameters[prefix + "key_norm.weight"];
 }
 
 InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tensor& x,
@@ -51,7 +77,16 @@ InfiniAttention::Output InfiniAttention::operator()(const Pass& pass, const Tens
 }
 
 Tensor InfiniAttention::project(const Pass& pass, const Tensor& x) const {
-  return linear(x, pass(qkv_), {}, {.group = group_, .by = WeightSplit::By::kOutputs});
+  return finished(pass,
+                  linear(x, pass(qkv_), {}, {.group = group_, .by = WeightSplit::By::kOutputs}));
+}
+
+Tensor InfiniAttention::finished(const Pass& pass, Tensor qkv) const {
+  if (biases_) qkv = add_bias(qkv, pass(*biases_));
+  if (!query_norm_) return qkv;
+  HeadLayout layout = heads_;
+  layout.tokens = qkv.shape()[0];
+  return head_norm(qkv, pass(*query_norm_), pass(*key_norm_), layout, norm_eps_, group_);
 }
 
 Tensor InfiniAttention::rotated(const Tensor& qkv, const HeadLayout& layout,

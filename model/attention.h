@@ -3,6 +3,8 @@
 // section 2.1). All segments of a span run at once.
 #pragma once
 
+#include <optional>
+
 #include "model/config.h"
 #include "model/memory_state.h"
 #include "model/span.h"
@@ -61,13 +63,19 @@ class InfiniAttention {
   History accumulate(const Tensor& qkv, const MemorySums& sums, const Span& span,
                      const MemoryState& memory) const;
 
+  // The projection's bias and its heads' norms, where the model has them.
+  Tensor finished(const Pass& pass, Tensor qkv) const;
+
   MemoryRule rule_;
   double scale_, eps_;
   RecallOptions recall_;
   bool use_memory_ = true;
   Tensor rotary_table_;
   const TensorGroup* group_;
+  HeadLayout heads_;  // but for its rows
+  double norm_eps_;
   Parameter qkv_, output_, gate_;
+  std::optional<Parameter> biases_, query_norm_, key_norm_;
 };
 
 }  // namespace infini

@@ -33,6 +33,11 @@ DecodeActivation decode_activation(Activation activation) {
   }
 }
 
+// What the kernel for single tokens knows: heads as the projection leaves them.
+bool has_plain_projections(const ModelConfig& config) {
+  return !config.projection_biases && !config.head_norms;
+}
+
 }  // namespace
 
 Decoder::Decoder(const InfiniTransformer& model, SingleTokens how)
@@ -53,8 +58,8 @@ Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens h
          .rotated =
              Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
   if (model.device() == Device::kCpu || how == SingleTokens::kOpByOp || model.borrows()) return;
-  rotary_table_ = rotary_table(model.config().segment_tokens, model.config().head_width(),
-                               model.config().rope_base, accumulator_of(compute), model.device());
+  if (!has_plain_projections(model.config())) return;
+  rotary_table_ = position_table(model.config(), compute, model.device());
   plan_ = decode_plan(decode_model());
 }
 

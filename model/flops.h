@@ -14,20 +14,32 @@ inline double training_flops_per_token(const ModelConfig& config) {
   const double queries = config.heads * head, keys = config.key_value_heads() * head;
   const double inner = config.inner_width(),
                matrices = config.activation == Activation::kSwiglu ? 3 : 2;
-  double block =
-      2 * (width * (queries + 2 * keys) + queries * width) + 2 * matrices * width * inner;
+  const bool over_time = config.normalises_over_time();
+  const double projections = over_time ? width * 4 * queries + width * width
+                                       : width * (queries + 2 * keys) + queries * width;
+  const double products = 2 * projections + 2 * matrices * width * inner;
+  double block = products;
   const auto positions = static_cast<double>(config.positions(config.segment_tokens));
   block += 2 * positions * queries;
   // Of a cache, all is read; its keys and values are computed anew, once for each token of a
   // segment or fewer, or for each segment all where they are compressed; those of distances are
   // few.
   const auto cached = static_cast<double>(config.context_tokens());
-  if (cached > 0)
+  if (cached > 0 && config.has_relative_positions())
     block += 4 * cached * queries +
              2 * width * 2 * keys *
                  (config.compressed_rows() > 0 ? cached / static_cast<double>(config.segment_tokens)
                                                : 1) +
              2 * (cached + static_cast<double>(config.segment_tokens) / 2) * queries;
+  // Feedback vectors run through the block once for each segment, read it and themselves, and are
+  // read with the window, whose keys and values are at hand.
+  if (const auto vectors = static_cast<double>(config.feedback_tokens()); vectors > 0) {
+    const double share = vectors / static_cast<double>(config.segment_tokens);
+    block +=
+        share * products + 4 * vectors * (1 + share) * queries + 4 * (cached + vectors) * queries;
+  }
+  // A complex product, what comes in, and the real part of another one.
+  if (over_time) block += 14 * width * config.ema_size;
   // Read for every query head, written for every key/value head; the delta rule reads the memory by
   // keys as well.
   if (config.memory != MemoryRule::kNone) block += 2 * head * queries + 2 * head * keys;

@@ -21,7 +21,7 @@ MemorizingAttention::MemorizingAttention(const ModelConfig& config, const Parame
                                          const TensorGroup* group)
     : local_(config, parameters, prefix, sinusoids, group),
       architecture_(config.architecture_name()),
-      memory_tokens_(config.searched_tokens()),
+      retrieval_tokens_(config.searched_tokens()),
       options_{.neighbours = config.neighbours,
                .bypass_empty = config.first_segment == FirstSegment::kBypass},
       scale_(parameters[prefix + "retrieval_scale"]),
@@ -58,7 +58,7 @@ void MemorizingAttention::use_memory(bool on) {
 NewestTokens MemorizingAttention::newest_pairs(const Tensor& qkv, const Span& span,
                                                const MemoryState& memory) const {
   return newest_tokens(architecture_, memory_pairs(qkv, span.layout), span, memory.pairs,
-                       memory.pairs_present, memory_tokens_);
+                       memory.pairs_present, retrieval_tokens_);
 }
 
 }  // namespace infini

@@ -38,7 +38,7 @@ class MemorizingAttention {
 
   XlAttention local_;
   std::string_view architecture_;
-  std::int64_t memory_tokens_;
+  std::int64_t retrieval_tokens_;
   RetrievalOptions options_;
   bool use_memory_ = true;
   Parameter scale_, gate_;

@@ -22,7 +22,17 @@ struct MemoryState {
   // rmt and auto_compressor, of the model
   Tensor vectors{};  // [B, M, D], what stands before the tokens of the next segment, oldest first
 
-  // all but infini
+  // transformer_fam: the newest tokens, oldest first, and what the layer made of all before
+  Tensor window{};            // [B, M, 2 Hk K], keys without positions, then values
+  Tensor feedback{};          // [B, F, D]
+  Tensor feedback_present{};  // [B, F] u8
+
+  // megalodon, in the accumulator type: see complex_average.h and timestep_norm.h
+  Tensor averages{};      // [B, D, E, 2]
+  Tensor norm_moments{};  // [B, G, 2]
+  Tensor norm_tokens{};   // [B, 1]
+
+  // all but infini and megalodon
   Tensor present{};  // [B, M] u8, 1: a token or vector stands there
 
   // memorizing_transformer, in the block with a long memory: the newest tokens, oldest first
@@ -45,6 +55,12 @@ constexpr MemoryPart kMemoryParts[] = {
     {"normalizer", &MemoryState::normalizer, true},
     {"cached", &MemoryState::cached, false},
     {"vectors", &MemoryState::vectors, true},
+    {"window", &MemoryState::window, true},
+    {"feedback", &MemoryState::feedback, true},
+    {"feedback_present", &MemoryState::feedback_present, false},
+    {"averages", &MemoryState::averages, true},
+    {"norm_moments", &MemoryState::norm_moments, true},
+    {"norm_tokens", &MemoryState::norm_tokens, false},
     {"present", &MemoryState::present, false},
     {"pairs", &MemoryState::pairs, false},
     {"pairs_present", &MemoryState::pairs_present, false},
@@ -83,9 +99,19 @@ inline Memories zero_memories(const ModelConfig& config, std::int64_t batch, DTy
       state = {
           .matrix = Tensor::zeros({batch, heads, width, width}, accumulator_of(compute), device),
           .normalizer = Tensor::zeros({batch, heads, width}, accumulator_of(compute), device)};
-    if (cached > 0) {
+    if (cached > 0) state.present = Tensor::zeros({batch, cached}, DType::kUInt8, device);
+    if (const std::int64_t fed_back = config.feedback_tokens()) {
+      state.window = Tensor::zeros({batch, cached, 2 * heads * width}, compute, device);
+      state.feedback = Tensor::zeros({batch, fed_back, config.d_model}, compute, device);
+      state.feedback_present = Tensor::zeros({batch, fed_back}, DType::kUInt8, device);
+    } else if (cached > 0) {
       state.cached = Tensor::zeros({batch, cached, config.d_model}, compute, device);
-      state.present = Tensor::zeros({batch, cached}, DType::kUInt8, device);
+    }
+    if (const int groups = config.timestep_groups()) {
+      const DType full = accumulator_of(compute);
+      state.averages = Tensor::zeros({batch, config.d_model, config.ema_size, 2}, full, device);
+      state.norm_moments = Tensor::zeros({batch, groups, 2}, full, device);
+      state.norm_tokens = Tensor::zeros({batch, 1}, full, device);
     }
     if (const std::int64_t rows = config.compressed_rows()) {
       state.compressed = Tensor::zeros({batch, rows, config.d_model}, compute, device);

@@ -1,6 +1,6 @@
 #include "model/memory_tokens.h"
 
-#include "tensor/ops/columns.h"
+#include "model/batch_rows.h"
 #include "tensor/ops/relative_attention.h"
 #include "tensor/ops/standing_rows.h"
 
@@ -9,24 +9,6 @@ namespace {
 
 Tensor no_marks(std::int64_t batch, std::int64_t places, Device device) {
   return Tensor::zeros({batch, places}, DType::kUInt8, device);
-}
-
-// Rows of each batch row as columns of a matrix with a row for each, and back.
-Tensor as_matrix(const Tensor& rows) {
-  const auto [batch, count, width] = rows.dims<3>();
-  return rows.reshape({batch, count * width});
-}
-Tensor join_rows(const std::vector<Tensor>& parts) {
-  std::vector<Tensor> matrices;
-  for (const Tensor& part : parts) matrices.push_back(as_matrix(part));
-  const auto [batch, count, width] = parts.front().dims<3>();
-  const Tensor joined = join_columns(matrices);
-  return joined.reshape({batch, joined.shape()[1] / width, width});
-}
-Tensor take_rows(const Tensor& rows, std::int64_t first, std::int64_t taken) {
-  const auto [batch, count, width] = rows.dims<3>();
-  return take_columns(as_matrix(rows), {first * width, (first + taken) * width})
-      .reshape({batch, taken, width});
 }
 
 }  // namespace

@@ -19,6 +19,10 @@ void declare_attention(const ModelConfig& config, int layer, const std::string& 
                                      : XlAttention::declare(config, prefix, specs);
     case Architecture::kCompressiveTransformer:
       return CompressiveAttention::declare(config, prefix, specs);
+    case Architecture::kTransformerFam:
+      return FeedbackAttention::declare(config, prefix, specs);
+    case Architecture::kMegalodon:
+      return MegalodonAttention::declare(config, prefix, specs);
   }
 }
 
@@ -26,13 +30,19 @@ Tensor position_table(const ModelConfig& config, DType compute, Device device) {
   if (config.has_relative_positions())
     return sinusoid_table(config.context_tokens() + config.segment_tokens, config.d_model,
                           config.rope_base, compute, device);
-  return rotary_table(config.positions(config.segment_tokens), config.head_width(),
-                      config.rope_base, accumulator_of(compute), device);
+  const std::int64_t before = feedback_positions(config);
+  return rotary_table(before + config.positions(config.segment_tokens), config.head_width(),
+                      config.rope_base, accumulator_of(compute), device,
+                      config.rope_scaling.scaling());
 }
 
 SegmentAttention make_attention(const ModelConfig& config, int layer, const Parameters& parameters,
                                 const std::string& prefix, const Tensor& positions,
                                 const TensorGroup* group) {
+  if (config.architecture == Architecture::kTransformerFam)
+    return FeedbackAttention(config, parameters, prefix, positions, group);
+  if (config.architecture == Architecture::kMegalodon)
+    return MegalodonAttention(config, parameters, prefix, positions, group);
   if (!config.has_relative_positions())
     return InfiniAttention(config, parameters, prefix, positions, group);
   if (config.architecture == Architecture::kCompressiveTransformer)

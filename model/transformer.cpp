@@ -53,12 +53,13 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks,
         .name = name, .shape = table, .deviation = deviation, .division = {.axis = 0}};
   };
   std::vector<ParameterSpec> specs{rows_of_tokens("embedding.weight")};
-  if (config.has_memory_tokens()) MemoryTokens::declare(config, specs);
+  if (config.memory_tokens > 0) MemoryTokens::declare(config, specs);
   for (int layer = 0; layer < config.layers; ++layer) {
     const std::string prefix = block_prefix(layer);
     declare_attention(config, layer, prefix + "attention.", specs);
     FeedForward::declare(config, prefix + "feed_forward.", specs);
-    specs.push_back(norm_spec(prefix + "attention_norm.weight", config.d_model));
+    if (!config.normalises_over_time())
+      specs.push_back(norm_spec(prefix + "attention_norm.weight", config.d_model));
     specs.push_back(norm_spec(prefix + "feed_forward_norm.weight", config.d_model));
   }
   specs.push_back(norm_spec("final_norm.weight", config.d_model));
@@ -77,30 +78,65 @@ std::int64_t parameter_count(const ModelConfig& config) {
 Block::Block(const ModelConfig& config, int layer, const Parameters& parameters,
              const Tensor& positions, const TensorGroup* group)
     : norm_eps(config.norm_eps),
-      attention_norm(parameters[block_prefix(layer) + "attention_norm.weight"]),
+      two_hops(config.normalises_over_time()),
       feed_forward_norm(parameters[block_prefix(layer) + "feed_forward_norm.weight"]),
       attention(make_attention(config, layer, parameters, block_prefix(layer) + "attention.",
                                positions, group)),
-      feed_forward(config, parameters, block_prefix(layer) + "feed_forward.", group) {}
+      feed_forward(config, parameters, block_prefix(layer) + "feed_forward.", group) {
+  if (!config.normalises_over_time())
+    attention_norm = parameters[block_prefix(layer) + "attention_norm.weight"];
+}
 
+// How attentions are called, see segment_attention.h.
 Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& span,
                                 const MemoryState& memory) const {
-  const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+  const auto call = [&](const auto& one) {
+    using Attention = std::remove_cvref_t<decltype(one)>;
+    if constexpr (std::is_same_v<Attention, MegalodonAttention>) {
+      return one(pass, x, span, memory);
+    } else {
+      const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+      if constexpr (std::is_same_v<Attention, FeedbackAttention>)
+        return one(pass, normed, x, span, memory, rows(pass));
+      else
+        return one(pass, normed, x, span, memory);
+    }
+  };
   const auto [y, after] = std::visit(
       [&](const auto& one) -> Output {
-        const auto out = one(pass, normed, x, span, memory);
+        const auto out = call(one);
         return {.x = out.y, .memory = out.memory};
       },
       attention);
   const Tensor middle = rms_norm(y, pass(feed_forward_norm), norm_eps);
-  return {.x = feed_forward(pass, middle, y), .memory = after};
+  return {.x = feed_forward(pass, middle, two_hops ? x : y), .memory = after};
 }
 
 MemoryState Block::remember(const Pass& pass, const Tensor& x, const Span& span,
                             const MemoryState& memory) const {
-  const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
-  return std::visit([&](const auto& one) { return one.remember(pass, normed, span, memory); },
-                    attention);
+  return std::visit(
+      [&](const auto& one) {
+        using Attention = std::remove_cvref_t<decltype(one)>;
+        if constexpr (std::is_same_v<Attention, MegalodonAttention>) {
+          return one.remember(pass, x, span, memory);
+        } else {
+          const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+          if constexpr (std::is_same_v<Attention, FeedbackAttention>)
+            return one.remember(pass, normed, x, span, memory, rows(pass));
+          else
+            return one.remember(pass, normed, span, memory);
+        }
+      },
+      attention);
+}
+
+BlockRows Block::rows(const Pass& pass) const {
+  return {.normed = [this,
+                     pass](const Tensor& x) { return rms_norm(x, pass(attention_norm), norm_eps); },
+          .feed_forward =
+              [this, pass](const Tensor& y) {
+                return feed_forward(pass, rms_norm(y, pass(feed_forward_norm), norm_eps), y);
+              }};
 }
 
 InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, Device device,
@@ -115,13 +151,15 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
       final_norm_(parameters_["final_norm.weight"]),
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
   if (config.has_memory_tokens()) memory_tokens_.emplace(config, parameters_);
+  if (config.feedback_tokens() > 0) prompt_ = parameters_["memory_tokens.weight"];
   const Tensor table = position_table(config, compute, device);
   for (int layer = 0; layer < config.layers; ++layer) {
     blocks_.emplace_back(config, layer, parameters_, table, group);
     const auto begin_of = [&](int block) {
-      return parameters_.offset(block < config.layers
-                                    ? block_prefix(block) + "attention.query.weight"
-                                    : "final_norm.weight");
+      if (block == config.layers) return parameters_.offset("final_norm.weight");
+      std::vector<ParameterSpec> specs;
+      declare_attention(config, block, block_prefix(block) + "attention.", specs);
+      return parameters_.offset(specs.front().name);
     };
     block_ranges_.push_back({.begin = begin_of(layer), .end = begin_of(layer + 1)});
   }
@@ -154,10 +192,12 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
                                                         const Memories& memory,
                                                         bool recompute_blocks) const {
   check_memories(memory);
-  const Tensor x = embed(pass, span.tokens);
+  const Tensor x = start(pass, span);
   if (!memory_tokens_) {
     const Streamed out = through_blocks(pass, x, span, memory, recompute_blocks);
-    return {.hidden = final_norm(pass, out.x), .memory = out.memory};
+    const Tensor last =
+        prompt_ ? without_prompt(out.x, config_.feedback_tokens(), span.layout.batch) : out.x;
+    return {.hidden = final_norm(pass, last), .memory = out.memory};
   }
   // The blocks' gradients are final when the backward pass has done the first segment.
   const auto blocks = [&](std::int64_t s, const Tensor& rows, const Span& alone) {
@@ -169,6 +209,11 @@ InfiniTransformer::Output InfiniTransformer::operator()(const Pass& pass, const 
   };
   const MemoryTokens::Output out = (*memory_tokens_)(pass, x, span, memory[0], blocks);
   return {.hidden = out.hidden, .memory = {out.memory}};
+}
+
+Tensor InfiniTransformer::start(const Pass& pass, const Span& span) const {
+  const Tensor x = embed(pass, span.tokens);
+  return prompt_ ? with_prompt(x, pass(*prompt_), span.layout.batch) : x;
 }
 
 InfiniTransformer::Streamed InfiniTransformer::through_blocks(const Pass& pass, const Tensor& x,
@@ -203,7 +248,7 @@ Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
                                      const Memories& memory) const {
   if (memory_tokens_) return (*this)(pass, span, memory).memory;
   check_memories(memory);
-  Tensor x = embed(pass, span.tokens);
+  Tensor x = start(pass, span);
   Memories after;
   for (std::size_t layer = 0; layer + 1 < blocks_.size(); ++layer) {
     const Block::Output out = blocks_[layer](with_block(pass, layer), x, span, memory[layer]);

@@ -26,11 +26,14 @@ struct Block {
   // The memory after the span alone.
   MemoryState remember(const Pass& pass, const Tensor& x, const Span& span,
                        const MemoryState& memory) const;
+  BlockRows rows(const Pass& pass) const;
   // Throws where the architecture is another.
   const InfiniAttention& infini_attention() const { return std::get<InfiniAttention>(attention); }
 
   double norm_eps;
-  Parameter attention_norm, feed_forward_norm;
+  bool two_hops;             // the feed-forward part is added to x, not to what attention left
+  Parameter attention_norm;  // none where attention normalises over time
+  Parameter feed_forward_norm;
   SegmentAttention attention;
   FeedForward feed_forward;
 };
@@ -93,6 +96,8 @@ class InfiniTransformer {
                           const Memories& memory, bool recompute_blocks) const;
   ElementRange block_range(std::size_t layer) const;  // empty where there is none
   Pass with_head(const Pass& pass) const;
+  // The residual stream of a span before its first block, with the prompt where there is one.
+  Tensor start(const Pass& pass, const Span& span) const;
 
   ModelConfig config_, share_;
   const TensorGroup* group_;
@@ -104,6 +109,7 @@ class InfiniTransformer {
   ParameterLender* lender_ = nullptr;
   mutable std::weak_ptr<LentGradients> table_gradients_;  // of the embedding
   Parameter embedding_, final_norm_, head_;
+  std::optional<Parameter> prompt_;  // see feedback_attention.h
 };
 
 // Every parameter of a model, in the order of the flat buffers: embedding, memory tokens, block

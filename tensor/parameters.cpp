@@ -139,15 +139,17 @@ const Parameter& Parameters::operator[](const std::string& name) const { return 
 Parameter Parameters::joined(const std::vector<std::string>& names) const {
   const std::size_t first = index(names.front());
   std::int64_t rows = 0;
+  const int rank = all_[first].value.shape().rank();
   const std::int64_t width = all_[first].value.shape()[-1];
   for (std::size_t i = 0; i < names.size(); ++i) {
     const std::size_t at = index(names[i]);
     const Shape& shape = all_[at].value.shape();
-    check(at == first + i && shape.rank() == 2 && shape[1] == width, "joined: ", names[i],
-          " does not continue ", names.front());
+    check(
+        at == first + i && shape.rank() == rank && (rank == 1 || (rank == 2 && shape[1] == width)),
+        "joined: ", names[i], " does not continue ", names.front());
     rows += shape[0];
   }
-  const Shape shape{rows, width};
+  const Shape shape = rank == 1 ? Shape{rows} : Shape{rows, width};
   const std::size_t last = first + names.size() - 1;
   const auto part = [&](const Buffer& buffer) {
     return holds(buffer, first, last)

@@ -73,7 +73,7 @@ class Parameters {
   void zero_gradients();
 
   const Parameter& operator[](const std::string& name) const;  // throws when there is none
-  // Consecutive matrices [R_i, C] as one parameter [sum R_i, C].
+  // Consecutive matrices [R_i, C] as one parameter [sum R_i, C], or vectors [R_i] as one [sum R_i].
   Parameter joined(const std::vector<std::string>& names) const;
 
   const std::vector<Parameter>& all() const { return all_; }

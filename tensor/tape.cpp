@@ -108,7 +108,14 @@ GradTarget Tape::target(const Tensor& watched, Columns columns) {
   const GradTarget whole{slot.gradient.reshape(watched.shape()), true};
   if (slot.written) return whole;
 
+  // Columns of a view of another width are others.
   std::vector<Columns>& parts = slot.written_columns;
+  if (slot.gradient.shape()[-1] != watched.shape()[-1]) {
+    const bool fresh = parts.empty();
+    fill_rest(slot);
+    if (!fresh) return whole;
+    slot.gradient = whole.tensor;
+  }
   const auto at = std::ranges::lower_bound(parts, columns.begin, {}, &Columns::end);
   if (at != parts.end() && at->begin <= columns.begin && columns.end <= at->end) return whole;
   const bool apart = std::ranges::none_of(parts, [&](const Columns& part) {

@@ -16,6 +16,7 @@
 #include "trainer/config_reader.h"
 #include "trainer/exit_codes.h"
 #include "trainer/on_ranks.h"
+#include "trainer/run_config_file.h"
 #include "trainer/text_file.h"
 #include "trainer/training.h"
 
@@ -68,13 +69,6 @@ class RandomSource final : public BatchSource {
   std::uint64_t seed_;
 };
 
-// The row length of the first step of a run.
-std::int64_t row_tokens_of(const RunConfig& config) {
-  return config.data.source == DataKind::kPasskey
-             ? config.data.passkey.row_segments.back() * config.model.segment_tokens
-             : config.data.row_tokens;
-}
-
 // Where the time of one step goes, mark by mark; what lies between marks belongs to the later one.
 void profile_step(Training& training, const std::string& file) {
   begin_profile();
@@ -98,7 +92,7 @@ void profile_step(Training& training, const std::string& file) {
 // first.
 void bench_step(const RunConfig& config, const BenchOptions& options, const Layout& layout,
                 double product) {
-  const std::int64_t row_tokens = row_tokens_of(config);
+  const std::int64_t row_tokens = config.data.longest_row_tokens(config.model.segment_tokens);
   Training training(config, std::make_unique<RandomSource>(config, row_tokens), "", layout);
   const Device device = training.device();
   const double tokens =
@@ -156,7 +150,8 @@ Ceilings bench_device(const RunConfig& config, const BenchOptions& options, cons
                                                        : 8192;
   const Ceilings ceilings = measure_ceilings(device, dtype, square);
   if (options.config.empty()) return ceilings;
-  const std::int64_t row_tokens = row_tokens_of(config) / layout.segments;
+  const std::int64_t row_tokens =
+      config.data.longest_row_tokens(config.model.segment_tokens) / layout.segments;
   const int batch_rows = config.data.batch_rows / (config.train.accumulate * layout.data);
   if (options.kernels) {
     const std::int64_t rows = row_tokens * batch_rows;
@@ -171,8 +166,7 @@ Ceilings bench_device(const RunConfig& config, const BenchOptions& options, cons
 
 int bench(const World& world, const BenchOptions& options) {
   RunConfig config;
-  if (!options.config.empty())
-    config = read_config_file<RunConfig>(options.config, options.overrides);
+  if (!options.config.empty()) config = read_run_config(options.config, options.overrides);
   if (config.model.vocabulary == 0 && config.data.source == DataKind::kStore &&
       !options.config.empty())
     config.model.vocabulary = open_store(config.data)->vocabulary();

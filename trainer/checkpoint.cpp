@@ -89,9 +89,17 @@ std::vector<BufferInfo> wholes(const std::vector<std::vector<BufferInfo>>& shard
   return result;
 }
 
+std::vector<BufferInfo> infos(const std::vector<NamedBuffer>& buffers) {
+  std::vector<BufferInfo> result;
+  for (const NamedBuffer& buffer : buffers) result.push_back(buffer.info());
+  return result;
+}
+
+// `first`: what the first shard holds; the others are there to be read.
 void write_config_and_manifest(const fs::path& temporary, std::int64_t step,
-                               const CheckpointContents& contents, int ranks) {
-  write_file(temporary / kConfig, contents.config_yaml);
+                               const std::vector<BufferInfo>& first, const std::string& config,
+                               int ranks) {
+  write_file(temporary / kConfig, config);
   Manifest manifest{.step = step, .ranks = ranks, .files = {}, .buffers = {}};
   std::vector<std::string> names = {kConfig};
   for (int rank = 0; rank < ranks; ++rank) names.push_back(shard_name(rank, ranks));
@@ -99,8 +107,7 @@ void write_config_and_manifest(const fs::path& temporary, std::int64_t step,
     manifest.files.push_back({.name = name,
                               .bytes = fs::file_size(temporary / name),
                               .xxh3 = hash_digits(hash_file(temporary / name))});
-  std::vector<std::vector<BufferInfo>> shards(1);
-  for (const NamedBuffer& buffer : contents.buffers) shards[0].push_back(buffer.info());
+  std::vector<std::vector<BufferInfo>> shards{first};
   for (int rank = 1; rank < ranks; ++rank)
     shards.push_back(shard_buffers(temporary / shard_name(rank, ranks)));
   manifest.buffers = wholes(shards);
@@ -196,7 +203,8 @@ fs::path save_checkpoint(const fs::path& run, std::int64_t step, const Checkpoin
                                                contents.buffers, contents.position_json);
                                  }) &&
                      all_succeed(first, [&] {
-                       write_config_and_manifest(temporary, step, contents, options.ranks);
+                       write_config_and_manifest(temporary, step, infos(contents.buffers),
+                                                 contents.config_yaml, options.ranks);
                        publish(temporary, directory);
                      });
 
@@ -211,6 +219,36 @@ fs::path save_checkpoint(const fs::path& run, std::int64_t step, const Checkpoin
     } catch (const std::exception& error) {  // costs disk space, not the run
       spdlog::warn("an old checkpoint could not be removed: {}", error.what());
     }
+  }
+  return directory;
+}
+
+fs::path save_checkpoint_in_shards(const fs::path& run, std::int64_t step, int shards,
+                                   const std::function<CheckpointContents(int)>& contents) {
+  fs::path directory = run / "checkpoints" / step_name(step);
+  fs::path temporary = directory;
+  temporary += kTemporary;
+  try {
+    fs::create_directories(directory.parent_path());
+    remove_temporaries(directory.parent_path());
+    fs::create_directory(temporary);
+    std::vector<BufferInfo> first;
+    std::string config, position;
+    for (int shard = 0; shard < shards; ++shard) {
+      const CheckpointContents part = contents(shard);
+      if (shard == 0) {
+        first = infos(part.buffers);
+        config = part.config_yaml;
+        position = part.position_json;
+      }
+      write_shard(temporary / shard_name(shard, shards), part.buffers, position);
+    }
+    write_config_and_manifest(temporary, step, first, config, shards);
+    publish(temporary, directory);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(temporary, ignored);
+    throw;
   }
   return directory;
 }

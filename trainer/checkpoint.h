@@ -41,6 +41,12 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, std::int
                                       const CheckpointContents& contents,
                                       const SaveOptions& options = {});
 
+// The same by one process whose contents come shard by shard: contents(i) is called for each of
+// `shards` in turn, and only one is held at a time. Position and configuration are the first one's.
+std::filesystem::path save_checkpoint_in_shards(
+    const std::filesystem::path& run, std::int64_t step, int shards,
+    const std::function<CheckpointContents(int)>& contents);
+
 // A checkpoint whose every byte was found as it was written. It may be read by any number of ranks,
 // whatever number wrote it.
 class Checkpoint {

@@ -57,13 +57,15 @@ int evaluate(const EvaluateOptions& options) {
   const World world;
   world.require_single("evaluate");
   LoadedModel loaded = load_model(options.path, options.overrides);
+  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
+                     " holds no tokenizer");
   loaded.model->use_memory(!options.memory_off);
   fmt::print("{} (step {}){}\n", loaded.checkpoint.string(), loaded.step,
              options.memory_off ? ", memory off" : "");
 
   if (loaded.config.data.source == DataKind::kPasskey && options.store.empty()) {
-    const auto tokenizer = passkey_tokenizer(loaded.config.data.passkey.tokens);
-    const std::vector<PasskeyCell> cells = passkey_table(*loaded.model, *tokenizer, loaded.config);
+    const std::vector<PasskeyCell> cells =
+        passkey_table(*loaded.model, *loaded.tokenizer, loaded.config);
     fmt::print("{}", format_passkey_table(cells, loaded.config));
     if (!options.output.empty()) write_text(options.output, passkey_json(cells));
     return kExitDone;
@@ -75,19 +77,14 @@ int evaluate(const EvaluateOptions& options) {
   check<ConfigError>(std::filesystem::exists(file), file.string(),
                      " does not exist; see --store and --split");
   const auto store = TokenStore::open(file);
-  check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
-                     " holds no tokenizer");
   store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
   check<ConfigError>(options.words == 0 || loaded.config.evaluate.document_tokens == 0,
                      "--words counts whole documents, but evaluate.document_tokens is ",
                      loaded.config.evaluate.document_tokens,
                      "; expected 0, which reads them whole");
   DocumentProgress progress(loaded.model->device());
-  PerplexityReport report =
-      measure_perplexity(*loaded.model, *store,
-                         {.segments_at_once = loaded.config.evaluate.segments_at_once,
-                          .document_tokens = loaded.config.evaluate.document_tokens},
-                         std::ref(progress));
+  PerplexityReport report = measure_perplexity(
+      *loaded.model, *store, perplexity_options(loaded.config.evaluate), std::ref(progress));
   progress.finish();
   if (options.words > 0) report.words = options.words;
   fmt::print("{}", format_perplexity(report));

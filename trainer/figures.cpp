@@ -108,25 +108,33 @@ void draw_colour_key(Svg& svg, double left, double top, double height) {
     svg.text({left + 18, top + height * (1 - mark) + 4}, short_number(mark, 1), {.size = 11});
 }
 
-void draw_heat_map(Svg& svg, const GateFigure& figure, const Plot& plot) {
-  const auto layers = static_cast<double>(figure.shares.size());
-  for (std::size_t l = 0; l < figure.shares.size(); ++l) {
-    const double height = plot.height / layers, top = plot.top + height * static_cast<double>(l);
-    svg.text({plot.left - 6, top + height / 2 + 4}, text(l + 1), {.anchor = Anchor::kEnd});
-    const std::vector<double>& heads = figure.shares[l];
-    const double width = plot.width / static_cast<double>(heads.size());
-    for (std::size_t h = 0; h < heads.size(); ++h) {
-      const double left = plot.left + width * static_cast<double>(h);
-      svg.rectangle({left, top}, width, height, share_colour(heads[h]));
-      const bool dark = std::abs(heads[h] - 0.5) > 0.35;
+void draw_heat_map(Svg& svg, const HeatMap& map, const Plot& plot) {
+  const auto rows = static_cast<double>(map.shares.size());
+  for (std::size_t r = 0; r < map.shares.size(); ++r) {
+    const double height = plot.height / rows, top = plot.top + height * static_cast<double>(r);
+    svg.text({plot.left - 6, top + height / 2 + 4}, map.rows[r], {.anchor = Anchor::kEnd});
+    const std::vector<double>& shares = map.shares[r];
+    const double width = plot.width / static_cast<double>(shares.size());
+    for (std::size_t c = 0; c < shares.size(); ++c) {
+      const double left = plot.left + width * static_cast<double>(c);
+      svg.rectangle({left, top}, width, height, share_colour(shares[c]));
+      const bool dark = std::abs(shares[c] - 0.5) > 0.35;
       if (width >= 28 && height >= 14)
-        svg.text({left + width / 2, top + height / 2 + 4}, short_number(heads[h], 2),
+        svg.text({left + width / 2, top + height / 2 + 4}, short_number(shares[c], 2),
                  {.size = 10, .anchor = Anchor::kMiddle, .colour = dark ? "#ffffff" : kInk});
-      if (l == 0)
-        svg.text({left + width / 2, plot.bottom() + 16}, text(h + 1), {.anchor = Anchor::kMiddle});
+      if (r == 0)
+        svg.text({left + width / 2, plot.bottom() + 16}, map.columns[c],
+                 {.anchor = Anchor::kMiddle});
     }
   }
-  draw_titles(svg, plot, "head", "layer");
+  draw_titles(svg, plot, map.x_title, map.y_title);
+}
+
+// "1", "2", ... so many.
+std::vector<std::string> numbers_to(std::size_t count) {
+  std::vector<std::string> numbers;
+  for (std::size_t i = 1; i <= count; ++i) numbers.push_back(text(i));
+  return numbers;
 }
 
 void draw_histogram(Svg& svg, const GateFigure& figure, Plot plot) {
@@ -190,15 +198,40 @@ std::string line_chart_svg(const LineChart& chart) {
   return svg.finished();
 }
 
+std::string heat_map_svg(const HeatMap& map) {
+  check(!map.shares.empty() && !map.columns.empty(), "the figure \"", map.title,
+        "\" has no cell to show");
+  const Plot plot{.left = 90,
+                  .top = 48,
+                  .width = std::max(240.0, 56.0 * static_cast<double>(map.columns.size())),
+                  .height = std::max(120.0, 24.0 * static_cast<double>(map.rows.size())),
+                  .low = 0,
+                  .high = 1};
+  Svg svg(plot.right() + 80, plot.bottom() + 64, map.title);
+  svg.text({plot.left, 26}, map.title, {.size = 15});
+  draw_heat_map(svg, map, plot);
+  draw_colour_key(svg, plot.right() + 18, plot.top, plot.height);
+  return svg.finished();
+}
+
 std::string gate_figure_svg(const GateFigure& figure) {
   check(!figure.shares.empty(), "the figure \"", figure.title, "\" has no gate to show");
+  std::size_t most = 0;
+  for (const std::vector<double>& heads : figure.shares) most = std::max(most, heads.size());
   const double height = std::max(220.0, 24.0 * static_cast<double>(figure.shares.size()));
   const Plot map{.left = 70, .top = 48, .width = 360, .height = height, .low = 0, .high = 1};
   const Plot histogram{
       .left = map.right() + 150, .top = 48, .width = 340, .height = height, .low = 0, .high = 1};
   Svg svg(histogram.right() + 30, map.bottom() + 64, figure.title);
   svg.text({map.left, 26}, figure.title, {.size = 15});
-  draw_heat_map(svg, figure, map);
+  draw_heat_map(svg,
+                {.title = {},
+                 .x_title = "head",
+                 .y_title = "layer",
+                 .rows = numbers_to(figure.shares.size()),
+                 .columns = numbers_to(most),
+                 .shares = figure.shares},
+                map);
   draw_colour_key(svg, map.right() + 18, map.top, map.height);
   draw_histogram(svg, figure, histogram);
   return svg.finished();

@@ -21,6 +21,15 @@ struct LineChart {
 // Throws Error for a chart without a finite value.
 std::string line_chart_svg(const LineChart& chart);
 
+// Shares in 0..1 as a map of coloured cells.
+struct HeatMap {
+  std::string title, x_title, y_title;
+  std::vector<std::string> rows, columns;   // names, rows from above
+  std::vector<std::vector<double>> shares;  // [rows][columns]
+};
+// Throws Error for a map without a cell.
+std::string heat_map_svg(const HeatMap& map);
+
 // Shares in 0..1 as a heat map, layers by heads, and beside it how many heads there are of each
 // share, in 20 bins.
 struct GateFigure {

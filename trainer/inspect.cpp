@@ -15,6 +15,7 @@
 #include "trainer/exit_codes.h"
 #include "trainer/progress.h"
 #include "trainer/run_config.h"
+#include "trainer/run_config_file.h"
 
 namespace infini {
 namespace {
@@ -130,7 +131,7 @@ int run(const fs::path& path, const std::vector<std::string>& overrides) {
                      "inspect: ", overrides.empty() ? "" : overrides[0],
                      ": only a configuration takes key=value");
   if (is_config) {
-    std::cout << config_yaml(read_config_file<RunConfig>(path, overrides));
+    std::cout << config_yaml(read_run_config(path, overrides));
   } else if (path.extension() == ".h5") {
     print_store(path);
   } else if (fs::exists(path / "checkpoints")) {

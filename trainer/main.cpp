@@ -51,12 +51,15 @@ int main(int argc, char** argv) {
   infini::add_prepare(app, exit_code);
   infini::add_train(app, exit_code);
   infini::add_evaluate(app, exit_code);
+  infini::add_passkey(app, exit_code);
   infini::add_score(app, exit_code);
   infini::add_generate(app, exit_code);
   infini::add_inspect(app, exit_code);
   infini::add_bench(app, exit_code);
   infini::add_plan(app, exit_code);
   infini::add_reproduce(app, exit_code);
+  infini::add_import(app, exit_code);
+  infini::add_export(app, exit_code);
 
   return infini::guarded([&] {
     refuse_unknown_command(app, argc, argv);

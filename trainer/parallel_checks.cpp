@@ -53,7 +53,7 @@ void check_segments(const RunConfig& config, const Axes& axes) {
   if (config.data.source == DataKind::kStore)
     check_row_length(config, "data.row_tokens", config.data.row_tokens, groups, by);
   else
-    for (const std::int64_t segments : config.data.passkey.row_segments)
+    for (const std::int64_t segments : config.data.passkey.lengths_of_rows())
       check_row_length(config, "data.passkey.row_segments", segments * config.model.segment_tokens,
                        groups, by);
 }

@@ -5,62 +5,12 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "distributed/communicator.h"
-#include "model/recurrence.h"
-
 namespace infini {
 namespace {
 
-constexpr int kRowsAtOnce = 10;
-
-// Answers of prompts of one length: whether the most likely token is right at each place.
-void score(const InfiniTransformer& model, const std::vector<PasskeyPrompt>& prompts,
-           std::int64_t segments_at_once, PasskeyCell& cell) {
-  const auto batch = static_cast<std::int64_t>(prompts.size());
-  const auto tokens = static_cast<std::int64_t>(prompts.front().tokens.size());
-  std::vector<std::int32_t> flat;
-  for (const PasskeyPrompt& prompt : prompts)
-    flat.insert(flat.end(), prompt.tokens.begin(), prompt.tokens.end());
-  const std::int64_t segment = model.config().segment_tokens;
-  const Rows rows{.segment_tokens = segment,
-                  .tokens = Tensor::of(flat, {batch, tokens}),
-                  .targets = Tensor::of(flat, {batch, tokens}),
-                  .weights = {},
-                  .resets = {},
-                  .keep = {}};
-
-  std::vector<int> right(prompts.size());
-  Recurrence(model, {}).forward(
-      rows, empty_memories(model.config()), segments_at_once,
-      [&](const Piece& piece, const Tensor& hidden) {
-        const std::int64_t begin = piece.first * segment, count = piece.count * piece.tokens;
-        note_progress();
-        for (std::int64_t b = 0; b < batch; ++b) {
-          const PasskeyPrompt& prompt = prompts[b];
-          const std::int64_t first = std::max(prompt.answer_begin - 1, begin);
-          const std::int64_t last =
-              std::min(prompt.answer_begin + prompt.answer_tokens - 1, begin + count);
-          if (first >= last) continue;
-          const Tensor logits = model.logits(hidden.slice(b * count + first - begin, last - first));
-          const std::vector<float> values = logits.to_vector<float>();
-          const auto vocabulary = static_cast<std::size_t>(logits.shape()[1]);
-          for (std::int64_t at = first; at < last; ++at) {
-            const auto row = values.begin() + (at - first) * static_cast<std::int64_t>(vocabulary);
-            right[b] += std::max_element(row, row + vocabulary) - row == prompt.tokens[at + 1];
-          }
-        }
-      });
-  for (std::int64_t b = 0; b < batch; ++b) {
-    ++cell.prompts;
-    cell.digits += prompts[b].answer_tokens;
-    cell.right_digits += right[b];
-    cell.exact += right[b] == prompts[b].answer_tokens;
-  }
-}
-
 std::string percent(const PasskeyCell& cell) {
   std::ostringstream out;
-  out << std::fixed << std::setprecision(0) << 100.0 * cell.exact / cell.prompts << '%';
+  out << std::fixed << std::setprecision(0) << 100.0 * cell.score.exact / cell.score.prompts << '%';
   return out.str();
 }
 
@@ -82,25 +32,23 @@ std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer
     for (const bool memory : {true, false})
       for (const auto& [name, position] : enum_names(PasskeyPosition{})) {
         model.use_memory(memory);
-        PasskeyCell cell{.segments = segments, .position = position, .memory = memory};
-        for (int first = 0; first < config.evaluate.passkey.prompts; first += kRowsAtOnce) {
-          std::vector<PasskeyPrompt> prompts;
-          for (int i = first; i < std::min(first + kRowsAtOnce, config.evaluate.passkey.prompts);
-               ++i)
-            prompts.push_back(writer.evaluation(static_cast<std::uint64_t>(config.seed),
-                                                segments * model.config().segment_tokens, position,
-                                                i));
-          score(model, prompts, config.evaluate.segments_at_once, cell);
-        }
-        cells.push_back(cell);
+        std::vector<PasskeyPrompt> prompts;
+        for (int i = 0; i < config.evaluate.passkey.prompts; ++i)
+          prompts.push_back(writer.evaluation(static_cast<std::uint64_t>(config.seed),
+                                              segments * model.config().segment_tokens, position,
+                                              i));
+        cells.push_back(
+            {.segments = segments,
+             .position = position,
+             .memory = memory,
+             .score = score_passkeys(model, prompts, config.evaluate.segments_at_once)});
       }
   model.use_memory(true);
   return cells;
 }
 
 std::string format_passkey_table(const std::vector<PasskeyCell>& cells, const RunConfig& config) {
-  const auto& trained = config.data.passkey.row_segments;
-  const std::int64_t longest = *std::max_element(trained.begin(), trained.end());
+  const std::int64_t longest = config.data.passkey.longest_segments();
   std::ostringstream out;
   out << "exact match (" << config.evaluate.passkey.prompts << " prompts each)\n"
       << "   row length            |    with its memory      |     memory off\n"
@@ -122,10 +70,10 @@ std::string passkey_json(const std::vector<PasskeyCell>& cells) {
     json.push_back({{"segments", cell.segments},
                     {"position", enum_names(cell.position)[static_cast<int>(cell.position)].first},
                     {"memory", cell.memory},
-                    {"prompts", cell.prompts},
-                    {"exact", cell.exact},
-                    {"digits", cell.digits},
-                    {"right_digits", cell.right_digits}});
+                    {"prompts", cell.score.prompts},
+                    {"exact", cell.score.exact},
+                    {"digits", cell.score.digits},
+                    {"right_digits", cell.score.right_digits}});
   return json.dump(2) + "\n";
 }
 

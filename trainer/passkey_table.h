@@ -5,8 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "data/passkey.h"
-#include "model/transformer.h"
+#include "trainer/passkey_scores.h"
 #include "trainer/run_config.h"
 
 namespace infini {
@@ -15,13 +14,9 @@ struct PasskeyCell {
   std::int64_t segments = 0;  // row length
   PasskeyPosition position = PasskeyPosition::kStart;
   bool memory = true;  // as trained, or with every gate closed
-  int prompts = 0;
-  int exact = 0;  // prompts with every digit right
-  std::int64_t digits = 0, right_digits = 0;
+  PasskeyScore score;
 };
 
-// Greedy decoding of the answer. An exact match means that the most likely token is right at every
-// place of the answer, which is what one forward pass over prompt and answer shows.
 std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer,
                                        const RunConfig& config);
 

@@ -74,6 +74,10 @@ double PerplexityReport::bits_per_byte() const {
   return nll / (static_cast<double>(bytes) * std::log(2.0));
 }
 
+PerplexityOptions perplexity_options(const EvaluateConfig& config) {
+  return {.segments_at_once = config.segments_at_once, .document_tokens = config.document_tokens};
+}
+
 PerplexityReport measure_perplexity(
     const InfiniTransformer& model, const TokenStore& store, const PerplexityOptions& options,
     const std::function<void(std::int64_t, std::int64_t)>& progress) {
@@ -126,6 +130,13 @@ PerplexityReport over_ranks(const PerplexityReport& mine, const Communicator& ra
     all.parts.push_back({.tokens = count(first + 2 * i), .nll = numbers[first + 2 * i + 1]});
   check<DataError>(all.tokens > 0, "the validation split holds no document to score");
   return all;
+}
+
+PerplexityReport measure_perplexity(const InfiniTransformer& model, const TokenStore& store,
+                                    PerplexityOptions options, const Communicator& ranks) {
+  options.share = ranks.rank();
+  options.shares = ranks.size();
+  return over_ranks(measure_perplexity(model, store, options), ranks);
 }
 
 std::string format_perplexity(const PerplexityReport& report) {

@@ -9,6 +9,7 @@
 #include "data/token_store.h"
 #include "distributed/communicator.h"
 #include "model/recurrence.h"
+#include "trainer/run_config.h"
 
 namespace infini {
 
@@ -17,6 +18,7 @@ struct PerplexityOptions {
   std::int64_t document_tokens = 0;  // of a document that are read; 0: all
   int share = 0, shares = 1;         // of ranks that divide the documents: this one's, and how many
 };
+PerplexityOptions perplexity_options(const EvaluateConfig& config);
 
 // Sums in fp64.
 struct PerplexityReport {
@@ -43,6 +45,9 @@ PerplexityReport measure_perplexity(
 
 // The reports of ranks that divided the documents as one, on each of them.
 PerplexityReport over_ranks(const PerplexityReport& mine, const Communicator& ranks);
+// Such a report: each rank has the whole model and reads its share of the documents.
+PerplexityReport measure_perplexity(const InfiniTransformer& model, const TokenStore& store,
+                                    PerplexityOptions options, const Communicator& ranks);
 
 // For the terminal: the figures, and perplexity by segment index in groups 0, 1, 2-3, 4-7, ...
 std::string format_perplexity(const PerplexityReport& report);

@@ -9,6 +9,7 @@
 #include "trainer/commands.h"
 #include "trainer/config_reader.h"
 #include "trainer/exit_codes.h"
+#include "trainer/run_config_file.h"
 
 namespace infini {
 namespace {
@@ -28,8 +29,8 @@ int run(const PlanOptions& options) {
   World().require_single("plan");
   const CardFigures figures =
       options.figures.empty() ? CardFigures{} : read_config_file<CardFigures>(options.figures);
-  const Plan plan = make_plan(read_config_file<RunConfig>(options.config, options.overrides),
-                              options.ranks, options.gpus_per_node, figures);
+  const Plan plan = make_plan(read_run_config(options.config, options.overrides), options.ranks,
+                              options.gpus_per_node, figures);
   std::cout << (options.json ? plan_json(plan) : plan_text(plan));
   return kExitDone;
 }
@@ -49,9 +50,10 @@ double Plan::days() const {
 
 Plan make_plan(const RunConfig& config, int ranks, int gpus_per_node, const CardFigures& figures) {
   const ParallelConfig& parallel = config.parallel;
-  check<ConfigError>(!config.model.has_relative_positions(),
-                     "model.architecture = ", config.model.architecture_name(),
-                     ": plan does not know what it needs");
+  check<ConfigError>(
+      config.model.architecture == Architecture::kInfini || config.model.has_memory_tokens(),
+      "model.architecture = ", config.model.architecture_name(),
+      ": plan does not know what it needs");
   if (ranks == 0) ranks = std::max(1, parallel.data) * parallel.segment * parallel.tensor;
   check<ConfigError>(gpus_per_node >= 1, "--gpus-per-node must be at least 1, got ", gpus_per_node);
   check<ConfigError>(ranks <= gpus_per_node || ranks % gpus_per_node == 0, ranks,

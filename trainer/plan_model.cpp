@@ -13,7 +13,10 @@ Sized PlannedModel::norm(SizeTape* tape, const Sized& x, std::int64_t rows) cons
 }
 
 Sized PlannedModel::project(SizeTape* tape, const Sized& x, const HeadLayout& layout) const {
-  return ops_.linear(tape, x, layout.rows(), model_.d_model, layout.qkv_width(), Split::kColumns);
+  Sized qkv =
+      ops_.linear(tape, x, layout.rows(), model_.d_model, layout.qkv_width(), Split::kColumns);
+  if (model_.projection_biases) qkv = ops_.add_bias(tape, qkv, layout.rows(), layout.qkv_width());
+  return model_.head_norms ? ops_.head_norm(tape, qkv, layout) : qkv;
 }
 
 Sized PlannedModel::feed_forward(SizeTape* tape, const Sized& x, const Sized& residual,

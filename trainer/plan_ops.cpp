@@ -10,6 +10,8 @@ namespace {
 // Partial sums of a norm's weight gradient: one for each block of threads that runs at a time on a
 // large GPU, or for each 64 rows on a CPU (tensor/ops/norm.cu, norm.cpp).
 constexpr std::int64_t kGpuNormPieces = 528, kCpuNormRows = 64;
+// The same of biases and of the norms of heads (tensor/ops/bias.cu, head_norm.cu).
+constexpr std::int64_t kGpuBiasPieces = 256, kGpuBiasRows = 8, kGpuHeadNormPieces = 1024;
 // Consecutive tokens, sorted by id, that one block adds up (tensor/ops/embedding.cu).
 constexpr std::int64_t kEmbeddingWindow = 32;
 constexpr std::int64_t kAttentionTile = 64, kMostScoreBytes = std::int64_t{5} << 29;
@@ -99,6 +101,45 @@ Sized PlannedOps::rms_norm(SizeTape* tape, const Sized& x, std::int64_t rows,
       const auto partial = norm_workspace(rows, width);
       pass((dx.stood ? 4 : 3) * as_double(rows * width));
       ++trace_.work.kernels;
+      (void)inverse;
+    });
+  return y;
+}
+
+Trace::Block PlannedOps::column_workspace(std::int64_t gpu_pieces, std::int64_t rows,
+                                          std::int64_t width) const {
+  const std::int64_t cpu_pieces = (rows + kCpuNormRows - 1) / kCpuNormRows + 1;
+  return workspace((on_gpu() ? gpu_pieces : cpu_pieces) * width * options_.full_bytes);
+}
+
+Sized PlannedOps::add_bias(SizeTape* tape, const Sized& x, std::int64_t rows,
+                           std::int64_t width) const {
+  Sized y = make(rows * width);
+  pass(2 * as_double(rows * width));
+  if (tape)
+    tape->push({&y}, {x}, [=, this](const auto& doutputs, const auto& gradients) {
+      {
+        const std::int64_t pieces = (rows + kGpuBiasRows - 1) / kGpuBiasRows;
+        const auto partial = column_workspace(std::min(kGpuBiasPieces, pieces), rows, width);
+        pass(as_double(rows * width));
+        ++trace_.work.kernels;
+      }
+      gradients.hand_on(0, doutputs[0]);
+    });
+  return y;
+}
+
+Sized PlannedOps::head_norm(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const {
+  const std::int64_t rows = layout.rows(), elements = rows * layout.qkv_width();
+  Sized y = make(elements);
+  const Sized inverse = make_full(rows * (layout.heads + layout.kv_heads));
+  pass(2 * as_double(elements));
+  if (tape)
+    tape->push({&y}, {qkv}, [=, this, kept = qkv.block](const auto&, const auto& gradients) {
+      const auto dqkv = gradients.of(0);
+      const auto partial = column_workspace(kGpuHeadNormPieces, rows, 2 * layout.head_width);
+      pass(3 * as_double(elements));
+      trace_.work.kernels += 2;
       (void)inverse;
     });
   return y;

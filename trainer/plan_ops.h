@@ -33,6 +33,8 @@ class PlannedOps {
   Sized linear(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
                std::int64_t outputs, Split split, const Sized& residual = {}) const;
   Sized rms_norm(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
+  Sized add_bias(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
+  Sized head_norm(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
   Sized gelu_feed_forward(SizeTape* tape, const Sized& x, const Sized& residual, std::int64_t rows,
                           std::int64_t width, std::int64_t inner) const;
   Sized relu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
@@ -103,6 +105,9 @@ class PlannedOps {
   // A chunk of logits whose other columns other ranks have.
   void lose_divided(std::int64_t rows, std::int64_t elements) const;
   Trace::Block norm_workspace(std::int64_t rows, std::int64_t width) const;
+  // Partial sums of a bias's or a head norm's gradient, `gpu_pieces` of them on a GPU.
+  Trace::Block column_workspace(std::int64_t gpu_pieces, std::int64_t rows,
+                                std::int64_t width) const;
 
   Trace& trace_;
   Options options_;

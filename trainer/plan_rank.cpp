@@ -10,8 +10,7 @@ namespace infini {
 namespace {
 
 int vocabulary_of(const DataConfig& data) {
-  if (data.source == DataKind::kPasskey)
-    return passkey_tokenizer(data.passkey.tokens)->vocabulary();
+  if (data.source == DataKind::kPasskey) return passkey_tokenizer(data.passkey)->vocabulary();
   check<ConfigError>(std::filesystem::exists(std::filesystem::path(data.store) / "train.h5"),
                      "model.vocabulary is 0, that of the data, but data.store = ", data.store,
                      " holds no train.h5; give model.vocabulary");
@@ -53,10 +52,7 @@ PlannedRank planned_rank(const RunConfig& config, int ranks) {
   ModelConfig& whole = rank.config.model;
   if (whole.vocabulary == 0) whole.vocabulary = vocabulary_of(config.data);
   check_parallel(rank.config, rank.axes);
-  rank.row_tokens =
-      config.data.source == DataKind::kStore
-          ? config.data.row_tokens
-          : *std::ranges::max_element(config.data.passkey.row_segments) * whole.segment_tokens;
+  rank.row_tokens = config.data.longest_row_tokens(whole.segment_tokens);
   rank.model = whole.share(rank.axes.tensors);
 
   const std::vector<ParameterSpec> specs = rank.specs();

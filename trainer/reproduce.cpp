@@ -155,7 +155,10 @@ void add_reproduce(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<ReproduceOptions>();
   CLI::App* command = app.add_subcommand(
       "reproduce", "a table of the paper: trains what is missing, measures, writes it down");
-  command->add_option("table", options->table, "table1, table2 or figure3")->required();
+  command
+      ->add_option("table", options->table,
+                   "a file of configs/<scale>: table1, table2, figure3, longer, ...")
+      ->required();
   command->add_option("--scale", options->scale, "small: minutes a row; paper: the paper's own")
       ->required()
       ->check(CLI::IsMember({"small", "paper"}));

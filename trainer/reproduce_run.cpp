@@ -36,16 +36,6 @@ Json read_json(const fs::path& file) {
   }
 }
 
-PerplexityReport measure_split(const InfiniTransformer& model, const TokenStore& store,
-                               const EvaluateConfig& config, const Communicator& readers) {
-  return over_ranks(measure_perplexity(model, store,
-                                       {.segments_at_once = config.segments_at_once,
-                                        .document_tokens = config.document_tokens,
-                                        .share = readers.rank(),
-                                        .shares = readers.size()}),
-                    readers);
-}
-
 // The learned gates before the sigmoid, a list of heads for each layer that has them.
 Json gates_of(const InfiniTransformer& model) {
   Json layers = Json::array();
@@ -133,7 +123,8 @@ void TableRun::measure(const World& world) const {
   const auto begin = std::chrono::steady_clock::now();
   const auto measured = [&](bool memory) {
     loaded.model->use_memory(memory);
-    const PerplexityReport report = measure_split(*loaded.model, *store, config_.evaluate, all);
+    const PerplexityReport report =
+        measure_perplexity(*loaded.model, *store, perplexity_options(config_.evaluate), all);
     spdlog::info("{}: test token perplexity {:.4f}{}", directory().string(),
                  report.token_perplexity(), memory ? "" : ", memory off");
     return Json::parse(perplexity_json(report));

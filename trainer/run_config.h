@@ -6,6 +6,7 @@
 #include "model/config.h"
 #include "model/recurrence.h"
 #include "optim/config.h"
+#include "trainer/origin_config.h"
 
 namespace infini {
 
@@ -152,6 +153,8 @@ struct EvaluateConfig {
 struct RunConfig {
   std::int64_t seed = 1;
   std::string directory = "runs/default";
+  std::string init_from = {};
+  bool fresh_gates = false;
   DeviceChoice device = DeviceChoice::kAuto;
   ModelConfig model;
   DataConfig data;
@@ -160,12 +163,19 @@ struct RunConfig {
   ParallelConfig parallel;
   CheckpointConfig checkpoint;
   EvaluateConfig evaluate;
+  OriginConfig origin;
 
   template <class Visitor>
   void visit(Visitor& field) {
     field("seed", seed, "every random number of the run follows from it");
     field("directory", directory,
           "where the run writes; a number is appended when it already holds a run");
+    field("init_from", init_from,
+          "a checkpoint, a run or an import whose values a new run begins with: schedule, data and "
+          "optimizer are new, model keys that stand nowhere here are those of the checkpoint; "
+          "--resume continues a run instead");
+    field("fresh_gates", fresh_gates,
+          "gates start from model.gate_mean and gate_deviation, not from those of init_from");
     field("device", device, "where the run computes; auto: on a GPU where there is one");
     field("model", model, "shape of the network");
     field("data", data, "what it learns from");
@@ -174,10 +184,13 @@ struct RunConfig {
     field("parallel", parallel, "how many ranks share the work");
     field("checkpoint", checkpoint, "how the run is saved");
     field("evaluate", evaluate, "how it is measured");
+    field("origin", origin, "where an imported model came from; infini import writes it");
   }
   void validate() const {
     check<ConfigError>(seed >= 0, "seed must not be negative, got ", seed);
     check<ConfigError>(!directory.empty(), "directory must name where the run writes");
+    check<ConfigError>(!fresh_gates || !init_from.empty(),
+                       "fresh_gates = true says nothing without init_from: all gates are fresh");
     check<ConfigError>(data.batch_rows % train.accumulate == 0,
                        "data.batch_rows = ", data.batch_rows,
                        " is not divisible by train.accumulate = ", train.accumulate);

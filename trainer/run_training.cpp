@@ -7,6 +7,7 @@
 #include "tensor/allocator.h"
 #include "trainer/config_writer.h"
 #include "trainer/exit_codes.h"
+#include "trainer/loaded_model.h"
 #include "trainer/on_ranks.h"
 #include "trainer/passkey_table.h"
 #include "trainer/perplexity.h"
@@ -23,8 +24,10 @@ namespace fs = std::filesystem;
 // A directory that holds no run yet: the name itself, or name-2, name-3, ...
 fs::path fresh_directory(const fs::path& name) {
   fs::path directory = name;
-  for (int i = 2; fs::exists(directory / "metrics.jsonl"); ++i)
-    directory = text(name.string(), "-", i);
+  const auto holds_run = [](const fs::path& path) {
+    return fs::exists(path / "metrics.jsonl") || fs::exists(path / "checkpoints");
+  };
+  for (int i = 2; holds_run(directory); ++i) directory = text(name.string(), "-", i);
   return directory;
 }
 
@@ -46,7 +49,7 @@ RunData open_data(const RunConfig& config) {
       data.validation->require_tokenizer(data.store->tokenizer(), data.store->path().string());
     }
   } else {
-    data.passkey_tokens = passkey_tokenizer(config.data.passkey.tokens);
+    data.passkey_tokens = passkey_tokenizer(config.data.passkey);
   }
   data.source =
       make_source(config.data, config.model.segment_tokens, static_cast<std::uint64_t>(config.seed),
@@ -78,14 +81,8 @@ bool save(Training& training, const fs::path& directory) {
 void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
-  const Communicator readers = training.independent_ranks();
-  const PerplexityReport report =
-      over_ranks(measure_perplexity(training.model(), store,
-                                    {.segments_at_once = config.evaluate.segments_at_once,
-                                     .document_tokens = config.evaluate.document_tokens,
-                                     .share = readers.rank(),
-                                     .shares = readers.size()}),
-                 readers);
+  const PerplexityReport report = measure_perplexity(
+      training.model(), store, perplexity_options(config.evaluate), training.independent_ranks());
   spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
                report.token_perplexity());
   if (reporter)
@@ -113,12 +110,36 @@ bool resume(Training& training, const RunRequest& request, const fs::path& direc
   const Communicator& all = training.layout().all;
   const std::optional<Checkpoint> latest = find_latest(directory, all.rank(), all.size());
   check<ConfigError>(latest.has_value() || request.start == RunStart::kWhereItStands,
-                     "--resume: ", directory.string(), " holds no checkpoint");
+                     "--resume: ", directory.string(), " holds no checkpoint",
+                     training.config().init_from.empty()
+                         ? ""
+                         : "; without --resume a new run begins with the values of init_from");
   all.all_agree(true);  // every file was looked at
   if (!latest) return false;
   training.resume(*latest);
   spdlog::info("resuming {} at step {}", latest->directory().string(), training.steps_done());
   return true;
+}
+
+// A new run's values, where it does not begin with random ones.
+void begin_from(Training& training) {
+  const std::string& from = training.config().init_from;
+  if (from.empty()) return;
+  const Communicator& all = training.layout().all;
+  const Checkpoint checkpoint(checkpoint_directory(from), all.rank(), all.size());
+  all.all_agree(true);  // every file was looked at
+  training.begin_from(checkpoint);
+  spdlog::info("beginning with the values of {}", checkpoint.directory().string());
+}
+
+// A new run beside the one that it begins with: in its place nobody would know which is which.
+void check_init_from(const RunConfig& config, const RunRequest& request) {
+  if (config.init_from.empty() || request.start != RunStart::kFreshDirectory) return;
+  const fs::path from = fs::weakly_canonical(checkpoint_directory(config.init_from)),
+                 own = fs::weakly_canonical(config.directory);
+  check<ConfigError>(from.parent_path().parent_path() != own, "init_from: ", config.init_from,
+                     " is in the run's own directory; --resume continues that run, and a new one "
+                     "needs another directory");
 }
 
 void begin_directory(const Training& training, const fs::path& directory) {
@@ -174,6 +195,7 @@ int run_steps(Training& training, const RunData& data, const RunRequest& request
 }  // namespace
 
 int run_training(const World& world, RunConfig config, const RunRequest& request) {
+  check_init_from(config, request);
   const Layout layout = make_layout(Communicator(world), config.parallel);
   const Watchdog watchdog(world, layout.all, config.parallel);
   const fs::path directory = run_directory(request, config, layout);
@@ -184,6 +206,7 @@ int run_training(const World& world, RunConfig config, const RunRequest& request
   RunData data = open_data(config);
   Training training(config, std::move(data.source), data.tokenizer().serialise(), layout);
   const bool resumed = resume(training, request, directory);
+  if (!resumed) begin_from(training);
   if (layout.is_first()) begin_directory(training, directory);
   spdlog::info("{}", training.description());
   spdlog::info("{} parameters on {}; writing to {}", parameter_count(training.config().model),

@@ -1,7 +1,7 @@
 // infini train: one run from a YAML file to a trained model.
 #include "trainer/commands.h"
-#include "trainer/config_reader.h"
 #include "trainer/on_ranks.h"
+#include "trainer/run_config_file.h"
 #include "trainer/run_training.h"
 
 namespace infini {
@@ -32,7 +32,9 @@ void add_train(CLI::App& app, int& exit_code) {
   command->callback([options, &exit_code] {
     exit_code = on_ranks([&](const World& world) {
       return run_training(
-          world, read_config_file<RunConfig>(options->config, options->overrides),
+          world,
+          read_run_config(options->config, options->overrides,
+                          options->resume ? ReadFor::kContinuing : ReadFor::kBeginning),
           {.start = options->resume ? RunStart::kCheckpoint : RunStart::kFreshDirectory,
            .stop_after = options->stop_after});
     });

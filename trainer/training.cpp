@@ -8,6 +8,7 @@
 #include "optim/schedule.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/product.h"
+#include "trainer/config_reader.h"
 #include "trainer/config_writer.h"
 #include "trainer/gradient_tree.h"
 #include "trainer/parallel_checks.h"
@@ -266,6 +267,10 @@ CheckpointContents Training::contents() {
 }
 
 void Training::resume(const Checkpoint& checkpoint) {
+  const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());
+  check<ConfigError>(!position.value("imported", false), checkpoint.directory().string(),
+                     " is an import, which has values but no optimizer state and no place in the "
+                     "data; begin a run with it by init_from, without --resume");
   // Before the parameters: another tokenizer often changes their shapes too, which says less.
   check<ConfigError>(saved_tokenizer(checkpoint) == tokenizer_, checkpoint.directory().string(),
                      " was trained with another tokenizer than the data has now");
@@ -279,11 +284,37 @@ void Training::resume(const Checkpoint& checkpoint) {
   checkpoint.read_all(all, others);
   tensors.put_back();
   model_.parameters().refresh_values();
-  const nlohmann::json position = nlohmann::json::parse(checkpoint.position_json());
   steps_done_ = position.at("step");
   skipped_ = position.at("skipped");
   skipped_in_a_row_ = position.at("skipped_in_a_row");
   optimizer_->restore_steps(position.at("optimizer_steps"));
+}
+
+void Training::begin_from(const Checkpoint& checkpoint) {
+  const std::string tokenizer = saved_tokenizer(checkpoint);
+  check<ConfigError>(tokenizer.empty() || tokenizer == tokenizer_,
+                     "init_from: ", checkpoint.directory().string(),
+                     " was trained with another tokenizer than the data has");
+  const auto is_gate = [](const std::string& name) { return name.ends_with("attention.gate"); };
+  const auto theirs = read_config_text<RunConfig>(
+      checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string());
+  std::set<std::string> there, here;
+  for (const ParameterSpec& spec : parameter_specs(theirs.model)) there.insert(spec.name);
+  TensorBuffers buffers(false);
+  for (const Parameter& parameter : model_.parameters().all()) {
+    here.insert(parameter.name);
+    const bool is_fresh =
+        is_gate(parameter.name) && (config_.fresh_gates || !there.contains(parameter.name));
+    if (parameter.master && !is_fresh)
+      buffers.add(parameter.name, parameter.master, parameter.division);
+  }
+  for (const std::string& name : there)
+    check<ConfigError>(here.contains(name) || is_gate(name),
+                       "init_from: ", checkpoint.directory().string(), ": has ", name,
+                       ", which this model does not; it is a checkpoint of another model");
+  checkpoint.read(buffers.list());
+  buffers.put_back();
+  model_.parameters().refresh_values();
 }
 
 }  // namespace infini

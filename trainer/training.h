@@ -58,6 +58,11 @@ class Training {
   CheckpointContents contents();  // this rank's part
   // Continues where the checkpoint stands; call before the first step.
   void resume(const Checkpoint& checkpoint);
+  // Takes the values of a checkpoint of another run, or of an import, as its start, and nothing
+  // else; call before the first step. Gates that the checkpoint does not have, or all with
+  // config.fresh_gates, stay as they were drawn. Throws ConfigError where the checkpoint is of
+  // another model or tokenizer.
+  void begin_from(const Checkpoint& checkpoint);
 
  private:
   // Everything that a checkpoint holds but the tokenizer: to read, all that this rank has; to

@@ -1,6 +1,7 @@
 #include "tensor/ops/rotary.h"
 
 #include <cmath>
+#include <numbers>
 
 #include "tensor/parallel.h"
 
@@ -71,14 +72,26 @@ const CpuRotary cpu_rotary;
 
 }  // namespace
 
-Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype,
-                    Device device) {
+double RotaryScaling::frequency(double unscaled) const {
+  if (kind == Kind::kNone) return unscaled;
+  const double slow = unscaled / factor;
+  if (kind == Kind::kLinear) return slow;
+  const double turns = static_cast<double>(original_tokens) * unscaled / (2 * std::numbers::pi);
+  if (turns < slow_turns) return slow;
+  if (turns > fast_turns) return unscaled;
+  const double share = (turns - slow_turns) / (fast_turns - slow_turns);
+  return (1 - share) * slow + share * unscaled;
+}
+
+Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype, Device device,
+                    const RotaryScaling& scaling) {
   check(head_width % 2 == 0, "rotary_table: the head width must be even, got ", head_width);
   const int half = head_width / 2;
   std::vector<double> values(positions * head_width);
   for (std::int64_t position = 0; position < positions; ++position)
     for (int i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(position) * std::pow(base, -2.0 * i / head_width);
+      const double angle =
+          static_cast<double>(position) * scaling.frequency(std::pow(base, -2.0 * i / head_width));
       values[position * head_width + i] = std::cos(angle);
       values[position * head_width + half + i] = std::sin(angle);
     }

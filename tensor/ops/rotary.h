@@ -7,10 +7,24 @@
 
 namespace infini {
 
+// How the frequencies base^(-2i/K) of a model are slowed down, so that it reads longer texts than
+// it was first trained on. kLinear: all by `factor`. kLlama3 (Llama 3.1): those that turn less than
+// `slow_turns` times in `original_tokens` by `factor`, those that turn more than `fast_turns` times
+// not at all, and between the two by a share that falls linearly with the turns.
+struct RotaryScaling {
+  enum class Kind { kNone, kLinear, kLlama3 };
+  Kind kind = Kind::kNone;
+  double factor = 1;
+  double slow_turns = 1, fast_turns = 4;
+  std::int64_t original_tokens = 8192;
+
+  double frequency(double unscaled) const;
+};
+
 // cos and sin of every angle: [positions, K], cosines in the first half of a row, sines in the
 // second.
-Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype,
-                    Device device);
+Tensor rotary_table(std::int64_t positions, int head_width, double base, DType dtype, Device device,
+                    const RotaryScaling& scaling = {});
 
 // qkv [R, (H + 2 Hk) K] -> rotated queries and keys [R, (H + Hk) K]. Positions restart at
 // first_position in each segment; table has at least first_position + T rows.

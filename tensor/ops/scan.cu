@@ -6,15 +6,6 @@
 namespace infini {
 namespace {
 
-Detach detach_bits(const std::vector<std::uint8_t>& marks) {
-  check(marks.size() <= Detach::kMost, "scan: gradients are cut in a row of ", marks.size(),
-        " segments, at most ", +Detach::kMost);
-  Detach detach;
-  for (std::size_t s = 0; s < marks.size(); ++s)
-    if (marks[s]) detach.words[s / 32] |= 1u << s % 32;
-  return detach;
-}
-
 // Each thread carries n numbers of one state through all segments. Bound by memory: every number of
 // the sums is read once and every number of `before` written once.
 template <class A, int n>

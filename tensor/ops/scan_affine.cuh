@@ -1,18 +1,11 @@
 // The affine scan of scan.h, for any width up to 256, and what its kernels share with the others.
 #pragma once
 
+#include "tensor/ops/detach.cuh"
 #include "tensor/ops/instructions.cuh"
 #include "tensor/ops/tiled_product.cuh"
 
 namespace infini {
-
-// The borders that gradients do not cross, handed to kernels by value.
-struct Detach {
-  static constexpr int kMost = 4096;
-  std::uint32_t words[kMost / 32] = {};
-
-  __device__ bool before(int segment) const { return words[segment / 32] >> segment % 32 & 1; }
-};
 
 template <class A>
 struct ScanGradients {

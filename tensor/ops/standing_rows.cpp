@@ -50,6 +50,35 @@ class CpuStandingRows final : public StandingRowsKernels {
     });
   }
 
+  void chosen(const Chosen& args) const override {
+    dispatch_float(args.x.dtype(), [&]<class T>() {
+      const std::int64_t width = args.x.shape()[2];
+      const std::uint8_t* present = args.present.data<std::uint8_t>();
+      const T *x = args.x.data<T>(), *otherwise = args.otherwise.data<T>();
+      T* y = args.y.data<T>();
+      for (std::int64_t i = 0; i < args.x.size(); ++i)
+        y[i] = present[i / width] ? x[i] : otherwise[i];
+    });
+  }
+
+  void chosen_grad(const ChosenGrad& args) const override {
+    dispatch_float(args.dy.dtype(), [&]<class T>() {
+      using A = Accumulator<T>;
+      const std::int64_t width = args.dy.shape()[2];
+      const std::uint8_t* present = args.present.data<std::uint8_t>();
+      const T* dy = args.dy.data<T>();
+      for (const bool standing : {true, false}) {
+        const GradTarget& target = standing ? args.dx : args.dotherwise;
+        if (!target) continue;
+        T* d = target.tensor.data<T>();
+        for (std::int64_t i = 0; i < args.dy.size(); ++i) {
+          const A passed = (present[i / width] != 0) == standing ? A(dy[i]) : A(0);
+          d[i] = T((target.accumulate ? A(d[i]) : A(0)) + passed);
+        }
+      }
+    });
+  }
+
   void turn(const Turned& args) const override {
     dispatch_float(args.x.dtype(), [&]<class T>() {
       const auto [batch, rows, width] = args.x.dims<3>();
@@ -92,6 +121,23 @@ Tensor standing_rows(const Tensor& x, const Tensor& present, const Tensor& other
   device.rows({.x = x, .present = present, .otherwise = otherwise, .y = y});
   return record(y, {x, otherwise}, [=, &device](const Tensor& dy, Gradients& gradients) {
     device.rows_grad(
+        {.present = present, .dy = dy, .dx = gradients.of(0), .dotherwise = gradients.of(1)});
+  });
+}
+
+Tensor chosen_rows(const Tensor& x, const Tensor& otherwise, const Tensor& present) {
+  const auto [batch, rows, width] = x.dims<3>();
+  const Shape flags{batch, rows};
+  check(present.shape() == flags, "chosen_rows: present is ", present.shape(), ", expected ",
+        flags);
+  check(otherwise.shape() == x.shape() && otherwise.dtype() == x.dtype(),
+        "chosen_rows: the others are ", otherwise.dtype(), otherwise.shape(), ", expected ",
+        x.dtype(), x.shape());
+  const Tensor y = Tensor::empty_like(x);
+  const StandingRowsKernels& device = on<cpu_standing_rows, cuda_standing_rows>(x.device());
+  device.chosen({.x = x, .otherwise = otherwise, .present = present, .y = y});
+  return record(y, {x, otherwise}, [=, &device](const Tensor& dy, Gradients& gradients) {
+    device.chosen_grad(
         {.present = present, .dy = dy, .dx = gradients.of(0), .dotherwise = gradients.of(1)});
   });
 }

@@ -38,6 +38,25 @@ __global__ void rows_grad_kernel(const std::uint8_t* present, const N* dy, std::
   if (dotherwise) dotherwise[i] = sum;
 }
 
+// A thread for each element.
+template <class N>
+__global__ void chosen_kernel(const N* x, const N* otherwise, const std::uint8_t* present,
+                              std::int64_t width, std::int64_t count, N* y) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < count) y[i] = present[i / width] ? x[i] : otherwise[i];
+}
+
+// A thread for each element, of rows that stand or of the others.
+template <class N>
+__global__ void chosen_grad_kernel(const std::uint8_t* present, bool standing, const N* dy,
+                                   std::int64_t width, std::int64_t count, N* d, bool add) {
+  using A = Compute<N>;
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= count) return;
+  const A passed = (present[i / width] != 0) == standing ? A(dy[i]) : A(0);
+  d[i] = N((add ? A(d[i]) : A(0)) + passed);
+}
+
 // A block for each row of x; all of them count the flags of its batch row.
 template <class N>
 __global__ void turn_kernel(const N* x, const std::uint8_t* present, std::int64_t rows,
@@ -70,6 +89,25 @@ class CudaStandingRows final : public StandingRowsKernels {
              kThreads, 0, args.present.data<std::uint8_t>(), native<T>(args.dy), batch, rows, width,
              native<T>(args.dx.tensor), args.dx.accumulate,
              native<Accumulator<T>>(args.dotherwise.tensor), args.dotherwise.accumulate);
+    });
+  }
+
+  void chosen(const Chosen& args) const override {
+    dispatch_float(args.x.dtype(), [&]<class T>() {
+      launch("chosen_rows", chosen_kernel<Native<T>>, blocks_for(args.x.size(), kThreads), kThreads,
+             0, native<T>(args.x), native<T>(args.otherwise), args.present.data<std::uint8_t>(),
+             args.x.shape()[2], args.x.size(), native<T>(args.y));
+    });
+  }
+
+  void chosen_grad(const ChosenGrad& args) const override {
+    dispatch_float(args.dy.dtype(), [&]<class T>() {
+      for (const bool standing : {true, false})
+        if (const GradTarget& target = standing ? args.dx : args.dotherwise)
+          launch("chosen_rows_grad", chosen_grad_kernel<Native<T>>,
+                 blocks_for(args.dy.size(), kThreads), kThreads, 0,
+                 args.present.data<std::uint8_t>(), standing, native<T>(args.dy),
+                 args.dy.shape()[2], args.dy.size(), native<T>(target.tensor), target.accumulate);
     });
   }
 

@@ -10,6 +10,10 @@ namespace infini {
 // type of x, or empty: zeros -> [B, M, D].
 Tensor standing_rows(const Tensor& x, const Tensor& present, const Tensor& otherwise);
 
+// The same where the others are as many: present[b, m] ? x[b, m, :] : otherwise[b, m, :], both
+// [B, M, D] of one type.
+Tensor chosen_rows(const Tensor& x, const Tensor& otherwise, const Tensor& present);
+
 // The N rows of each batch row turned around, a_b places where present [B, M] u8 has a_b zeros:
 //   kFirst:  y[b, i] = x[b, (i + a_b) mod N]
 //   kBack:   y[b, (i + a_b) mod N] = x[b, i]
@@ -29,6 +33,13 @@ class StandingRowsKernels {
     Tensor present, dy;
     GradTarget dx, dotherwise;
   };
+  struct Chosen {
+    Tensor x, otherwise, present, y;
+  };
+  struct ChosenGrad {
+    Tensor present, dy;
+    GradTarget dx, dotherwise;
+  };
   struct Turned {
     Tensor x, present;
     Turn turn;
@@ -37,6 +48,8 @@ class StandingRowsKernels {
   virtual void rows(const Rows& args) const = 0;
   // dotherwise is summed over batch rows in their order.
   virtual void rows_grad(const RowsGrad& args) const = 0;
+  virtual void chosen(const Chosen& args) const = 0;
+  virtual void chosen_grad(const ChosenGrad& args) const = 0;
   virtual void turn(const Turned& args) const = 0;
 
  protected:

@@ -50,6 +50,70 @@ TEST(PasskeySource, StartsOnShortRowsAndThenUsesAllLengths) {
   EXPECT_EQ(later, (std::set<std::int64_t>{3, 5, 9}));
 }
 
+PasskeySource packed_source() {
+  return PasskeySource({.digits = 4,
+                        .row_segments = {12, 3, 6},
+                        .packed = true,
+                        .short_share = 0.25,
+                        .growing_share = 0.5,
+                        .answer_share = 0.75},
+                       2, 32, 1, 200);
+}
+
+TEST(PasskeySource, PacksShorterPromptsIntoRowsOfTheGreatestLength) {
+  const PasskeySource source = packed_source();
+  expect_pure(source, {0, 7, 60, 199, 1000});
+  std::set<std::int64_t> lengths;
+  for (const std::int64_t step : {0, 60, 100, 140, 150, 151, 152, 153}) {
+    const SequenceBatch batch = source.batch(step);
+    const std::int64_t segments = source.prompt_segments(step), length = segments * 32;
+    lengths.insert(segments);
+    ASSERT_EQ(batch.segments, 12);
+    for (std::int64_t i = 0; i < batch.rows * 12 / segments; ++i) {
+      const PasskeyPrompt prompt = source.prompt(step, i);
+      ASSERT_EQ(static_cast<std::int64_t>(prompt.tokens.size()), length);
+      for (std::int64_t t = 0; t < length; ++t) {
+        const auto at = static_cast<std::size_t>(i * length + t);
+        EXPECT_EQ(batch.tokens[at], prompt.tokens[static_cast<std::size_t>(t)]);
+        EXPECT_EQ(batch.targets[at], t + 1 == length ? -1 : batch.tokens[at + 1]);
+        if (t % 32 == 0) EXPECT_EQ(batch.resets[at / 32], t == 0);
+      }
+    }
+  }
+  EXPECT_GE(lengths.size(), 2u);
+}
+
+TEST(PasskeySource, AnswersKeepTheirShareOfTheLossAtEveryLength) {
+  const PasskeySource source = packed_source();
+  for (const std::int64_t step : {0, 150, 151, 152, 153}) {
+    const SequenceBatch batch = source.batch(step);
+    const auto answers = static_cast<double>(std::ranges::count(batch.weights, 1.0f));
+    EXPECT_EQ(answers, 4.0 * static_cast<double>(batch.rows * 12 / source.prompt_segments(step)));
+    EXPECT_NEAR(answers / batch.total_weight, 0.75, 1e-5);
+  }
+}
+
+TEST(PasskeySource, LengthsJoinOneAfterAnother) {
+  const PasskeySource source = packed_source();
+  const auto longest = [&](int first, int last) {
+    std::int64_t most = 0;
+    for (int step = first; step < last; ++step) most = std::max(most, source.prompt_segments(step));
+    return most;
+  };
+  EXPECT_EQ(longest(0, 50), 3);
+  EXPECT_EQ(longest(50, 84), 3);
+  EXPECT_EQ(longest(84, 117), 6);
+  EXPECT_EQ(longest(117, 150), 12);
+  EXPECT_EQ(longest(150, 200), 12);
+}
+
+TEST(PasskeySource, RefusesPromptsThatDoNotFillARow) {
+  EXPECT_THAT(message_of<ConfigError>([] {
+                PasskeySource({.row_segments = {4, 6}, .packed = true}, 4, 32, 1, 10);
+              }),
+              HasSubstr("data.passkey.packed: prompts of 4 segments do not fill rows of 6"));
+}
+
 TEST(PasskeySource, GivesOtherKeysForOtherSeedsStepsAndRows) {
   const PasskeySource a = small_source(1), b = small_source(2);
   EXPECT_NE(a.batch(0).tokens, b.batch(0).tokens);

@@ -148,5 +148,24 @@ TEST(WordTokenizer, GivesEachDigitATokenAndNamesUnknownWords) {
               HasSubstr("token id 9999 is beyond the vocabulary of "));
 }
 
+TEST(Passkey, KeysStandAtAnyDepth) {
+  const WordTokenizer words;
+  const PasskeyWriter writer(words, 5);
+  std::size_t before = 0;
+  std::set<std::string> keys;
+  for (const double depth : {0.0, 0.25, 0.5, 0.75, 1.0}) {
+    const PasskeyPrompt prompt = writer.evaluation(1, 4000, depth, 0);
+    EXPECT_EQ(prompt.tokens.size(), 4000U);
+    const std::size_t place = key_place(words, prompt);
+    EXPECT_NEAR(static_cast<double>(place), 40 + depth * 3900, 80) << depth;
+    EXPECT_GT(place, before);
+    before = place;
+    keys.insert(prompt.key);
+    EXPECT_EQ(prompt.tokens, writer.evaluation(1, 4000, depth, 0).tokens);
+  }
+  EXPECT_EQ(keys.size(), 5U);
+  EXPECT_THROW(writer.evaluation(1, 4000, 1.5, 0), Error);
+}
+
 }  // namespace
 }  // namespace infini

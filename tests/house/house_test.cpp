@@ -118,5 +118,19 @@ TEST(House, LongFilesSayWhy) {
     }
 }
 
+// googletest refuses the tests of the second of two fixtures of one name, but only when they run.
+TEST(House, FixturesOfAProgramHaveNamesOfTheirOwn) {
+  const std::regex fixture(R"(^(?:class|struct|using) (\w+)\b.*[: ]\w*Test\b.*[{;]$)");
+  std::map<std::string, fs::path> first;  // where "folder/Fixture" is
+  for (const fs::path& file : sources(fs::path(INFINI_SOURCE_DIR) / "tests"))
+    for (const std::string& line : lines_of(file)) {
+      std::smatch match;
+      if (!std::regex_search(line, match, fixture)) continue;
+      const auto [there, added] = first.emplace(file.parent_path() / match[1].str(), file);
+      EXPECT_TRUE(added) << match[1] << " is in " << there->second << " and in " << file;
+    }
+  EXPECT_GT(first.size(), 20u);
+}
+
 }  // namespace
 }  // namespace infini

@@ -184,6 +184,63 @@ TEST(ModelConfig, RefusesWhatNoModelHas) {
               c.memory_tokens = 0;
             }),
             "model.architecture = auto_compressor needs model.memory_tokens of at least 1, got 0");
+  const auto fam = [&](ModelConfig& c) {
+    rmt(c);
+    c.architecture = Architecture::kTransformerFam;
+    c.cache_tokens = 5;
+  };
+  EXPECT_EQ(refusal(fam), "nothing was refused");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              fam(c);
+              c.memory_tokens = 0;
+            }),
+            "model.architecture = transformer_fam needs model.memory_tokens of at least 1, got 0");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              fam(c);
+              c.memory = MemoryRule::kLinear;
+            }),
+            "model.architecture = transformer_fam has no compressive memory and needs model.memory "
+            "= none, got linear");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              fam(c);
+              c.memory_segments = 2;
+            }),
+            "model.memory_segments = 2, but model.architecture = transformer_fam keeps no "
+            "summaries");
+  const auto megalodon = [](ModelConfig& c) {
+    c.architecture = Architecture::kMegalodon;
+    c.memory = MemoryRule::kNone;
+  };
+  EXPECT_EQ(refusal(megalodon), "nothing was refused");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              megalodon(c);
+              c.memory = MemoryRule::kLinear;
+            }),
+            "model.architecture = megalodon has no compressive memory and needs model.memory = "
+            "none, got linear");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              megalodon(c);
+              c.ema_size = 33;
+            }),
+            "model.ema_size must be between 1 and 32, got 33");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              megalodon(c);
+              c.norm_groups = 3;
+            }),
+            "model.d_model = 256 is not divisible by model.norm_groups = 3");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              megalodon(c);
+              c.norm_groups = -1;
+            }),
+            "model.norm_groups must not be negative, got -1");
+  EXPECT_EQ(refusal([&](ModelConfig& c) {
+              megalodon(c);
+              c.kv_heads = 2;
+            }),
+            "model.kv_heads = 2, but model.architecture = megalodon makes queries and keys of one "
+            "projection: as many as model.heads = 4");
+  EXPECT_EQ(refusal([](ModelConfig& c) { c.norm_groups = 2; }),
+            "model.norm_groups = 2, but model.architecture = infini has no norm over time");
   EXPECT_EQ(refusal([](ModelConfig& c) { c.memory_tokens = 5; }),
             "model.memory_tokens = 5, but model.architecture = infini has no memory tokens");
   EXPECT_EQ(refusal([](ModelConfig&) {}), "nothing was refused");

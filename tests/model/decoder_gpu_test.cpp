@@ -191,6 +191,25 @@ TEST_P(GpuDecoder, GoesOpByOpWhereAsked) {
   EXPECT_EQ(Decoder(model).has_kernel(), is_hopper());
 }
 
+// The kernel knows neither; op by op the decoder knows both.
+TEST(GpuDecoderOpByOp, ReadsBiasesAndNormsOfHeads) {
+  if (!is_available(Device::kCuda)) GTEST_SKIP() << "this machine has no GPU";
+  for (const bool biases : {false, true}) {
+    ModelConfig config = config_of(kCases[1]);
+    config.projection_biases = biases;
+    config.head_norms = !biases;
+    InfiniTransformer here(config, DType::kFloat32, Device::kCpu),
+        there(config, DType::kFloat32, Device::kCuda);
+    for (InfiniTransformer* model : {&here, &there}) model->parameters().initialise(2);
+    Decoder on_cpu(here), on_gpu(there);
+    EXPECT_FALSE(on_gpu.has_kernel());
+    for (const std::int32_t& id : ids_of(kCases[1])) {
+      const Tensor expected = on_cpu.read(std::span(&id, 1));
+      EXPECT_LE(relative_error(on_gpu.read(std::span(&id, 1)).to(Device::kCpu), expected), 1e-4);
+    }
+  }
+}
+
 std::string case_name(const testing::TestParamInfo<Case>& tested) { return tested.param.name; }
 INSTANTIATE_TEST_SUITE_P(GpuCases, GpuDecoder, testing::ValuesIn(kCases), case_name);
 

@@ -35,6 +35,10 @@ TEST(MemorySize, IsThatOfThePapersTable) {
   ModelConfig rmt = paper(Architecture::kRmt);
   rmt.memory_tokens = 100;
   EXPECT_EQ(memory_numbers(rmt), 2457600);
+  ModelConfig fed_back = paper(Architecture::kTransformerFam);
+  fed_back.memory_tokens = 64;
+  EXPECT_EQ(memory_numbers(fed_back), 50331648 + 64 * 1024 * 12);
+  EXPECT_EQ(memory_numbers(paper(Architecture::kMegalodon)), (2 * 16 * 1024 + 2 * 8 + 1) * 12);
   ModelConfig summaries = paper(Architecture::kAutoCompressor);
   summaries.memory_tokens = 50;
   summaries.memory_segments = 15;
@@ -48,7 +52,9 @@ TEST(MemorySize, IsWhatAModelHolds) {
     const ModelConfig config = config_of(tiny);
     std::int64_t held = 0;
     for (const MemoryState& state : zero_memories(config, 1, DType::kFloat32, Device::kCpu)) {
-      for (const Tensor& part : {state.matrix, state.normalizer, state.pairs})
+      for (const Tensor& part :
+           {state.matrix, state.normalizer, state.pairs, state.window, state.feedback,
+            state.averages, state.norm_moments, state.norm_tokens})
         if (part) held += part.size();
       if (state.compressed) {
         held += state.compressed.size() + state.cached.size();

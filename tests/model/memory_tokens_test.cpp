@@ -64,18 +64,6 @@ class Plain : public PlainLoops {
   }
 
  private:
-  // Head h of x at position p, turned: the pair (i, i + K / 2) by the angle p base^(-2 i / K).
-  Array turned(const Array& x, int h, std::size_t p) const {
-    const int width = config().head_width(), half = width / 2;
-    Array y(width);
-    for (int i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(p) * std::pow(config().rope_base, -2.0 * i / width);
-      const double a = x[h * width + i], b = x[h * width + half + i];
-      y[i] = a * std::cos(angle) - b * std::sin(angle);
-      y[half + i] = a * std::sin(angle) + b * std::cos(angle);
-    }
-    return y;
-  }
   Grid attention(const Grid& x, const std::string& prefix) const {
     const int width = config().head_width(), group = config().heads / config().key_value_heads();
     Grid result;

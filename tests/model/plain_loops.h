@@ -48,7 +48,12 @@ class PlainLoops {
   template <class Attention>
   Grid block(const Grid& x, int layer, const Attention& attention) const {
     const std::string prefix = text("blocks.", layer, ".");
-    Grid h = sum(x, attention(norm(x, prefix + "attention_norm.weight"), prefix + "attention."));
+    return fed_forward(
+        sum(x, attention(norm(x, prefix + "attention_norm.weight"), prefix + "attention.")),
+        prefix);
+  }
+  // What the feed-forward part of a block makes of the residual stream.
+  Grid fed_forward(const Grid& h, const std::string& prefix) const {
     const Grid middle = norm(h, prefix + "feed_forward_norm.weight");
     Grid down;
     for (const Array& each : middle) {
@@ -58,6 +63,18 @@ class PlainLoops {
       down.push_back(times(prefix + "feed_forward.down.weight", inner));
     }
     return sum(h, down);
+  }
+  // Head h of x at position p, turned: the pair (i, i + K / 2) by the angle p base^(-2 i / K).
+  Array turned(const Array& x, int h, std::int64_t p) const {
+    const int width = config().head_width(), half = width / 2;
+    Array y(width);
+    for (int i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(p) * std::pow(config().rope_base, -2.0 * i / width);
+      const double a = x[h * width + i], b = x[h * width + half + i];
+      y[i] = a * std::cos(angle) - b * std::sin(angle);
+      y[half + i] = a * std::sin(angle) + b * std::cos(angle);
+    }
+    return y;
   }
   static Array sum(const Array& a, const Array& b) {
     Array c = a;

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "model/recurrence.h"
+#include "tests/model/memories.h"
 
 namespace infini {
 
@@ -32,6 +33,11 @@ struct Tiny {
   double reconstruction_weight = 1;
   std::int64_t memory_tokens = 0;
   std::int64_t memory_segments = 0;
+  bool projection_biases = false;
+  bool head_norms = false;
+  RotaryScaling::Kind rope = RotaryScaling::Kind::kNone;
+  int ema_size = 16;
+  int norm_groups = 0;
 
   // Whether a segment finds anything of those before it.
   bool carries() const {
@@ -40,7 +46,9 @@ struct Tiny {
   // Whether gradients go back through what it finds.
   bool carries_gradients() const {
     return memory != MemoryRule::kNone || architecture == Architecture::kRmt ||
-           architecture == Architecture::kAutoCompressor;
+           architecture == Architecture::kAutoCompressor ||
+           architecture == Architecture::kTransformerFam ||
+           architecture == Architecture::kMegalodon;
   }
 };
 
@@ -57,6 +65,8 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.reconstruction_weight = tiny.reconstruction_weight;
   config.memory_tokens = tiny.memory_tokens;
   config.memory_segments = tiny.memory_segments;
+  config.ema_size = tiny.ema_size;
+  config.norm_groups = tiny.norm_groups;
   config.layers = tiny.layers;
   config.d_model = 12;
   config.heads = 2;
@@ -71,6 +81,9 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.first_segment = tiny.first_segment;
   config.gate_mean = tiny.gate_mean;
   config.gate_deviation = 0.5;
+  config.projection_biases = tiny.projection_biases;
+  config.head_norms = tiny.head_norms;
+  config.rope_scaling = {.kind = tiny.rope, .factor = 3, .original_tokens = 12};
   config.init_deviation = 0.4;  // far from linear, so that nothing agrees by being small
   return config;
 }
@@ -78,6 +91,17 @@ inline ModelConfig config_of(const Tiny& tiny) {
 inline InfiniTransformer model_of(const Tiny& tiny, std::uint64_t seed = 1) {
   InfiniTransformer model(config_of(tiny), tiny.dtype, Device::kCpu);
   model.parameters().initialise(seed);
+  // What starts as 0 and 1 is moved away from there.
+  for (const Parameter& parameter : model.parameters().all())
+    if (parameter.name.ends_with(".bias") || parameter.name.ends_with("_norm.weight"))
+      if (tiny.projection_biases || tiny.head_norms) {
+        std::vector<double> values = parameter.master.to_vector<double>();
+        for (std::size_t i = 0; i < values.size(); ++i)
+          values[i] += 0.5 * RandomKey{.seed = seed + 8}.normal(i);
+        parameter.master.copy_from(
+            Tensor::of(values, parameter.master.shape()).to(parameter.master.dtype()));
+      }
+  model.parameters().refresh_values();
   return model;
 }
 
@@ -111,99 +135,6 @@ inline Rows rich_rows() {
   for (const int padded : {3, 4, 26, 27, 28 + 14, 28 + 27}) keep[padded] = 0;
   rows.keep = Tensor::of(keep, {2, 28});
   return rows;
-}
-
-// Parts of a memory that are rows, some of which hold nothing.
-struct MarkedPart {
-  Tensor MemoryState::*rows;   // [B, M, C]
-  Tensor MemoryState::*marks;  // [B, M]
-};
-constexpr MarkedPart kMarkedParts[] = {
-    {&MemoryState::cached, &MemoryState::present},
-    {&MemoryState::pairs, &MemoryState::pairs_present},
-    {&MemoryState::compressed, &MemoryState::compressed_present}};
-
-// A memory as some text before the rows would leave it, of a model that computes in `dtype`.
-inline Memories random_memories(const ModelConfig& config, std::int64_t batch, DType dtype) {
-  Memories memories = zero_memories(config, batch, DType::kFloat64, Device::kCpu);
-  for (std::size_t layer = 0; layer < memories.size(); ++layer) {
-    const RandomKey key{.seed = 7, .site = static_cast<std::uint32_t>(layer)};
-    for (const MarkedPart& part : kMarkedParts) {
-      Tensor& rows = memories[layer].*part.rows;
-      const Tensor& marks = memories[layer].*part.marks;
-      if (!rows) continue;
-      for (std::int64_t i = 0; i < rows.size(); ++i) rows.data<double>()[i] = key.normal(i);
-      for (std::int64_t i = 0; i < marks.size(); ++i) marks.data<std::uint8_t>()[i] = i % 3 != 1;
-      rows = rows.to(dtype);
-    }
-    if (const Tensor& vectors = memories[layer].vectors) {
-      for (std::int64_t i = 0; i < vectors.size(); ++i) vectors.data<double>()[i] = key.normal(i);
-      // Of as many segments before it as the row's number says, and one.
-      const auto [rows, places] = memories[layer].present.dims<2>();
-      for (std::int64_t i = 0; i < rows * places; ++i) {
-        const std::int64_t stand = config.written_tokens() * (1 + i / places),
-                           absent = std::max<std::int64_t>(0, places - stand);
-        memories[layer].present.data<std::uint8_t>()[i] = i % places >= absent;
-        if (i % places >= absent) continue;
-        std::fill_n(vectors.data<double>() + i * config.d_model, config.d_model, 0.0);
-      }
-      memories[layer].vectors = vectors.to(dtype);
-    }
-    if (!memories[layer].matrix) continue;
-    const Tensor matrix = memories[layer].matrix, normalizer = memories[layer].normalizer;
-    for (std::int64_t i = 0; i < matrix.size(); ++i) matrix.data<double>()[i] = 2 * key.normal(i);
-    for (std::int64_t i = 0; i < normalizer.size(); ++i)
-      normalizer.data<double>()[i] = 1 + 3 * key.uniform(1000 + i);
-    memories[layer] = {.matrix = matrix.to(accumulator_of(dtype)),
-                       .normalizer = normalizer.to(accumulator_of(dtype))};
-  }
-  return memories;
-}
-
-// |a - b| / |b|; 0 for nothing at all.
-inline double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    difference += (a[i] - b[i]) * (a[i] - b[i]);
-    norm += b[i] * b[i];
-  }
-  return std::sqrt(difference) / std::max(std::sqrt(norm), 1e-300);
-}
-inline double relative_error(const Tensor& a, const Tensor& b) {
-  EXPECT_EQ(bool(a), bool(b));
-  return a ? relative_error(a.to_vector<double>(), b.to_vector<double>()) : 0;
-}
-
-// The memories with zeros where rows hold nothing: what stands there nobody reads.
-inline Memories readable(const Memories& memories) {
-  Memories result = memories;
-  for (MemoryState& state : result)
-    for (const MarkedPart& part : kMarkedParts) {
-      if (!(state.*part.rows)) continue;
-      const Tensor rows = (state.*part.rows).clone(), marks = state.*part.marks;
-      const std::int64_t bytes = rows.bytes() / std::max<std::int64_t>(1, marks.size());
-      for (std::int64_t i = 0; i < marks.size(); ++i)
-        if (!marks.data<std::uint8_t>()[i])
-          std::fill_n(rows.raw() + i * bytes, bytes, std::byte{0});
-      state.*part.rows = rows;
-    }
-  return result;
-}
-
-inline void expect_near(const Memories& a, const Memories& b, double tolerance) {
-  ASSERT_EQ(a.size(), b.size());
-  const Memories left = readable(a), right = readable(b);
-  for (std::size_t layer = 0; layer < a.size(); ++layer) {
-    for (const MemoryPart& part : kMemoryParts)
-      EXPECT_LE(relative_error(left[layer].*part.tensor, right[layer].*part.tensor), tolerance)
-          << part.name << " " << layer;
-  }
-}
-
-inline bool same_bytes(const Tensor& a, const Tensor& b) {
-  if (!a || !b) return !a && !b;
-  return a.bytes() == b.bytes() && std::equal(a.raw(), a.raw() + a.bytes(), b.raw());
 }
 
 // The normalised hidden states of rows [B, T, D], `at_once` segments at a time.
@@ -315,6 +246,45 @@ inline const Tiny kTinies[] = {
      .architecture = Architecture::kAutoCompressor,
      .memory_tokens = 1,
      .memory_segments = 1},
+    {.memory = MemoryRule::kLinear,
+     .kv_heads = 1,
+     .first_segment = FirstSegment::kBypass,
+     .activation = Activation::kSwiglu,
+     .projection_biases = true,
+     .rope = RotaryScaling::Kind::kLlama3},
+    {.memory = MemoryRule::kDelta,
+     .kv_heads = 2,
+     .activation = Activation::kSwiglu,
+     .head_norms = true},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .architecture = Architecture::kRmt,
+     .memory_tokens = 2,
+     .projection_biases = true,
+     .head_norms = true,
+     .rope = RotaryScaling::Kind::kLinear},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kTransformerFam,
+     .memory_tokens = 3},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 1,
+     .activation = Activation::kSwiglu,
+     .tied = true,
+     .architecture = Architecture::kTransformerFam,
+     .cache_tokens = 7,
+     .memory_tokens = 2},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .architecture = Architecture::kMegalodon,
+     .ema_size = 4},
+    {.memory = MemoryRule::kNone,
+     .kv_heads = 2,
+     .activation = Activation::kSwiglu,
+     .tied = true,
+     .architecture = Architecture::kMegalodon,
+     .ema_size = 1,
+     .norm_groups = 3},
 };
 // Those of which ranks can share the rows or the heads.
 inline std::vector<Tiny> shared_tinies() {
@@ -337,8 +307,13 @@ inline std::string name_of(const Tiny& tiny) {
   if (tiny.architecture == Architecture::kRmt) name = text("rmt_", tiny.memory_tokens);
   if (tiny.architecture == Architecture::kAutoCompressor)
     name = text("auto_compressor_", tiny.memory_segments, "_of_", tiny.memory_tokens);
+  if (tiny.architecture == Architecture::kTransformerFam)
+    name = text("fam_", tiny.memory_tokens, "_cache_", tiny.cache_tokens);
+  if (tiny.architecture == Architecture::kMegalodon)
+    name = text("megalodon_", tiny.ema_size, "_norm_", tiny.norm_groups);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
-              tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "");
+              tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "",
+              tiny.projection_biases ? "_biases" : "", tiny.head_norms ? "_head_norms" : "");
 }
 inline std::string tiny_name(const testing::TestParamInfo<Tiny>& info) {
   return name_of(info.param);

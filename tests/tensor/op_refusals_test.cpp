@@ -6,11 +6,15 @@
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
 #include "tensor/ops/attention_reconstruction.h"
+#include "tensor/ops/bias.h"
 #include "tensor/ops/columns.h"
+#include "tensor/ops/complex_average.h"
 #include "tensor/ops/compression.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
+#include "tensor/ops/head_norm.h"
+#include "tensor/ops/marked_attention.h"
 #include "tensor/ops/memory.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
@@ -18,7 +22,9 @@
 #include "tensor/ops/retrieval_attention.h"
 #include "tensor/ops/rotary.h"
 #include "tensor/ops/scan.h"
+#include "tensor/ops/shared_heads.h"
 #include "tensor/ops/standing_rows.h"
+#include "tensor/ops/timestep_norm.h"
 
 namespace infini {
 namespace {
@@ -35,6 +41,18 @@ const HeadLayout kLayout{
     .batch = 1, .segments = 2, .tokens = 3, .heads = 2, .kv_heads = 1, .head_width = 4};
 const Shape kQkv{6, 16}, kMatrix{1, 2, 1, 4, 4}, kNormalizer{1, 2, 1, 4};
 const HeadLayout& n = kLayout;
+
+const HeadLayout kWhole{
+    .batch = 1, .segments = 1, .tokens = 6, .heads = 2, .kv_heads = 1, .head_width = 4};
+
+// Of 4 channels.
+AverageWeights averages_of(std::int64_t count) {
+  return {.alpha = zeros({4, count}),
+          .delta = zeros({4, count}),
+          .frequency = zeros({4}),
+          .skip = zeros({4}),
+          .eta = zeros({4, count, 2})};
+}
 
 struct Refusal {
   std::string message;
@@ -109,6 +127,16 @@ const Refusal kRefusals[] = {
      [] {
        embedding(ids({-1}), zeros({7, 2}));
      }},
+    {"add_bias: bias is f32[3], expected f32[4]",
+     [] {
+       add_bias(zeros({2, 4}), zeros({3}));
+     }},
+    {"head_norm: expected [6, 16], got [6, 12]",
+     [] {
+       head_norm(zeros({6, 12}), zeros({4}), zeros({4}), n, 1e-6);
+     }},
+    {"head_norm: a weight is f32[5], expected f32[4]",
+     [] { head_norm(zeros(kQkv), zeros({4}), zeros({5}), n, 1e-6); }},
     {"rotate: expected [6, 16], got [6, 12]",
      [] {
        rotate(zeros({6, 12}), zeros({3, 4}), n);
@@ -159,6 +187,67 @@ const Refusal kRefusals[] = {
      [] {
        memory_recall(zeros(kQkv), zeros(kMatrix), zeros(kNormalizer), zeros({2}), zeros({6, 4}), n,
                      {});
+     }},
+    {"chosen_rows: present is [2, 4], expected [2, 3]",
+     [] {
+       chosen_rows(zeros({2, 3, 4}), zeros({2, 3, 4}), zeros({2, 4}, DType::kUInt8));
+     }},
+    {"chosen_rows: the others are f32[2, 3, 5], expected f32[2, 3, 4]",
+     [] {
+       chosen_rows(zeros({2, 3, 4}), zeros({2, 3, 5}), zeros({2, 3}, DType::kUInt8));
+     }},
+    {"marked_attention: what is seen is [2, 5] of 1 rows of 1 segments",
+     [] {
+       marked_attention(zeros({6, 8}), zeros({5, 4}), zeros({5, 4}), zeros({2, 5}, DType::kUInt8),
+                        kWhole, {});
+     }},
+    {"marked_attention: the queries are 6 of 5 places",
+     [] {
+       marked_attention(zeros({6, 8}), zeros({5, 4}), zeros({5, 4}), zeros({1, 5}, DType::kUInt8),
+                        kWhole, {.own = true});
+     }},
+    {"marked_attention: keys are [5, 4], values [4, 4], expected [5, 4]",
+     [] {
+       marked_attention(zeros({6, 8}), zeros({5, 4}), zeros({4, 4}), zeros({1, 5}, DType::kUInt8),
+                        kWhole, {});
+     }},
+    {"timestep_norm: expected 6 rows, got [5, 4]",
+     [] {
+       timestep_norm(zeros({5, 4}), zeros({4}), zeros({4}), {}, {}, {}, kWhole, 2, 0.1);
+     }},
+    {"timestep_norm: 4 channels in 3 groups",
+     [] {
+       timestep_norm(zeros({6, 4}), zeros({4}), zeros({4}), {}, {}, {}, kWhole, 3, 0.1);
+     }},
+    {"timestep_norm: weight or bias is f32[3], expected f32[4]",
+     [] {
+       timestep_norm(zeros({6, 4}), zeros({4}), zeros({3}), {}, {}, {}, kWhole, 2, 0.1);
+     }},
+    {"timestep_norm: what came before is [1, 4, 2], expected [1, 2, 2]",
+     [] {
+       timestep_norm(zeros({6, 4}), zeros({4}), zeros({4}),
+                     {.tokens = zeros({1, 1}), .moments = zeros({1, 4, 2})}, {}, {}, kWhole, 2,
+                     0.1);
+     }},
+    {"complex_average: 33 averages of a channel, expected 1 to 32",
+     [] {
+       complex_average(zeros({6, 4}), averages_of(33), {}, {}, {}, kWhole);
+     }},
+    {"complex_average: what came before is f32[1, 4, 2, 2], expected f32[1, 4, 3, 2]",
+     [] {
+       complex_average(zeros({6, 4}), averages_of(3), zeros({1, 4, 2, 2}), {}, {}, kWhole);
+     }},
+    {"complex_average: alpha is f32[4, 3], expected f32[5, 3]",
+     [] {
+       complex_average(zeros({6, 5}), averages_of(3), {}, {}, {}, kWhole);
+     }},
+    {"shared_heads: 1 key heads for 2 query heads",
+     [] {
+       shared_heads(zeros({6, 8}), zeros({6, 8}), {}, kWhole);
+     }},
+    {"gated_heads: the gate is f32[6, 3], expected f32[6, 4]",
+     [] {
+       gated_heads(zeros({6, 3}), zeros({4}), zeros({6, 4}));
      }},
     {"retrieval_attention: 0 neighbours, expected at least 1",
      [] {

@@ -1,14 +1,19 @@
 // The rows of the table and how each kind of row is made: over 400 lines, since it is one table.
 #include "tests/tensor/op_table.h"
 
+#include <algorithm>
+
 #include "tensor/ops/activation.h"
 #include "tensor/ops/attention.h"
 #include "tensor/ops/attention_reconstruction.h"
+#include "tensor/ops/bias.h"
 #include "tensor/ops/columns.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
 #include "tensor/ops/feed_forward.h"
+#include "tensor/ops/head_norm.h"
+#include "tensor/ops/marked_attention.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/ops/relative_attention.h"
@@ -98,6 +103,21 @@ OpCase standing_case(const std::string& name, const Marks& present, bool has_oth
           }};
 }
 
+OpCase chosen_case(const std::string& name, const Marks& present) {
+  constexpr std::int64_t kBatch = 3, kRows = 4, kWidth = 10;
+  const Input rows{.shape = {kBatch, kRows, kWidth}};
+  return {
+      name,
+      {rows, rows},
+      [=](In in) {
+        return std::vector{chosen_rows(in[0], in[1], tensor(present, in).reshape({kBatch, kRows}))};
+      },
+      [=](Plain in, Plain) {
+        // One batch of as many rows: the others are then its own.
+        return Arrays{reference::standing_rows(in[0], present, in[1], kBatch * kRows, kWidth)};
+      }};
+}
+
 OpCase turn_case(const std::string& name, const Marks& present, Turn turn) {
   constexpr std::int64_t kBatch = 3, kRows = 7, kPlaces = 4, kWidth = 10;
   return {
@@ -109,6 +129,26 @@ OpCase turn_case(const std::string& name, const Marks& present, Turn turn) {
       [=](Plain in, Plain) {
         return Arrays{reference::turn_rows(in[0], present, kBatch, kRows, turn == Turn::kBack)};
       }};
+}
+
+OpCase bias_case(const std::string& name, std::int64_t count, std::int64_t width) {
+  return {name,
+          {{.shape = {count, width}}, {.shape = {width}, .role = Role::kState}},
+          [](In in) { return std::vector{add_bias(in[0], in[1])}; },
+          [](Plain in, Plain) { return Arrays{reference::add_bias(in[0], in[1])}; },
+          false,
+          20};
+}
+
+OpCase head_norm_case(const std::string& name, const HeadLayout& n) {
+  const Input weight{.shape = {n.head_width}, .role = Role::kState, .low = 0.5};
+  return {
+      name,
+      {rows(n, n.qkv_width()), weight, weight},
+      [=](In in) { return std::vector{head_norm(in[0], in[1], in[2], n, 1e-3)}; },
+      [=](Plain in, Plain) { return Arrays{reference::head_norm(in[0], in[1], in[2], n, 1e-3)}; },
+      false,
+      20};
 }
 
 OpCase rotate_case(const std::string& name, const HeadLayout& n, std::int64_t first) {
@@ -191,6 +231,24 @@ OpCase relative_case(const std::string& name, const HeadLayout& n, std::int64_t 
                 reference::cache_seen(given.present, given.keep, given.resets, n, cache);
             return Arrays{reference::relative_attention({in[0], in[1], in[2], in[3], in[4]}, seen,
                                                         n, cache, 0.7)};
+          }};
+}
+
+OpCase marked_case(const std::string& name, HeadLayout n, const Marks& seen, bool own) {
+  n.batch *= n.segments;
+  n.segments = 1;
+  const std::int64_t places = static_cast<std::int64_t>(seen.size()) / n.batch,
+                     width = std::int64_t{n.kv_heads} * n.head_width;
+  const Input pairs{.shape = {n.batch * places, width}};
+  const MarkedOptions options{.scale = 0.7, .own = own};
+  return {name,
+          {rows(n, n.query_width()), pairs, pairs},
+          [=](In in) {
+            return std::vector{marked_attention(
+                in[0], in[1], in[2], tensor(seen, in).reshape({n.batch, places}), n, options)};
+          },
+          [=](Plain in, Plain) {
+            return Arrays{reference::marked_attention({in[0], in[1], in[2]}, seen, n, options)};
           }};
 }
 
@@ -431,6 +489,8 @@ std::vector<OpCase> make_table() {
       .batch = 2, .segments = 3, .tokens = 5, .heads = 2, .kv_heads = 2, .head_width = 4};
   const HeadLayout gqa{
       .batch = 1, .segments = 2, .tokens = 7, .heads = 4, .kv_heads = 2, .head_width = 6};
+  HeadLayout keys_alone = gqa;
+  keys_alone.heads = 0;
   const auto attention_of = [](std::int64_t tokens) {
     return HeadLayout{
         .batch = 1, .segments = 2, .tokens = tokens, .heads = 2, .kv_heads = 1, .head_width = 4};
@@ -485,6 +545,14 @@ std::vector<OpCase> make_table() {
        [](Plain in, Plain) { return Arrays{reference::rms_norm(in[0], in[1], 1e-3)}; },
        false,
        10},
+      bias_case("add_bias", 3, 40),
+      bias_case("add_bias of an odd width over many rows", 150, 21),
+      head_norm_case("head_norm", mha),
+      head_norm_case("head_norm of grouped heads", gqa),
+      head_norm_case("head_norm over many rows", attention_of(90)),
+      head_norm_case(
+          "head_norm of wide heads",
+          {.batch = 1, .segments = 1, .tokens = 3, .heads = 2, .kv_heads = 1, .head_width = 80}),
       {"relu",
        {{.shape = {5, 21}}},
        [](In in) { return std::vector{relu(in[0])}; },
@@ -527,10 +595,13 @@ std::vector<OpCase> make_table() {
       standing_case("standing_rows", marks(12, 3), true),
       standing_case("standing_rows of which none stands", Marks(12, 0), true),
       standing_case("standing_rows or zeros", marks(12, 5), false),
+      chosen_case("chosen_rows", marks(12, 3)),
+      chosen_case("chosen_rows of the others alone", Marks(12, 0)),
       turn_case("turn_rows", {0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1}, Turn::kFirst),
       turn_case("turn_rows back", {0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1}, Turn::kBack),
       rotate_case("rotate", mha, 0),
       rotate_case("rotate from position 3, grouped heads", gqa, 3),
+      rotate_case("rotate of keys alone", keys_alone, 2),
       attention_case("local_attention", mha),
       attention_case("local_attention, grouped heads", gqa),
       attention_case("local_attention of 1 token", attention_of(1)),
@@ -551,6 +622,16 @@ std::vector<OpCase> make_table() {
                     {.present = marks(17, 5), .keep = marks(gqa.rows(), 6), .resets = {}}),
       relative_case("relative_attention of 130 tokens", attention_of(130), 70,
                     {.present = marks(70, 9), .keep = {}, .resets = {}}),
+      marked_case("marked_attention", mha, marks(mha.batch * mha.segments * 9, 4), false),
+      marked_case("marked_attention with own places, grouped heads", gqa,
+                  marks(gqa.batch * gqa.segments * (gqa.tokens + 3), 5), true),
+      marked_case("marked_attention where some read nothing", mha,
+                  marks(mha.batch * mha.segments * mha.tokens, mha.tokens), true),
+      marked_case("marked_attention of no mark, grouped heads", gqa,
+                  Marks(gqa.batch * gqa.segments * 4, 0), false),
+      marked_case("marked_attention of 130 queries", attention_of(130), marks(2 * 150, 9), true),
+      marked_case("marked_attention of 130 queries by any of them", attention_of(130),
+                  marks(2 * 70, 9), false),
       retrieval_case("retrieval_attention of all there is", mha, 12, {.present = marks(24, 5)},
                      {.neighbours = 20}),
       retrieval_case("retrieval_attention of the nearest, grouped heads", gqa, 17,
@@ -597,7 +678,11 @@ std::vector<OpCase> make_table() {
 }  // namespace
 
 const std::vector<OpCase>& op_table() {
-  static const std::vector<OpCase> table = make_table();
+  static const std::vector<OpCase> table = [] {
+    std::vector<OpCase> rows = make_table();
+    std::ranges::move(op_rows_over_time(), std::back_inserter(rows));
+    return rows;
+  }();
   return table;
 }
 

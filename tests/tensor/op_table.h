@@ -40,4 +40,7 @@ inline void PrintTo(const OpCase& row, std::ostream* out) { *out << row.name; }
 
 const std::vector<OpCase>& op_table();
 
+// Its rows of what goes from token to token, and of the heads of Megalodon.
+std::vector<OpCase> op_rows_over_time();
+
 }  // namespace infini

@@ -39,6 +39,28 @@ Array rms_norm(const Array& x, const Array& weight, double eps) {
   return y;
 }
 
+Array add_bias(const Array& x, const Array& bias) {
+  Array y = x;
+  for (std::size_t i = 0; i < x.size(); ++i) y[i] += bias[i % bias.size()];
+  return y;
+}
+
+Array head_norm(const Array& qkv, const Array& query_weight, const Array& key_weight,
+                const HeadLayout& layout, double eps) {
+  Array y = qkv;
+  const auto width = static_cast<std::size_t>(layout.head_width);
+  const auto all = static_cast<std::size_t>(layout.heads + 2 * layout.kv_heads);
+  for (std::size_t item = 0; item < qkv.size() / width; ++item) {
+    const int head = static_cast<int>(item % all);
+    if (head >= layout.heads + layout.kv_heads) continue;
+    const Array one(qkv.begin() + static_cast<std::ptrdiff_t>(item * width),
+                    qkv.begin() + static_cast<std::ptrdiff_t>((item + 1) * width));
+    const Array normed = rms_norm(one, head < layout.heads ? query_weight : key_weight, eps);
+    std::copy(normed.begin(), normed.end(), y.begin() + static_cast<std::ptrdiff_t>(item * width));
+  }
+  return y;
+}
+
 Array relu(const Array& x) {
   Array y = x;
   for (double& value : y) value = std::max(value, 0.0);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tensor/ops/heads.h"
+#include "tensor/ops/marked_attention.h"
 #include "tensor/ops/memory.h"
 #include "tensor/ops/recall.h"
 #include "tensor/ops/retrieval_attention.h"
@@ -20,6 +21,9 @@ using Marks = std::vector<std::uint8_t>;  // empty: none given
 Array linear(const Array& x, const Array& weight, std::int64_t width);
 Array add(const Array& x, const Array& y);
 Array rms_norm(const Array& x, const Array& weight, double eps);
+Array add_bias(const Array& x, const Array& bias);
+Array head_norm(const Array& qkv, const Array& query_weight, const Array& key_weight,
+                const HeadLayout& layout, double eps);
 Array relu(const Array& x);
 Array gelu(const Array& x);
 Array swiglu(const Array& x, std::int64_t inner);
@@ -44,6 +48,11 @@ struct RelativeInputs {
 };
 Array relative_attention(const RelativeInputs& in, const Marks& seen, const HeadLayout& layout,
                          std::int64_t cache_tokens, double scale);
+struct MarkedInputs {
+  const Array &queries, &keys, &values;
+};
+Array marked_attention(const MarkedInputs& in, const Marks& seen, const HeadLayout& layout,
+                       const MarkedOptions& options);
 struct RetrievalInputs {
   const Array &qkv, &scale, &gate, &local, &pairs;
 };
@@ -56,6 +65,25 @@ struct Places {
 };
 double attention_reconstruction(const Array& qkv, const Places& tokens, const Places& compressed,
                                 const HeadLayout& layout, double scale, double weight);
+// What goes from token to token: which count, and where rows forget and gradients stop.
+struct TimeCase {
+  HeadLayout layout;
+  Marks keep, resets, detach;
+};
+struct NormInputs {
+  const Array &x, &weight, &bias, &moments;  // moments may be empty
+};
+// {y, moments after}; what lies behind a border that detaches is that of `constant`.
+Arrays timestep_norm(const NormInputs& in, const NormInputs& constant, const TimeCase& n,
+                     const Array& tokens_before, int groups, double eps);
+struct AverageInputs {
+  const Array &x, &alpha, &delta, &frequency, &skip, &eta, &before;  // the last may be empty
+};
+// {y, averages after}
+Arrays complex_average(const AverageInputs& in, const AverageInputs& constant, const TimeCase& n);
+// {z, w, z_bias, query_scale, query_shift, key_scale, key_shift, value_bias} -> qkv
+Array shared_heads(const Arrays& in, const HeadLayout& layout);
+Array gated_heads(const Array& gate, const Array& bias, const Array& x);
 // {matrix, normalizer}
 Arrays memory_sums(const Array& qkv, const Marks& keep, const HeadLayout& layout);
 Array memory_overlap(const Array& qkv, const Array& normalizer, const Marks& keep,

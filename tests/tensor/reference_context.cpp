@@ -67,6 +67,31 @@ Array relative_attention(const RelativeInputs& in, const Marks& seen, const Head
   return y;
 }
 
+Array marked_attention(const MarkedInputs& in, const Marks& seen, const HeadLayout& layout,
+                       const MarkedOptions& options) {
+  const std::int64_t width = layout.head_width, keys = layout.kv_heads * width,
+                     places = static_cast<std::int64_t>(seen.size()) / layout.batch;
+  Array y(in.queries.size(), 0.0);
+  each_head(layout, layout.heads, [&](std::int64_t b, int h, std::int64_t row) {
+    for (std::int64_t t = 0; t < layout.tokens; ++t) {
+      const std::int64_t at = (row + t) * layout.query_width() + h * width;
+      double total = 0;
+      Array sum(width, 0.0);
+      for (std::int64_t j = 0; j < places; ++j) {
+        if (!seen[b * places + j] || (options.own && j > places - layout.tokens + t)) continue;
+        const std::int64_t place = (b * places + j) * keys + h / layout.group() * width;
+        double score = 0;
+        for (std::int64_t c = 0; c < width; ++c) score += in.queries[at + c] * in.keys[place + c];
+        const double weight = std::exp(options.scale * score);
+        total += weight;
+        for (std::int64_t c = 0; c < width; ++c) sum[c] += weight * in.values[place + c];
+      }
+      for (std::int64_t c = 0; c < width && total > 0; ++c) y[at + c] = sum[c] / total;
+    }
+  });
+  return y;
+}
+
 // All places sorted, by how near they are and then by which comes first.
 Array retrieval_attention(const RetrievalInputs& in, const Marks& seen, const HeadLayout& layout,
                           std::int64_t retrieval_tokens, const RetrievalOptions& options) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tensor/ops/activation.h"
+#include "tensor/ops/columns.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
@@ -247,6 +248,24 @@ TEST(Tape, RenewsAGradientSomewhereElse) {
   tape.backward();
   EXPECT_THAT(tape.gradient(x).to_vector<double>(), ElementsAre(2, 20));
   EXPECT_THAT(gradient.to_vector<double>(), ElementsAre(102, 220));
+}
+
+// The same numbers, seen as matrices of other widths: columns of one are not columns of another.
+TEST(Tape, TellsColumnsOfViewsOfOtherWidthsApart) {
+  Tape tape;
+  const Tensor x = tape.watch(Tensor::zeros({12}, DType::kFloat64));
+  const Tensor tall = take_columns(x.reshape({6, 2}), {1, 2}),
+               wide = take_columns(x.reshape({2, 6}), {0, 3}),
+               other = take_columns(x.reshape({2, 6}), {3, 6});
+  const auto seed = [&](const Tensor& part, double value) {
+    tape.seed(part, Tensor::of(std::vector<double>(6, value), part.shape()));
+  };
+  seed(tall, 1);
+  seed(wide, 10);
+  seed(other, 100);
+  tape.backward();
+  EXPECT_THAT(tape.gradient(x).to_vector<double>(),
+              testing::ElementsAre(10, 11, 10, 101, 100, 101, 10, 11, 10, 101, 100, 101));
 }
 
 TEST(Tape, FillsTheColumnsThatNobodyWrote) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tensor/ops/feed_forward.h"
+#include "tensor/ops/head_norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/random.h"
 #include "tests/tensor/fake_groups.h"
@@ -83,6 +84,29 @@ TEST(TensorGroup, SumsTheSameWhereTheActivationRidesOnTheProducts) {
   expect_near(got.y, expected.y);
   expect_near(got.dx, expected.dx);
   expect_near(got.dresidual, expected.dresidual);
+}
+
+// The other process has as many heads with the same numbers: one weight serves all of them.
+TEST(TensorGroup, SumsTheGradientsOfNormsThatItsHeadsShare) {
+  const HeadLayout n{
+      .batch = 1, .segments = 1, .tokens = 6, .heads = 2, .kv_heads = 1, .head_width = 4};
+  const auto gradients = [&](const TensorGroup* group) {
+    Tape tape;
+    const Tensor qkv = tape.watch(numbers({6, 16}, 1)), query = tape.watch(numbers({4}, 2)),
+                 key = tape.watch(numbers({4}, 3));
+    const Tensor y = head_norm(qkv, query, key, n, 1e-6, group);
+    tape.seed(y, numbers(y.shape(), 9));
+    tape.backward();
+    std::vector<std::vector<double>> all;
+    for (const Tensor& input : {qkv, query, key})
+      all.push_back(tape.gradient(input).to_vector<double>());
+    return all;
+  };
+  const auto alone = gradients(nullptr), shared = gradients(&kTwins);
+  expect_near(shared[0], alone[0]);
+  for (int weight : {1, 2})
+    for (std::size_t i = 0; i < alone[weight].size(); ++i)
+      EXPECT_NEAR(shared[weight][i], 2 * alone[weight][i], 1e-12);
 }
 
 // x goes into two products: the first whole gradient stands when the sum of parts is added.

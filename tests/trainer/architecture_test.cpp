@@ -30,6 +30,10 @@ const Trained kArchitectures[] = {
     {"auto_compressor",
      {"model.architecture=auto_compressor", "model.memory=none", "model.memory_tokens=2",
       "model.memory_segments=3"}},
+    {"transformer_fam",
+     {"model.architecture=transformer_fam", "model.memory=none", "model.cache_tokens=12",
+      "model.memory_tokens=3"}},
+    {"megalodon", {"model.architecture=megalodon", "model.memory=none", "model.ema_size=4"}},
 };
 
 class Architectures : public ProgramTest {
@@ -124,6 +128,21 @@ TEST_F(Architectures, EvaluateWithACompressedMemoryOfAnotherLength) {
   EXPECT_NE(usual, said("--memory-off"));
 }
 
+TEST_F(Architectures, EvaluateWithAWindowOfAnotherLength) {
+  expect_done(
+      "train run.yaml directory=run model.architecture=transformer_fam model.memory=none "
+      "model.memory_tokens=3");
+  const auto said = [&](const char* more) {
+    const Outcome outcome = infini(text("evaluate run --split train ", more));
+    EXPECT_EQ(outcome.code, 0) << outcome.said;
+    return outcome.said.substr(0, outcome.said.find("peak memory"));
+  };
+  const std::string usual = said("");
+  EXPECT_EQ(usual, said("model.cache_tokens=8"));
+  EXPECT_NE(usual, said("model.cache_tokens=20"));
+  EXPECT_NE(usual, said("--memory-off"));
+}
+
 TEST_F(Architectures, GoThroughTheCommands) {
   write("text.txt", "a memory of what came before");
   for (const Trained& one : kArchitectures) {
@@ -192,6 +211,20 @@ TEST_F(Architectures, RefuseRanksThatWouldShareWhatTheyCannot) {
   EXPECT_EQ(refusal({.data = 1, .segments = 1, .tensors = 2}, {}),
             "parallel.tensor = 2, but model.architecture = auto_compressor has blocks that ranks "
             "cannot share");
+  architecture = {"model.architecture=transformer_fam", "model.memory_tokens=2"};
+  EXPECT_EQ(refusal({.data = 1, .segments = 1, .tensors = 2}, {}),
+            "parallel.tensor = 2, but model.architecture = transformer_fam has blocks that ranks "
+            "cannot share");
+  EXPECT_EQ(refusal({.data = 1, .segments = 2, .tensors = 1}, {}),
+            "parallel.segment = 2, but model.architecture = transformer_fam takes the segments of "
+            "a row on one rank");
+  architecture = {"model.architecture=megalodon"};
+  EXPECT_EQ(refusal({.data = 1, .segments = 1, .tensors = 2}, {}),
+            "parallel.tensor = 2, but model.architecture = megalodon has blocks that ranks cannot "
+            "share");
+  EXPECT_EQ(refusal({.data = 1, .segments = 2, .tensors = 1}, {}),
+            "parallel.segment = 2, but model.architecture = megalodon takes the segments of a row "
+            "on one rank");
   architecture = {"model.architecture=rmt", "model.memory_tokens=2"};
   const std::vector<std::string> leaves{"parallel.shard=gradients", "parallel.row_leaves=2"};
   EXPECT_EQ(refusal({.data = 2, .segments = 1, .tensors = 1}, leaves),

@@ -115,5 +115,20 @@ TEST(Figures, GatesAreAHeatMapAndItsHistogram) {
   EXPECT_NEAR(heights[10] / heights.back(), 1.0 / 3, 0.01);
 }
 
+TEST(HeatMap, ColoursEveryCell) {
+  const HeatMap map{.title = "Keys",
+                    .x_title = "tokens",
+                    .y_title = "depth",
+                    .rows = {"0%", "100%"},
+                    .columns = {"32K", "1M"},
+                    .shares = {{1, 0.25}, {0, 0.5}}};
+  const std::string svg = heat_map_svg(map);
+  EXPECT_EQ(xml_fault(svg), "");
+  for (const char* words : {">Keys<", ">tokens<", ">depth<", ">0%<", ">100%<", ">32K<", ">1M<",
+                            ">0.25<", "#b2182b", "#2166ac", "#f7f7f7"})
+    EXPECT_THAT(svg, HasSubstr(words));
+  EXPECT_THROW(heat_map_svg(HeatMap{}), Error);
+}
+
 }  // namespace
 }  // namespace infini

@@ -47,6 +47,29 @@ TEST_F(MpiTrain, DividedStateGoesOnUndividedAndBack) {
   }
 }
 
+// Each rank takes what it has of the model.
+TEST_F(MpiTrain, BeginsWithTheValuesOfAnotherRunOnAnyNumber) {
+  const std::string model =
+      "model.vocabulary=260 model.projection_biases=true model.head_norms=true train.compute=fp64 ";
+  expect_exit(train_on(1, model + "directory=first"), 0);
+  const std::string same = model + "init_from=first seed=9 train.steps=2 directory=";
+  expect_exit(train_on(1, same + "alone"), 0);
+  const Bytes alone = held("alone");
+  int runs = 0;
+  EXPECT_FALSE(alone == held("first"));
+  for (const char* axes : {"parallel.data=2", "parallel.tensor=2", "parallel.shard=optimizer",
+                           "parallel.shard=parameters train.recompute_blocks=true"}) {
+    SCOPED_TRACE(axes);
+    const std::string run = text("run", ++runs);
+    expect_exit(train_on(2, same + run + " " + axes), 0);
+    const Bytes got = held(run);
+    for (const auto& [name, bytes] : alone) {
+      if (name == "tokenizer") continue;
+      EXPECT_LE(relative_difference(numbers_of(got, name), numbers_of(alone, name)), 1e-9) << name;
+    }
+  }
+}
+
 // Blocks that two ranks share, measured on the way, then whole on one rank, then on two that share
 // rows. What they leave is evaluated and shown on one.
 TEST_F(MpiTrain, SharedBlocksGoOnWhole) {
@@ -108,18 +131,30 @@ TEST_F(MpiTrain, WhatRanksDivideGoesOnOnAnyNumber) {
   }
 }
 
-// A block runs once for each segment of a tape, and memory tokens get gradients from all of them;
-// ranks that divide parameters all keep the tokens.
-TEST_F(MpiTrain, MemoryTokensStayWholeWhereRanksDivide) {
-  const std::string same =
-      "model.architecture=rmt model.memory=none model.memory_tokens=3 train.compute=fp64 "
-      "train.recompute_blocks=true directory=";
-  expect_exit(train_on(1, same + "whole"), 0);
-  const std::vector<double> whole = numbers_of(held("whole"), "memory_tokens.weight");
-  for (const char* shard : {"none", "optimizer", "gradients", "parameters"}) {
-    expect_exit(train_on(2, text(same, shard, " parallel.shard=", shard)), 0);
-    EXPECT_LE(relative_difference(numbers_of(held(shard), "memory_tokens.weight"), whole), 1e-10)
-        << shard;
+// Vectors get gradients from all segments of a tape, be it that a block runs once for each of them
+// or takes vectors of its own through itself; ranks that divide parameters all keep those in full
+// precision. A matrix that they do divide comes out the same, too.
+TEST_F(MpiTrain, WhatArchitecturesAddStaysWholeWhereRanksDivide) {
+  const struct {
+    const char *name, *architecture, *parameter;
+  } kKinds[] = {
+      {"rmt", "rmt model.memory_tokens=3", "memory_tokens.weight"},
+      {"fam", "transformer_fam model.memory_tokens=3", "memory_tokens.weight"},
+      {"fam-keys", "transformer_fam model.memory_tokens=2", "blocks.0.attention.key.weight"},
+      {"averages", "megalodon model.ema_size=4", "blocks.0.attention.average.alpha"},
+      {"heads", "megalodon model.ema_size=3", "blocks.1.attention.shared.weight"}};
+  for (const auto& [name, architecture, parameter] : kKinds) {
+    const std::string same =
+        text("model.architecture=", architecture,
+             " model.memory=none train.compute=fp64 train.recompute_blocks=true directory=", name);
+    expect_exit(train_on(1, same), 0);
+    const std::vector<double> whole = numbers_of(held(name), parameter);
+    for (const char* shard : {"none", "optimizer", "gradients", "parameters"}) {
+      expect_exit(train_on(2, text(same, "-", shard, " parallel.shard=", shard)), 0);
+      EXPECT_LE(relative_difference(numbers_of(held(text(name, "-", shard)), parameter), whole),
+                1e-10)
+          << name << ", " << shard;
+    }
   }
 }
 

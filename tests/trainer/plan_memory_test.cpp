@@ -64,6 +64,19 @@ TEST_F(PlannedMemory, KnowsEveryActivationHeadCountAndTying) {
                     "model.kv_heads=1", "model.tied=false"});
 }
 
+TEST_F(PlannedMemory, KnowsBiasesAndNormsOfHeads) {
+  for (const char* schedule : {"parallel", "streaming"})
+    for (const char* compute : {"fp32", "bf16"})
+      for (const Overrides& what :
+           {Overrides{"model.projection_biases=true"}, Overrides{"model.head_norms=true"},
+            Overrides{"model.projection_biases=true", "model.head_norms=true",
+                      "train.recompute_blocks=true"}}) {
+        Overrides all{text("train.schedule=", schedule), text("train.compute=", compute)};
+        all.insert(all.end(), what.begin(), what.end());
+        expect_right(all);
+      }
+}
+
 TEST_F(PlannedMemory, KnowsMemoryTokens) {
   for (const char* compute : {"fp32", "bf16"})
     for (const Overrides& how : {Overrides{}, Overrides{"train.schedule=streaming"},

@@ -52,10 +52,12 @@ TEST_F(GpuTraining, FollowsTheCpu) {
     }
 }
 
-TEST_F(GpuTraining, FollowsTheCpuWithMemoryTokens) {
+TEST_F(GpuTraining, FollowsTheCpuInArchitecturesThatCarryGradients) {
   for (const std::vector<std::string>& architecture :
        {std::vector<std::string>{"model.architecture=rmt", "model.memory_tokens=3"},
-        {"model.architecture=auto_compressor", "model.memory_tokens=2", "model.memory_segments=3"}})
+        {"model.architecture=auto_compressor", "model.memory_tokens=2", "model.memory_segments=3"},
+        {"model.architecture=transformer_fam", "model.memory_tokens=3"},
+        {"model.architecture=megalodon", "model.ema_size=5"}})
     for (const char* schedule : {"train.schedule=parallel", "train.schedule=streaming"}) {
       const auto on = [&](const char* device, const char* compute) {
         std::vector<std::string> overrides{"model.memory=none", schedule, kLanes, device, compute};

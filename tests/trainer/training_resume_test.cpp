@@ -59,6 +59,22 @@ const Variant kVariants[] = {
      "data.sampler=lanes model.architecture=auto_compressor model.memory=none "
      "model.memory_tokens=2 model.memory_segments=3 train.schedule=streaming",
      "memory/0/vectors"},
+    {"lanes_transformer_fam",
+     "data.sampler=lanes model.architecture=transformer_fam model.memory=none "
+     "model.memory_tokens=3 model.cache_tokens=11",
+     "memory/1/feedback"},
+    {"lanes_transformer_fam_bf16",
+     "data.sampler=lanes model.architecture=transformer_fam model.memory=none "
+     "model.memory_tokens=2 train.compute=bf16 train.schedule=streaming "
+     "train.recompute_blocks=true",
+     "memory/0/window"},
+    {"lanes_megalodon",
+     "data.sampler=lanes model.architecture=megalodon model.memory=none model.ema_size=5",
+     "memory/1/averages"},
+    {"lanes_megalodon_bf16",
+     "data.sampler=lanes model.architecture=megalodon model.memory=none train.compute=bf16 "
+     "train.schedule=streaming train.recompute_blocks=true",
+     "memory/0/norm_tokens"},
     {"passkey",
      "data.source=passkey data.passkey.row_segments=[1,2] model.segment_tokens=80 "
      "evaluate.passkey.prompts=1",

@@ -1,0 +1,90 @@
+#include "trainer/passkey_scores.h"
+
+#include <algorithm>
+#include <span>
+
+#include "distributed/communicator.h"
+#include "model/recurrence.h"
+
+namespace infini {
+namespace {
+
+constexpr std::size_t kRowsAtOnce = 10;
+
+using Prompts = std::span<const PasskeyPrompt>;
+
+// Tokens [begin, begin + count) of all prompts. [B, count]
+Rows stretch_of(Prompts prompts, std::int64_t begin, std::int64_t count, std::int64_t segment) {
+  std::vector<std::int32_t> tokens;
+  for (const PasskeyPrompt& prompt : prompts)
+    tokens.insert(tokens.end(), prompt.tokens.begin() + begin,
+                  prompt.tokens.begin() + begin + count);
+  const Tensor all = Tensor::of(tokens, {static_cast<std::int64_t>(prompts.size()), count});
+  return {.segment_tokens = segment,
+          .tokens = all,
+          .targets = all,
+          .weights = {},
+          .resets = {},
+          .keep = {}};
+}
+
+// How many tokens of the answer the model names, of those that hidden states [count, D] of tokens
+// begin, begin + 1, ... predict.
+int right_tokens(const InfiniTransformer& model, const PasskeyPrompt& prompt, const Tensor& hidden,
+                 std::int64_t begin) {
+  const std::int64_t first = std::max(prompt.answer_begin - 1, begin);
+  const std::int64_t last =
+      std::min(prompt.answer_begin + prompt.answer_tokens - 1, begin + hidden.shape()[0]);
+  if (first >= last) return 0;
+  const Tensor logits = model.logits(hidden.slice(first - begin, last - first));
+  const std::vector<float> values = logits.to_vector<float>();
+  const std::int64_t vocabulary = logits.shape()[1];
+  int right = 0;
+  for (std::int64_t at = first; at < last; ++at) {
+    const auto row = values.begin() + (at - first) * vocabulary;
+    right += std::max_element(row, row + vocabulary) - row == prompt.tokens[at + 1];
+  }
+  return right;
+}
+
+void add_scores(const InfiniTransformer& model, Prompts prompts, std::int64_t segments_at_once,
+                PasskeyScore& score) {
+  const std::int64_t segment = model.config().segment_tokens, stretch = segment * segments_at_once;
+  const auto tokens = static_cast<std::int64_t>(prompts.front().tokens.size());
+  const Recurrence recurrence(model, {});
+  Memories memory = empty_memories(model.config());
+  std::vector<int> right(prompts.size());
+  for (std::int64_t begin = 0; begin < tokens; begin += stretch) {
+    const Rows rows = stretch_of(prompts, begin, std::min(stretch, tokens - begin), segment);
+    memory = recurrence.forward(
+        rows, memory, segments_at_once, [&](const Piece& piece, const Tensor& hidden) {
+          const std::int64_t count = piece.count * piece.tokens;
+          for (std::size_t b = 0; b < prompts.size(); ++b)
+            right[b] += right_tokens(model, prompts[b],
+                                     hidden.slice(static_cast<std::int64_t>(b) * count, count),
+                                     begin + piece.first * segment);
+        });
+    note_progress();
+  }
+  for (std::size_t b = 0; b < prompts.size(); ++b) {
+    ++score.prompts;
+    score.digits += prompts[b].answer_tokens;
+    score.right_digits += right[b];
+    score.exact += right[b] == prompts[b].answer_tokens;
+  }
+}
+
+}  // namespace
+
+PasskeyScore score_passkeys(const InfiniTransformer& model,
+                            const std::vector<PasskeyPrompt>& prompts,
+                            std::int64_t segments_at_once) {
+  PasskeyScore score;
+  for (std::size_t first = 0; first < prompts.size(); first += kRowsAtOnce)
+    add_scores(model,
+               Prompts(prompts).subspan(first, std::min(kRowsAtOnce, prompts.size() - first)),
+               segments_at_once, score);
+  return score;
+}
+
+}  // namespace infini

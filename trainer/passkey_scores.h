@@ -1,0 +1,26 @@
+// How well a model answers passkey prompts of one length. Prompts are read a stretch at a time with
+// the memory carried, so what the device holds does not grow with them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/passkey.h"
+#include "model/transformer.h"
+
+namespace infini {
+
+struct PasskeyScore {
+  int prompts = 0;
+  int exact = 0;                              // prompts with every token of the answer right
+  std::int64_t digits = 0, right_digits = 0;  // tokens of answers
+};
+
+// Greedy decoding of the answers. A prompt counts as exact where the most likely token is right at
+// every place of its answer, which is what one forward pass over prompt and answer shows. Prompts
+// of one length, at most some ten at a time together, `segments_at_once` segments of each.
+PasskeyScore score_passkeys(const InfiniTransformer& model,
+                            const std::vector<PasskeyPrompt>& prompts,
+                            std::int64_t segments_at_once);
+
+}  // namespace infini

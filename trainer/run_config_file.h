@@ -1,0 +1,18 @@
+// The YAML file of a run, with the model keys that a run takes over from what it begins with.
+#pragma once
+
+#include "trainer/config_reader.h"
+#include "trainer/run_config.h"
+
+namespace infini {
+
+// Whether the file is read to begin a run, or to continue the one in its directory.
+enum class ReadFor { kBeginning, kContinuing };
+
+// With init_from, keys of `model` and `origin` that neither the file nor an override gives are
+// those of the checkpoint that it names; of a run that goes on, those that the run was begun with.
+RunConfig read_run_config(const std::filesystem::path& file,
+                          const std::vector<std::string>& overrides = {},
+                          ReadFor purpose = ReadFor::kBeginning);
+
+}  // namespace infini
