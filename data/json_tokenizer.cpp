@@ -109,13 +109,4 @@ std::string JsonTokenizer::decode(std::span<const std::int32_t> tokens) const {
   return text;
 }
 
-std::string JsonTokenizer::decode_with_special_tokens(std::span<const std::int32_t> tokens) const {
-  std::string text;
-  for (const std::int32_t token : tokens) {
-    check_token(token);
-    text += tokens_[static_cast<std::size_t>(token)];
-  }
-  return text;
-}
-
 }  // namespace infini

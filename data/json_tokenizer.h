@@ -37,7 +37,6 @@ class JsonTokenizer final : public Tokenizer {
 
   std::vector<std::int32_t> encode(std::string_view text) const override;
   std::string decode(std::span<const std::int32_t> tokens) const override;
-  std::string decode_with_special_tokens(std::span<const std::int32_t> tokens) const;
   int vocabulary() const override { return static_cast<int>(tokens_.size()); }
   std::int32_t end_of_text() const override { return end_of_text_; }
   std::string_view kind() const override { return "tokenizer.json"; }

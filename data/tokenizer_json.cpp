@@ -1,8 +1,6 @@
 #include "data/tokenizer_json.h"
 
 #include <algorithm>
-#include <initializer_list>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <unordered_map>
@@ -17,7 +15,6 @@
 namespace infini {
 namespace {
 
-using nlohmann::json;
 using Vocabulary = std::unordered_map<std::string, std::int32_t>;
 
 constexpr std::size_t kLongestAddedToken = 1024;
@@ -109,10 +106,12 @@ Vocabulary read_vocabulary(const JsonValue& vocab) {
   return ids;
 }
 
-std::vector<AddedToken> read_added_tokens(const JsonValue& list, const Vocabulary& vocabulary) {
+std::vector<AddedToken> read_added_tokens(const JsonValue& list, const Vocabulary& vocabulary,
+                                          bool compose) {
   std::vector<AddedToken> tokens;
   if (list.is_null()) return tokens;
-  std::set<std::string> contents;
+  std::set<std::string> contents, composed_contents;
+  std::string storage;
   for (std::size_t i = 0; i < list.size(); ++i) {
     const JsonValue item = list.at(i);
     item.allow_keys({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
@@ -125,6 +124,10 @@ std::vector<AddedToken> read_added_tokens(const JsonValue& list, const Vocabular
     item["content"].require(!token.content.empty() && token.content.size() <= kLongestAddedToken,
                             text("1 to ", kLongestAddedToken, " bytes"));
     item["content"].require(contents.insert(token.content).second, "each content once");
+    if (compose && token.normalized)
+      item["content"].require(
+          composed_contents.emplace(composed_text(token.content, storage)).second,
+          "each content once in normal form");
     const auto known = vocabulary.find(token.content);
     if (known != vocabulary.end()) {
       if (known->second != token.id)
@@ -140,38 +143,41 @@ std::vector<AddedToken> read_added_tokens(const JsonValue& list, const Vocabular
 
 // Puts every token at its id and finds the 256 that stand for bytes.
 void place_tokens(const JsonValue& file, const Vocabulary& vocabulary, TokenizerJson& out) {
-  std::size_t count = vocabulary.size();
-  for (const AddedToken& token : out.added_tokens) count += !vocabulary.contains(token.content);
+  const std::size_t count = vocabulary.size();
   out.tokens.resize(count);
   out.is_piece.resize(count, false);
-  std::vector<bool> taken(count, false);
-  const auto place = [&](const JsonValue& key, std::int32_t id) {
-    if (static_cast<std::size_t>(id) >= count || taken[static_cast<std::size_t>(id)])
-      key.refuse(text("every id from 0 to ", count - 1, " once for ", count, " tokens"));
-    taken[static_cast<std::size_t>(id)] = true;
-    return static_cast<std::size_t>(id);
-  };
-
   out.bytes.fill(-1);
+  std::vector<bool> taken(count, false);
   const JsonValue vocab = file["model"]["vocab"];
   for (const auto& [token, id] : vocabulary) {
-    const std::size_t at = place(vocab[token], id);
+    const auto at = static_cast<std::size_t>(id);
+    if (at >= count || taken[at])
+      vocab[token].refuse(
+          text("every id from 0 to ", count - 1, " once for ", count, " tokens of model.vocab"));
+    taken[at] = true;
     const std::optional<std::string> bytes = bytes_of_letters(token);
     out.is_piece[at] = bytes && !bytes->empty();
-    out.tokens[at] = bytes ? *bytes : token;
+    out.tokens[at] = bytes.value_or(token);
     if (bytes && bytes->size() == 1) out.bytes[static_cast<unsigned char>((*bytes)[0])] = id;
-  }
-  for (std::size_t i = 0; i < out.added_tokens.size(); ++i) {
-    const AddedToken& token = out.added_tokens[i];
-    const std::size_t at = vocabulary.contains(token.content)
-                               ? static_cast<std::size_t>(token.id)
-                               : place(file["added_tokens"].at(i)["id"], token.id);
-    out.tokens[at] = token.content;
   }
   const auto missing = std::find(out.bytes.begin(), out.bytes.end(), -1);
   if (missing != out.bytes.end())
     vocab.refuse(text("a token for each of the 256 bytes; there is none for byte ",
                       missing - out.bytes.begin()));
+
+  // Whatever their "id" says, the original numbers the others from there on in their order.
+  for (std::size_t i = 0; i < out.added_tokens.size(); ++i) {
+    const AddedToken& token = out.added_tokens[i];
+    if (vocabulary.contains(token.content)) {
+      out.tokens[static_cast<std::size_t>(token.id)] = token.content;
+      continue;
+    }
+    if (static_cast<std::size_t>(token.id) != out.tokens.size())
+      file["added_tokens"].at(i)["id"].refuse(
+          text(out.tokens.size(), ", the next id in the order of added_tokens"));
+    out.tokens.push_back(token.content);
+    out.is_piece.push_back(false);
+  }
 }
 
 void read_merges(const JsonValue& list, const Vocabulary& vocabulary, std::vector<Merge>& merges) {
@@ -237,7 +243,7 @@ TokenizerJson parse_tokenizer_json(std::string_view bytes, const std::string& wh
   read_post_processor(file["post_processor"]);
   read_decoder(file["decoder"]);
   const Vocabulary vocabulary = read_vocabulary(file["model"]["vocab"]);
-  out.added_tokens = read_added_tokens(file["added_tokens"], vocabulary);
+  out.added_tokens = read_added_tokens(file["added_tokens"], vocabulary, out.compose);
   place_tokens(file, vocabulary, out);
   read_merges(file["model"]["merges"], vocabulary, out.merges);
   return out;
