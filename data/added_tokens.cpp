@@ -71,11 +71,13 @@ void AddedTokens::split(std::string_view text,
         ((begin > 0 && is(last_character(text.substr(0, begin)), kWordPart)) ||
          (end < text.size() && is(first_character(text.substr(end)), kWordPart))))
       continue;
-    if (token->lstrip && begin > done) begin -= space_behind(text.substr(done, begin - done));
+    if (token->lstrip)
+      begin = begin > done ? begin - space_behind(text.substr(done, begin - done)) : done;
     if (token->rstrip) {
       if (end >= spaces_end) spaces_end = end + space_ahead(text.substr(end));
       end = spaces_end;
     }
+    if (begin >= end) continue;  // it is white space that the token before it has taken
     if (done < begin) ordinary(text.substr(done, begin - done));
     found(token->id);
     done = end;

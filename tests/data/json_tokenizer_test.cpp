@@ -201,6 +201,26 @@ TEST(JsonTokenizer, AddedTokensTakeTheWhiteSpaceTheyAskFor) {
               ElementsAre(261, 261));
 }
 
+// The same with what the original does where tokens are white space themselves: one with lstrip is
+// gone when the token before it has taken all of it, one without is found again.
+TEST(JsonTokenizer, WhiteSpaceTokensYieldToTheTokenBeforeThem) {
+  for (const bool lstrip : {false, true}) {
+    nlohmann::json json = plain_tokenizer_json();
+    nlohmann::json token = json["added_tokens"][0];
+    token["id"] = 261;
+    token["content"] = "<m>";
+    token["rstrip"] = true;
+    json["added_tokens"].push_back(token);
+    token["id"] = 262;
+    token["content"] = "\n";
+    token["rstrip"] = false;
+    token["lstrip"] = lstrip;
+    json["added_tokens"].push_back(token);
+    EXPECT_EQ(json_tokenizer(json)->encode("<m>\nb"),
+              lstrip ? (Ids{261, 'b'}) : (Ids{261, 262, 'b'}));
+  }
+}
+
 TEST(JsonTokenizer, AddedTokensMayHaveToBeWordsOfTheirOwn) {
   const auto tokenizer = with_added("<m>", {"single_word"});
   const auto count = [&](const std::string& text) {
