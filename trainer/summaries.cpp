@@ -10,6 +10,7 @@
 #include "tensor/allocator.h"
 #include "tensor/system_memory.h"
 #include "trainer/generation.h"
+#include "trainer/written_text.h"
 
 namespace infini {
 namespace {
@@ -160,7 +161,10 @@ SummaryReport write_summaries(const InfiniTransformer& model, const ExampleRows&
     for (std::size_t j = 0; j < count; ++j) {
       const Task& task = tasks[mine[first + j]];
       report.written_tokens += static_cast<std::int64_t>(drawn[j].tokens.size());
-      const std::string text = tokenizer.decode(drawn[j].tokens);
+      WrittenText summary(tokenizer, tokenizer.end_of_text(), {});
+      for (const std::int32_t token : drawn[j].tokens) summary.add(token);
+      summary.finish();
+      const std::string& text = summary.text();
       for (std::size_t r = 0; r < task.examples.size(); ++r)
         scores.add(mine[first + j], r, examples.reference(task.examples[r]), text);
       if (on_written)
