@@ -1,5 +1,5 @@
-// infini evaluate: perplexity of whole documents, or the passkey table of a model trained on
-// generated rows.
+// infini evaluate: perplexity of whole documents, that of summaries given their documents, or the
+// passkey table of a model trained on generated rows.
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 #include "trainer/passkey_table.h"
 #include "trainer/perplexity.h"
 #include "trainer/progress.h"
+#include "trainer/summary_loss.h"
 #include "trainer/text_file.h"
 
 namespace infini {
@@ -53,6 +54,40 @@ class DocumentProgress {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
+// Both write the figures where they are asked for, and say what holding them took.
+void report(const EvaluateOptions& options, const LoadedModel& loaded, const std::string& figures,
+            const std::string& json) {
+  fmt::print("{}", figures);
+  fmt::print("peak memory {}\n", bytes_text(memory_statistics(loaded.model->device()).peak_bytes));
+  if (!options.output.empty()) write_text(options.output, json);
+}
+
+void evaluate_documents(const EvaluateOptions& options, const LoadedModel& loaded,
+                        const TokenStore& store) {
+  check<ConfigError>(options.words == 0 || loaded.config.evaluate.document_tokens == 0,
+                     "--words counts whole documents, but evaluate.document_tokens is ",
+                     loaded.config.evaluate.document_tokens,
+                     "; expected 0, which reads them whole");
+  DocumentProgress progress(loaded.model->device());
+  PerplexityReport found = measure_perplexity(
+      *loaded.model, store, perplexity_options(loaded.config.evaluate), std::ref(progress));
+  progress.finish();
+  if (options.words > 0) found.words = options.words;
+  report(options, loaded, format_perplexity(found), perplexity_json(found));
+}
+
+void evaluate_examples(const EvaluateOptions& options, const LoadedModel& loaded,
+                       std::shared_ptr<const TokenStore> store) {
+  check<ConfigError>(options.words == 0,
+                     "--words counts the words of documents, but data.source is examples");
+  const ExampleRows rows(ExampleStore::of(std::move(store)), loaded.config.data.examples);
+  DocumentProgress progress(loaded.model->device());
+  const SummaryLossReport found = measure_summaries(
+      *loaded.model, rows, perplexity_options(loaded.config.evaluate), std::ref(progress));
+  progress.finish();
+  report(options, loaded, format_summary_loss(found), summary_loss_json(found));
+}
+
 int evaluate(const EvaluateOptions& options) {
   const World world;
   world.require_single("evaluate");
@@ -78,18 +113,10 @@ int evaluate(const EvaluateOptions& options) {
                      " does not exist; see --store and --split");
   const auto store = TokenStore::open(file);
   store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
-  check<ConfigError>(options.words == 0 || loaded.config.evaluate.document_tokens == 0,
-                     "--words counts whole documents, but evaluate.document_tokens is ",
-                     loaded.config.evaluate.document_tokens,
-                     "; expected 0, which reads them whole");
-  DocumentProgress progress(loaded.model->device());
-  PerplexityReport report = measure_perplexity(
-      *loaded.model, *store, perplexity_options(loaded.config.evaluate), std::ref(progress));
-  progress.finish();
-  if (options.words > 0) report.words = options.words;
-  fmt::print("{}", format_perplexity(report));
-  fmt::print("peak memory {}\n", bytes_text(memory_statistics(loaded.model->device()).peak_bytes));
-  if (!options.output.empty()) write_text(options.output, perplexity_json(report));
+  if (loaded.config.data.source == DataKind::kExamples)
+    evaluate_examples(options, loaded, store);
+  else
+    evaluate_documents(options, loaded, *store);
   return kExitDone;
 }
 
@@ -99,7 +126,8 @@ void add_evaluate(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<EvaluateOptions>();
   CLI::App* command = app.add_subcommand(
       "evaluate",
-      "perplexity of whole documents read with the memory carried, or the passkey table");
+      "perplexity of whole documents read with the memory carried, of summaries after their "
+      "documents (data.source examples), or the passkey table");
   command
       ->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")
       ->required();
