@@ -167,7 +167,7 @@ Ceilings bench_device(const RunConfig& config, const BenchOptions& options, cons
 int bench(const World& world, const BenchOptions& options) {
   RunConfig config;
   if (!options.config.empty()) config = read_run_config(options.config, options.overrides);
-  if (config.model.vocabulary == 0 && config.data.source == DataKind::kStore &&
+  if (config.model.vocabulary == 0 && config.data.source != DataKind::kPasskey &&
       !options.config.empty())
     config.model.vocabulary = open_store(config.data)->vocabulary();
   if (config.model.vocabulary == 0) config.model.vocabulary = 64;

@@ -1,5 +1,5 @@
-// infini evaluate: perplexity of whole documents, or the passkey table of a model trained on
-// generated rows.
+// infini evaluate: perplexity of whole documents, that of summaries given their documents, or the
+// passkey table of a model trained on generated rows.
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
@@ -16,6 +16,7 @@
 #include "trainer/perplexity.h"
 #include "trainer/progress.h"
 #include "trainer/summaries.h"
+#include "trainer/summary_loss.h"
 #include "trainer/text_file.h"
 
 namespace infini {
@@ -57,32 +58,52 @@ class DocumentProgress {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-std::shared_ptr<const TokenStore> open_split(const LoadedModel& loaded,
-                                             const EvaluateOptions& options) {
-  const fs::path folder = options.store.empty() ? loaded.config.data.store : options.store;
-  const fs::path file = folder / (options.split + ".h5");
-  check<ConfigError>(fs::exists(file), file.string(), " does not exist; see --store and --split");
-  auto store = TokenStore::open(file);
-  store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
-  return store;
+// Both write the figures where they are asked for, and say what holding them took.
+void report(const EvaluateOptions& options, const LoadedModel& loaded, const std::string& figures,
+            const std::string& json) {
+  fmt::print("{}", figures);
+  fmt::print("peak memory {}\n", bytes_text(memory_statistics(loaded.model->device()).peak_bytes));
+  if (!options.output.empty()) write_text(options.output, json);
 }
 
-int evaluate_summaries(const LoadedModel& loaded, const EvaluateOptions& options) {
-  const ExampleRows examples(ExampleStore::of(open_split(loaded, options)),
-                             loaded.config.data.examples);
+void evaluate_documents(const EvaluateOptions& options, const LoadedModel& loaded,
+                        const TokenStore& store) {
+  check<ConfigError>(options.words == 0 || loaded.config.evaluate.document_tokens == 0,
+                     "--words counts whole documents, but evaluate.document_tokens is ",
+                     loaded.config.evaluate.document_tokens,
+                     "; expected 0, which reads them whole");
+  DocumentProgress progress(loaded.model->device());
+  PerplexityReport found = measure_perplexity(
+      *loaded.model, store, perplexity_options(loaded.config.evaluate), std::ref(progress));
+  progress.finish();
+  if (options.words > 0) found.words = options.words;
+  report(options, loaded, format_perplexity(found), perplexity_json(found));
+}
+
+void evaluate_examples(const EvaluateOptions& options, const LoadedModel& loaded,
+                       std::shared_ptr<const TokenStore> store) {
+  check<ConfigError>(options.words == 0,
+                     "--words counts the words of documents, but data.source is examples");
+  const ExampleRows rows(ExampleStore::of(std::move(store)), loaded.config.data.examples);
+  DocumentProgress progress(loaded.model->device());
+  const SummaryLossReport found = measure_summaries(
+      *loaded.model, rows, perplexity_options(loaded.config.evaluate), std::ref(progress));
+  progress.finish();
+  report(options, loaded, format_summary_loss(found), summary_loss_json(found));
+}
+
+// Summaries are written of the documents and compared with those there.
+void evaluate_texts(const EvaluateOptions& options, const LoadedModel& loaded,
+                    std::shared_ptr<const TokenStore> store) {
+  const ExampleRows examples(ExampleStore::of(std::move(store)), loaded.config.data.examples);
   if (!options.texts.empty()) fs::create_directories(options.texts);
-  const SummaryReport report = write_summaries(
+  const SummaryReport found = write_summaries(
       *loaded.model, examples, loaded.config.evaluate.summaries,
       static_cast<std::uint64_t>(loaded.config.seed), {}, [&](const WrittenSummary& written) {
         if (!options.texts.empty())
           write_text(fs::path(options.texts) / text(written.document, ".txt"), written.text + "\n");
       });
-  fmt::print("{}", format_scores(report));
-  fmt::print("read {} tokens in {:.1f} s, wrote {} in {:.1f} s, peak memory {}\n",
-             report.prompt_tokens, report.reading_seconds, report.written_tokens,
-             report.writing_seconds, bytes_text(report.peak_bytes));
-  if (!options.output.empty()) write_text(options.output, scores_json(report).dump(2) + "\n");
-  return kExitDone;
+  report(options, loaded, format_scores(found), scores_json(found).dump(2) + "\n");
 }
 
 int evaluate(const EvaluateOptions& options) {
@@ -95,8 +116,8 @@ int evaluate(const EvaluateOptions& options) {
   fmt::print("{} (step {}){}\n", loaded.checkpoint.string(), loaded.step,
              options.memory_off ? ", memory off" : "");
 
-  if (options.metric == "rouge") return evaluate_summaries(loaded, options);
-  if (loaded.config.data.source == DataKind::kPasskey && options.store.empty()) {
+  if (loaded.config.data.source == DataKind::kPasskey && options.store.empty() &&
+      options.metric == "perplexity") {
     const std::vector<PasskeyCell> cells =
         passkey_table(*loaded.model, *loaded.tokenizer, loaded.config);
     fmt::print("{}", format_passkey_table(cells, loaded.config));
@@ -104,19 +125,17 @@ int evaluate(const EvaluateOptions& options) {
     return kExitDone;
   }
 
-  const auto store = open_split(loaded, options);
-  check<ConfigError>(options.words == 0 || loaded.config.evaluate.document_tokens == 0,
-                     "--words counts whole documents, but evaluate.document_tokens is ",
-                     loaded.config.evaluate.document_tokens,
-                     "; expected 0, which reads them whole");
-  DocumentProgress progress(loaded.model->device());
-  PerplexityReport report = measure_perplexity(
-      *loaded.model, *store, perplexity_options(loaded.config.evaluate), std::ref(progress));
-  progress.finish();
-  if (options.words > 0) report.words = options.words;
-  fmt::print("{}", format_perplexity(report));
-  fmt::print("peak memory {}\n", bytes_text(memory_statistics(loaded.model->device()).peak_bytes));
-  if (!options.output.empty()) write_text(options.output, perplexity_json(report));
+  const fs::path folder = options.store.empty() ? loaded.config.data.store : options.store;
+  const fs::path file = folder / (options.split + ".h5");
+  check<ConfigError>(fs::exists(file), file.string(), " does not exist; see --store and --split");
+  const auto store = TokenStore::open(file);
+  store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
+  if (options.metric == "rouge")
+    evaluate_texts(options, loaded, store);
+  else if (loaded.config.data.source == DataKind::kExamples)
+    evaluate_examples(options, loaded, store);
+  else
+    evaluate_documents(options, loaded, *store);
   return kExitDone;
 }
 
@@ -126,7 +145,8 @@ void add_evaluate(CLI::App& app, int& exit_code) {
   const auto options = std::make_shared<EvaluateOptions>();
   CLI::App* command = app.add_subcommand(
       "evaluate",
-      "perplexity of whole documents read with the memory carried, or the passkey table");
+      "perplexity of whole documents read with the memory carried, of summaries after their "
+      "documents (data.source examples), or the passkey table");
   command
       ->add_option("checkpoint", options->path, "a checkpoint, or a run whose newest one is taken")
       ->required();

@@ -50,7 +50,7 @@ void check_segments(const RunConfig& config, const Axes& axes) {
   check<ConfigError>(config.train.schedule == RowSchedule::kParallel, by, " = ", groups,
                      " shares the segments of a row, which train.schedule = streaming would take "
                      "one after the other; train.recompute_blocks=true needs less memory");
-  if (config.data.source == DataKind::kStore)
+  if (config.data.source != DataKind::kPasskey)
     check_row_length(config, "data.row_tokens", config.data.row_tokens, groups, by);
   else
     for (const std::int64_t tokens : config.data.passkey.row_lengths(config.model.segment_tokens))
@@ -111,7 +111,7 @@ void check_shard(const RunConfig& config, const Axes& axes) {
                      " runs a block once for each segment", with);
   const std::int64_t segment = config.model.segment_tokens;
   check<ConfigError>(
-      config.data.source != DataKind::kStore || config.data.row_tokens % segment == 0,
+      config.data.source == DataKind::kPasskey || config.data.row_tokens % segment == 0,
       "parallel.row_leaves = ", parallel.row_leaves,
       " needs data.row_tokens = ", config.data.row_tokens,
       " in whole segments of model.segment_tokens = ", segment, with);

@@ -48,6 +48,22 @@ class StageLine {
   std::optional<RedrawnLine> line_;
 };
 
+// Examples of a split by level, and what was lost on the way, with the first missing files.
+void print_examples(const PreparedSplit& split) {
+  constexpr std::size_t kShown = 3;
+  const SummaryCounts& found = split.summaries;
+  std::string line =
+      text(split.examples, " examples, ", split.summary_tokens, " tokens of summary");
+  for (const auto& [name, level] : enum_names(SummaryLevel{})) {
+    const auto i = static_cast<std::size_t>(level);
+    if (found.listed[i] > 0) line += text("; ", name, " ", found.given[i], " of ", found.listed[i]);
+  }
+  if (const std::string lost = found.summary(); !lost.empty()) line += "; " + lost;
+  std::printf("%-12s %s\n", split.name.c_str(), line.c_str());
+  for (std::size_t i = 0; i < std::min(kShown, found.missing.size()); ++i)
+    std::printf("%-12s missing: %s\n", split.name.c_str(), found.missing[i].c_str());
+}
+
 void print(const PrepareReport& report) {
   std::printf("tokenizer  %s  %d pieces  hash %s  trained in %s\n", report.tokenizer.c_str(),
               report.vocabulary, report.tokenizer_hash.c_str(),
@@ -63,6 +79,10 @@ void print(const PrepareReport& report) {
   for (const PreparedSplit& split : report.splits)
     if (const std::string found = split.read.summary(); !found.empty())
       std::printf("%-12s %s\n", split.name.c_str(), found.c_str());
+  for (const PreparedSplit& split : report.splits)
+    if (split.summaries.listed_pairs() > 0) print_examples(split);
+  if (!report.missing.empty())
+    std::printf("%-12s %s\n", "missing", text("all listed in ", report.missing.string()).c_str());
 }
 
 // The names of an enum's values, and the value of a name.
@@ -81,7 +101,8 @@ E value_of(const std::string& wanted) {
 
 // What the command line names by words.
 struct Words {
-  std::string format = "auto", tokenizer = "sentencepiece", broken = "refuse", utf8 = "keep";
+  std::string format = "auto", tokenizer = "sentencepiece", broken = "refuse", utf8 = "keep",
+              level = "both";
 };
 
 int run(PrepareOptions options, const Words& words) {
@@ -89,6 +110,7 @@ int run(PrepareOptions options, const Words& words) {
   options.format = value_of<CorpusFormat>(words.format);
   options.broken = value_of<OnFault>(words.broken);
   options.invalid_utf8 = value_of<OnFault>(words.utf8);
+  options.level = value_of<WantedLevels>(words.level);
   if (words.tokenizer == "byte" || words.tokenizer == "bytes") {
     options.tokenizer = TokenizerKind::kByte;
   } else if (words.tokenizer != "sentencepiece") {
@@ -115,12 +137,15 @@ void add_prepare(CLI::App& app, int& exit_code) {
   const auto words = std::make_shared<Words>();
   command
       ->add_option("--input", options->corpus,
-                   "folder or file of texts: PG19's layout, .txt or .jsonl, plain, .gz or .zst")
+                   "folder or file of texts: PG19's layout, .txt or .jsonl, BookSum's tree or its "
+                   "copies, plain, .gz or .zst")
       ->required();
   command->add_option("--output", options->output, "folder for the token stores and the tokenizer")
       ->required();
   command
-      ->add_option("--format", words->format, "layout of the corpus; auto looks at what is there")
+      ->add_option("--format", words->format,
+                   "layout of the corpus; auto looks at what is there; booksum makes examples of "
+                   "documents with summaries and looks which form they have")
       ->check(CLI::IsMember(names_of<CorpusFormat>()))
       ->capture_default_str();
   command
@@ -140,6 +165,11 @@ void add_prepare(CLI::App& app, int& exit_code) {
                    "key=value that a JSON line's `meta` must have to be taken, as config=arxiv; "
                    "may be given again")
       ->expected(1);
+  command
+      ->add_option("--level", words->level,
+                   "summaries of format booksum to take: of books, of chapters, or both")
+      ->check(CLI::IsMember(names_of<WantedLevels>()))
+      ->capture_default_str();
   command
       ->add_option("--broken", words->broken,
                    "lines that are no document and damaged files: refuse, or skip and count them")

@@ -13,6 +13,7 @@
 #include "trainer/perplexity.h"
 #include "trainer/reporter.h"
 #include "trainer/signals.h"
+#include "trainer/summary_loss.h"
 #include "trainer/text_file.h"
 #include "trainer/training.h"
 
@@ -32,7 +33,7 @@ fs::path fresh_directory(const fs::path& name) {
 }
 
 struct RunData {
-  std::shared_ptr<const TokenStore> store;  // for data.source store
+  std::shared_ptr<const TokenStore> store;  // for data.source store or examples
   std::shared_ptr<const TokenStore>
       validation;                             // the same, when the run is measured while it trains
   std::unique_ptr<Tokenizer> passkey_tokens;  // for data.source passkey
@@ -42,7 +43,7 @@ struct RunData {
 
 RunData open_data(const RunConfig& config) {
   RunData data;
-  if (config.data.source == DataKind::kStore) {
+  if (config.data.source != DataKind::kPasskey) {
     data.store = open_store(config.data);
     if (config.evaluate.every > 0) {
       data.validation = open_store(config.data, "validation");
@@ -51,9 +52,9 @@ RunData open_data(const RunConfig& config) {
   } else {
     data.passkey_tokens = passkey_tokenizer(config.data.passkey);
   }
-  data.source =
-      make_source(config.data, config.model.segment_tokens, static_cast<std::uint64_t>(config.seed),
-                  config.train.steps, data.store);
+  data.source = make_source(config.data, config.model.segment_tokens,
+                            static_cast<std::uint64_t>(config.seed), config.train.steps, data.store,
+                            std::max(config.parallel.segment, config.parallel.segment_leaves));
   return data;
 }
 
@@ -78,16 +79,27 @@ bool save(Training& training, const fs::path& directory) {
 
 // Ranks divide the documents where each can read by itself, or with those alone that share its
 // blocks; the first reports.
-void evaluate_validation(Training& training, const TokenStore& store, Reporter* reporter) {
+void evaluate_validation(Training& training, const std::shared_ptr<const TokenStore>& store,
+                         Reporter* reporter) {
   const RunConfig& config = training.config();
   if (reporter) reporter->pause();
-  const PerplexityReport report = measure_perplexity(
-      training.model(), store, perplexity_options(config.evaluate), training.independent_ranks());
-  spdlog::info("step {}: validation token perplexity {:.4f}", training.steps_done(),
-               report.token_perplexity());
-  if (reporter)
-    reporter->record(training.steps_done(),
-                     {{"validation_token_perplexity", report.token_perplexity()}});
+  const auto record = [&](const char* key, const char* words, double perplexity) {
+    spdlog::info("step {}: validation {} perplexity {:.4f}", training.steps_done(), words,
+                 perplexity);
+    if (reporter) reporter->record(training.steps_done(), {{key, perplexity}});
+  };
+  const PerplexityOptions options = perplexity_options(config.evaluate);
+  if (config.data.source == DataKind::kExamples)
+    record("validation_summary_perplexity", "summary",
+           measure_summaries(training.model(),
+                             ExampleRows(ExampleStore::of(store), config.data.examples), options,
+                             training.independent_ranks())
+               .all()
+               .perplexity());
+  else
+    record("validation_token_perplexity", "token",
+           measure_perplexity(training.model(), *store, options, training.independent_ranks())
+               .token_perplexity());
 }
 
 void report_passkeys(Training& training, const RunData& data, const fs::path& directory) {
@@ -175,7 +187,7 @@ int run_steps(Training& training, const RunData& data, const RunRequest& request
     const StepReport report = training.step();
     if (reporter) reporter->step(report);
     if (data.validation && due(config.evaluate.every))
-      evaluate_validation(training, *data.validation, reporter);
+      evaluate_validation(training, data.validation, reporter);
     if (!all.all_agree(may_go_on())) break;
     if (due(config.checkpoint.every) && save(training, directory))
       last_saved = training.steps_done();

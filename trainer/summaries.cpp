@@ -205,7 +205,9 @@ std::string format_scores(const SummaryReport& report) {
   };
   add("words", report.plain);
   add("stems", report.stemmed);
-  return out;
+  return out + fmt::format("read {} tokens in {:.1f} s, wrote {} in {:.1f} s\n",
+                           report.prompt_tokens, report.reading_seconds, report.written_tokens,
+                           report.writing_seconds);
 }
 
 }  // namespace infini
