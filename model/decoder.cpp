@@ -9,8 +9,6 @@
 namespace infini {
 namespace {
 
-constexpr std::int64_t kSegmentsAtOnce = 4;
-
 // A state [B, ...] as what the only segment of a span reads, [B, 1, ...]; zeros where nothing was
 // written.
 MemoryState as_before(const MemoryState& state, const HeadLayout& layout, DType dtype,
@@ -20,6 +18,43 @@ MemoryState as_before(const MemoryState& state, const HeadLayout& layout, DType 
             .normalizer = Tensor::zeros(layout.normalizer_shape(), dtype, device)};
   return {.matrix = state.matrix.reshape(layout.matrix_shape()),
           .normalizer = state.normalizer.reshape(layout.normalizer_shape())};
+}
+
+Memories memories_on(Device device, const Memories& memories) {
+  return each_part(memories, [&](const MemoryPart&, const Tensor& part) {
+    return part.device() == device ? part : part.to(device);
+  });
+}
+
+// Throws where a state does not look like one of a decoder of the model; `fresh` is one that has
+// read nothing.
+void check_state(const InfiniTransformer& model, const DecoderState& state,
+                 const DecoderState& fresh) {
+  const ModelConfig& config = model.config();
+  const auto check_like = [](const char* part, const Tensor& given, const Tensor& expected) {
+    check(given.shape() == expected.shape() && given.dtype() == expected.dtype(),
+          "decoder: a state has ", part, " ", given.dtype(), " ", given.shape(),
+          ", the model expects ", expected.dtype(), " ", expected.shape());
+  };
+  const Memories written = zero_memories(config, 1, model.parameters().compute(), Device::kCpu);
+  for (std::size_t layer = 0; layer < written.size(); ++layer)
+    for (const MemoryPart& part : kMemoryParts)
+      if (const Tensor& given = state.memory[layer].*part.tensor) {
+        check(static_cast<bool>(written[layer].*part.tensor), "decoder: a state has ", part.name,
+              " ", given.dtype(), " ", given.shape(), ", the model expects no such memory");
+        check_like(part.name, given, written[layer].*part.tensor);
+      }
+  check(state.windows.size() == fresh.windows.size(), "decoder: a state has ", state.windows.size(),
+        " windows, the model has ", fresh.windows.size());
+  for (std::size_t layer = 0; layer < state.windows.size(); ++layer) {
+    check_like("projections", state.windows[layer].qkv, fresh.windows[layer].qkv);
+    check_like("rotated projections", state.windows[layer].rotated, fresh.windows[layer].rotated);
+  }
+  const auto open = static_cast<std::int64_t>(state.open.size());
+  check(state.filled >= 0 && state.filled < config.segment_tokens &&
+            state.position >= state.filled && open == (fresh.windows.empty() ? state.filled : 0),
+        "decoder: a state at token ", state.position, " has ", state.filled, " tokens and ", open,
+        " ids in a segment of ", config.segment_tokens);
 }
 
 DecodeActivation decode_activation(Activation activation) {
@@ -44,16 +79,16 @@ Decoder::Decoder(const InfiniTransformer& model, SingleTokens how)
     : Decoder(model, empty_memories(model.config()), how) {}
 
 Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens how)
-    : model_(model), memory_(std::move(memory)) {
+    : model_(model), state_{.memory = std::move(memory)} {
   check(!model.is_shared(), "decoder: ranks share this model; one that has all of it decodes");
   const std::size_t expected = empty_memories(model.config()).size();
-  check(memory_.size() == expected, "decoder: a model of ", model.blocks().size(),
-        " layers was given ", memory_.size(), " memories, expected ", expected);
+  check(state_.memory.size() == expected, "decoder: a model of ", model.blocks().size(),
+        " layers was given ", state_.memory.size(), " memories, expected ", expected);
   if (model.config().architecture != Architecture::kInfini) return;
   const HeadLayout window = layout(1, model.config().segment_tokens);
   const DType compute = model.parameters().compute();
   for (int layer = 0; layer < model.config().layers; ++layer)
-    windows_.push_back(
+    state_.windows.push_back(
         {.qkv = Tensor::zeros({window.rows(), window.qkv_width()}, compute, model.device()),
          .rotated =
              Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
@@ -63,28 +98,28 @@ Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens h
   plan_ = decode_plan(decode_model());
 }
 
+Decoder::Decoder(const InfiniTransformer& model, const DecoderState& state, SingleTokens how)
+    : Decoder(model, memories_on(model.device(), state.memory), how) {
+  check_state(model, state, state_);
+  for (std::size_t layer = 0; layer < state.windows.size(); ++layer) {
+    state_.windows[layer].qkv.copy_from(state.windows[layer].qkv);
+    state_.windows[layer].rotated.copy_from(state.windows[layer].rotated);
+  }
+  state_.open = state.open;
+  state_.filled = state.filled;
+  state_.position = state.position;
+}
+
 // Memories are replaced, never written to, so that copies may share them; windows are written to.
 Decoder::Decoder(const Decoder& other)
-    : model_(other.model_),
-      memory_(other.memory_),
-      windows_(other.windows_),
-      open_(other.open_),
-      filled_(other.filled_),
-      position_(other.position_),
-      rotary_table_(other.rotary_table_) {
-  for (Window& window : windows_)
+    : model_(other.model_), state_(other.state_), rotary_table_(other.rotary_table_) {
+  for (DecoderState::Window& window : state_.windows)
     window = {.qkv = window.qkv.clone(), .rotated = window.rotated.clone()};
   if (other.plan_) plan_ = decode_plan(decode_model());
 }
 
 HeadLayout Decoder::layout(std::int64_t segments, std::int64_t tokens) const {
-  const ModelConfig& config = model_.config();
-  return {.batch = 1,
-          .segments = segments,
-          .tokens = tokens,
-          .heads = config.heads,
-          .kv_heads = config.key_value_heads(),
-          .head_width = config.head_width()};
+  return layout_of(model_.config(), 1, segments, tokens);
 }
 
 Tensor Decoder::read(std::span<const std::int32_t> tokens) { return take(tokens, false).hidden; }
@@ -126,11 +161,11 @@ Decoder::Output Decoder::take(std::span<const std::int32_t> tokens, bool with_lo
   Output last;
   while (!tokens.empty()) {
     std::size_t taken;
-    if (filled_ == 0 && tokens.size() >= segment) {
+    if (state_.filled == 0 && tokens.size() >= segment) {
       taken = std::min<std::size_t>(tokens.size() / segment, kSegmentsAtOnce) * segment;
       last = {.hidden = read_segments(tokens.first(taken)), .logits = {}};
     } else {
-      taken = std::min(tokens.size(), segment - static_cast<std::size_t>(filled_));
+      taken = std::min(tokens.size(), segment - static_cast<std::size_t>(state_.filled));
       last = taken == 1 && plan_ ? step(tokens.front(), with_logits)
                                  : Output{.hidden = read_window(tokens.first(taken)), .logits = {}};
     }
@@ -146,59 +181,61 @@ Tensor Decoder::read_segments(std::span<const std::int32_t> tokens) {
                   .tokens = Tensor::of(tokens, {count}).to(model_.device()),
                   .keep = {},
                   .borders = {}};
-  const InfiniTransformer::Output out = model_(Pass{}, span, memory_);
-  memory_ = out.memory;
+  const InfiniTransformer::Output out = model_(Pass{}, span, state_.memory);
+  state_.memory = out.memory;
   plan_is_old_ = true;
-  position_ += count;
+  state_.position += count;
   return out.hidden.slice(count - 1, 1);
 }
 
 Tensor Decoder::read_open_segment(std::span<const std::int32_t> tokens) {
-  open_.insert(open_.end(), tokens.begin(), tokens.end());
-  const auto count = static_cast<std::int64_t>(open_.size());
+  state_.open.insert(state_.open.end(), tokens.begin(), tokens.end());
+  const auto count = static_cast<std::int64_t>(state_.open.size());
   const Span span{.layout = layout(1, count),
-                  .tokens = Tensor::of(open_, {count}).to(model_.device()),
+                  .tokens = Tensor::of(state_.open, {count}).to(model_.device()),
                   .keep = {},
                   .borders = {}};
-  const InfiniTransformer::Output out = model_(Pass{}, span, memory_);
-  filled_ = count;
-  position_ += static_cast<std::int64_t>(tokens.size());
-  if (filled_ == model_.config().segment_tokens) {
-    memory_ = out.memory;
-    open_.clear();
-    filled_ = 0;
+  const InfiniTransformer::Output out = model_(Pass{}, span, state_.memory);
+  state_.filled = count;
+  state_.position += static_cast<std::int64_t>(tokens.size());
+  if (state_.filled == model_.config().segment_tokens) {
+    state_.memory = out.memory;
+    state_.open.clear();
+    state_.filled = 0;
   }
   return out.hidden.slice(count - 1, 1);
 }
 
 Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
-  if (windows_.empty()) return read_open_segment(tokens);
+  if (state_.windows.empty()) return read_open_segment(tokens);
   const auto count = static_cast<std::int64_t>(tokens.size());
-  const std::int64_t seen = filled_ + count;
+  const std::int64_t seen = state_.filled + count;
   const DType state = accumulator_of(model_.parameters().compute());
   const HeadLayout fresh = layout(1, count), window = layout(1, seen);
 
   Tensor x = model_.embed(Pass{}, Tensor::of(tokens, {count}).to(model_.device()));
-  for (std::size_t layer = 0; layer < windows_.size(); ++layer) {
+  for (std::size_t layer = 0; layer < state_.windows.size(); ++layer) {
     const Block& block = model_.blocks()[layer];
     const InfiniAttention& attention = block.infini_attention();
     const Pass pass = model_.with_block(Pass{}, layer);
     const Tensor qkv =
         attention.project(pass, rms_norm(x, pass(block.attention_norm), block.norm_eps));
-    windows_[layer].qkv.slice(filled_, count).copy_from(qkv);
-    windows_[layer].rotated.slice(filled_, count).copy_from(attention.rotated(qkv, fresh, filled_));
-    const Tensor local =
-        window_attention(windows_[layer].rotated.slice(0, seen), windows_[layer].qkv.slice(0, seen),
-                         window, attention.scale(), filled_);
-    const MemoryState memory = as_before(memory_[layer], fresh, state, model_.device());
+    state_.windows[layer].qkv.slice(state_.filled, count).copy_from(qkv);
+    state_.windows[layer]
+        .rotated.slice(state_.filled, count)
+        .copy_from(attention.rotated(qkv, fresh, state_.filled));
+    const Tensor local = window_attention(state_.windows[layer].rotated.slice(0, seen),
+                                          state_.windows[layer].qkv.slice(0, seen), window,
+                                          attention.scale(), state_.filled);
+    const MemoryState memory = as_before(state_.memory[layer], fresh, state, model_.device());
     const Tensor attended =
         attention.output(pass, attention.mix(pass, qkv, memory, local, fresh), x);
     x = block.feed_forward(pass, rms_norm(attended, pass(block.feed_forward_norm), block.norm_eps),
                            attended);
   }
-  filled_ = seen;
-  position_ += count;
-  if (filled_ == model_.config().segment_tokens) close_segment();
+  state_.filled = seen;
+  state_.position += count;
+  if (state_.filled == model_.config().segment_tokens) close_segment();
   return model_.final_norm(Pass{}, x).slice(count - 1, 1);
 }
 
@@ -214,25 +251,25 @@ Decoder::Output Decoder::step(std::int32_t token, bool with_logits, const Tensor
                    .logits = with_logits ? row(config.vocabulary) : Tensor{}};
   decode(*plan_, {.token = token,
                   .from = from,
-                  .position = filled_,
+                  .position = state_.filled,
                   .hidden = out.hidden,
                   .logits = out.logits,
                   .choice = choice});
-  ++filled_;
-  ++position_;
-  if (filled_ == config.segment_tokens) close_segment();
+  ++state_.filled;
+  ++state_.position;
+  if (state_.filled == config.segment_tokens) close_segment();
   return out;
 }
 
 void Decoder::close_segment() {
-  const Span span{.layout = layout(1, filled_), .tokens = {}, .keep = {}, .borders = {}};
-  for (std::size_t layer = 0; layer < windows_.size(); ++layer)
-    memory_[layer] = model_.blocks()[layer]
-                         .infini_attention()
-                         .remember(windows_[layer].qkv, span, memory_[layer])
-                         .after;
+  const Span span{.layout = layout(1, state_.filled), .tokens = {}, .keep = {}, .borders = {}};
+  for (std::size_t layer = 0; layer < state_.windows.size(); ++layer)
+    state_.memory[layer] = model_.blocks()[layer]
+                               .infini_attention()
+                               .remember(state_.windows[layer].qkv, span, state_.memory[layer])
+                               .after;
   plan_is_old_ = true;
-  filled_ = 0;
+  state_.filled = 0;
 }
 
 DecodeModel Decoder::decode_model() const {
@@ -250,7 +287,7 @@ DecodeModel Decoder::decode_model() const {
                      .rotary_table = rotary_table_,
                      .layers = {}};
   const bool recalls = reads_memory();
-  for (std::size_t i = 0; i < windows_.size(); ++i) {
+  for (std::size_t i = 0; i < state_.windows.size(); ++i) {
     const Block& block = model_.blocks()[i];
     const std::string prefix = text("blocks.", i, "."), attention = prefix + "attention.",
                       inner = prefix + "feed_forward.";
@@ -269,13 +306,13 @@ DecodeModel Decoder::decode_model() const {
         .gate = {},
         .matrix = {},
         .normalizer = {},
-        .window_qkv = windows_[i].qkv,
-        .window_rotated = windows_[i].rotated};
+        .window_qkv = state_.windows[i].qkv,
+        .window_rotated = state_.windows[i].rotated};
     if (recalls) layer.gate = block.infini_attention().gate().value;
-    if (recalls && memory_[i].matrix) {
+    if (recalls && state_.memory[i].matrix) {
       const std::int64_t heads = config.key_value_heads(), width = config.head_width();
-      layer.matrix = memory_[i].matrix.reshape({heads, width, width});
-      layer.normalizer = memory_[i].normalizer.reshape({heads, width});
+      layer.matrix = state_.memory[i].matrix.reshape({heads, width, width});
+      layer.normalizer = state_.memory[i].normalizer.reshape({heads, width});
     }
     result.layers.push_back(layer);
   }

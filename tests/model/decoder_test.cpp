@@ -101,6 +101,23 @@ TEST_P(Decoding, GoesOnByItselfInACopy) {
   }
 }
 
+TEST_P(Decoding, GoesOnFromAStateToTheLastBit) {
+  for (const DType dtype : {DType::kFloat64, DType::kFloat32, DType::kBFloat16}) {
+    Tiny tiny = GetParam();
+    tiny.dtype = dtype;
+    const InfiniTransformer model = model_of(tiny);
+    const Ids ids = ids_of(one_row());
+    for (const std::size_t split : {3, 5, 12, 30}) {
+      Decoder decoder(model);
+      decoder.read(std::span(ids).first(split));
+      Decoder other(model, decoder.state());
+      EXPECT_EQ(other.position(), decoder.position());
+      for (const std::int32_t& id : std::span(ids).subspan(split))
+        EXPECT_EQ(other.next_logits(std::span(&id, 1)), decoder.next_logits(std::span(&id, 1)));
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, Decoding, testing::ValuesIn(kTinies), tiny_name);
 
 TEST(Decoder, HoldsNoMoreHoweverMuchItReads) {
@@ -124,6 +141,38 @@ TEST(Decoder, RefusesNothingToReadAndForeignMemories) {
   EXPECT_THAT(
       [&] { Decoder(model, Memories(3)); },
       ThrowsMessage<Error>("decoder: a model of 2 layers was given 3 memories, expected 2"));
+}
+
+TEST(Decoder, RefusesStatesOfOtherModels) {
+  const InfiniTransformer model = model_of({});
+  const auto state_in = [](const Tiny& tiny) {
+    const InfiniTransformer other = model_of(tiny);
+    Decoder decoder(other);
+    decoder.read(Ids{1, 2, 3, 4, 5, 6, 7});
+    return decoder.state();
+  };
+  const auto refusal = [&](const DecoderState& state) {
+    try {
+      Decoder(model, state);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal(state_in({})), "");
+  EXPECT_EQ(refusal(state_in({.kv_heads = 1})),
+            "decoder: a state has matrix f64 [1, 1, 6, 6], the model expects f64 [1, 2, 6, 6]");
+  EXPECT_EQ(refusal(state_in({.segment_tokens = 6})),
+            "decoder: a state has projections f64 [6, 36], the model expects f64 [5, 36]");
+  EXPECT_EQ(refusal(state_in({.dtype = DType::kFloat32})),
+            "decoder: a state has matrix f32 [1, 2, 6, 6], the model expects f64 [1, 2, 6, 6]");
+  EXPECT_EQ(refusal(state_in(
+                {.memory = MemoryRule::kNone, .architecture = Architecture::kTransformerXl})),
+            "decoder: a state has cached f64 [1, 5, 12], the model expects no such memory");
+  DecoderState beyond = state_in({});
+  beyond.filled = 5;
+  EXPECT_EQ(refusal(beyond),
+            "decoder: a state at token 7 has 5 tokens and 0 ids in a segment of 5");
 }
 
 }  // namespace
