@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "model/batch_decoder.h"
 #include "model/decoder.h"
 #include "tensor/cuda.h"
 #include "tensor/system_memory.h"
@@ -183,6 +184,53 @@ TEST_P(GpuDecoder, GoesOnByItselfInACopy) {
   const Tensor went_on = read(decoder, std::span(ids).subspan(split));
   EXPECT_TRUE(same_bytes(went_on, read(alone, std::span(ids).subspan(split))));
   EXPECT_FALSE(same_bytes(went_on, read(copy, std::span(ids).subspan(split))));
+}
+
+// A state on the CPU, as a file holds it.
+DecoderState state_on_cpu(DecoderState state) {
+  state.memory = each_part(
+      state.memory, [](const MemoryPart&, const Tensor& part) { return part.to(Device::kCpu); });
+  for (DecoderState::Window& window : state.windows)
+    window = {.qkv = window.qkv.to(Device::kCpu), .rotated = window.rotated.to(Device::kCpu)};
+  return state;
+}
+
+TEST_P(GpuDecoder, GoesOnFromAStateToTheLastBit) {
+  for (const SingleTokens how : {SingleTokens::kOneKernel, SingleTokens::kOpByOp}) {
+    const InfiniTransformer model = model_of(GetParam(), DType::kBFloat16, Device::kCuda);
+    const Ids ids = ids_of(GetParam());
+    const std::size_t split = ids.size() / 2;
+    Decoder decoder(model, how);
+    decoder.read(std::span(ids).first(split));
+    Decoder other(model, state_on_cpu(decoder.state()), how);
+    EXPECT_EQ(other.position(), decoder.position());
+    for (const std::int32_t& id : std::span(ids).subspan(split))
+      EXPECT_EQ(other.next_logits(std::span(&id, 1)), decoder.next_logits(std::span(&id, 1)));
+  }
+}
+
+TEST_P(GpuDecoder, GoesOnInABatchAsByItself) {
+  const InfiniTransformer model = model_of(GetParam(), DType::kFloat32, Device::kCuda);
+  const Ids ids = ids_of(GetParam());
+  const std::size_t split = ids.size() / 2;
+  Decoder here(model, SingleTokens::kOpByOp), there(model, SingleTokens::kOpByOp);
+  here.read(std::span(ids).first(split));
+  there.read(std::span(ids).first(3));
+  BatchDecoder batch(std::vector<const Decoder*>{&here, &there, &here});
+  Decoder third = here;
+  for (std::size_t i = split; i < ids.size(); ++i) {
+    const Ids next{ids[i], ids[i - split], 7};
+    const std::vector<float> logits = batch.next_logits(next).to_vector<float>();
+    std::vector<float> expected;
+    for (Decoder* decoder : {&here, &there, &third}) {
+      const std::size_t row = expected.size() / kVocabulary;
+      const std::vector<float> alone = decoder->next_logits(std::span(next).subspan(row, 1));
+      expected.insert(expected.end(), alone.begin(), alone.end());
+    }
+    EXPECT_LE(relative_error({logits.begin(), logits.end()}, {expected.begin(), expected.end()}),
+              1e-4)
+        << "token " << i;
+  }
 }
 
 TEST_P(GpuDecoder, GoesOpByOpWhereAsked) {
