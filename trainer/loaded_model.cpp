@@ -1,5 +1,6 @@
 #include "trainer/loaded_model.h"
 
+#include "data/durable_file.h"
 #include "tensor/ops/product.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config_reader.h"
@@ -24,6 +25,8 @@ LoadedModel load_model(const std::filesystem::path& path,
   LoadedModel loaded;
   loaded.checkpoint = checkpoint.directory();
   loaded.step = checkpoint.step();
+  // The manifest holds the hashes of all files.
+  loaded.identity = hash_digits(hash_file(checkpoint.directory() / "manifest.json"));
   loaded.config = read_config_text<RunConfig>(
       checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string(), overrides);
   loaded.model = std::make_unique<InfiniTransformer>(loaded.config.model,

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 
 #include "data/tokenizer.h"
 #include "model/transformer.h"
@@ -14,6 +15,7 @@ struct LoadedModel {
   RunConfig config;  // the resolved configuration of the run that saved it
   std::filesystem::path checkpoint;
   std::int64_t step = 0;
+  std::string identity;  // 16 hexadecimal digits that name every byte of the checkpoint
   std::unique_ptr<InfiniTransformer> model;
   std::unique_ptr<Tokenizer> tokenizer;
 };
