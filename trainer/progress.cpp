@@ -22,8 +22,8 @@ std::string formatted(const char* format, double value) {
   return digits;
 }
 
-std::string bar(const ProgressState& state, int width) {
-  const double done = static_cast<double>(state.step) / static_cast<double>(state.total_steps);
+std::string bar(std::int64_t part, std::int64_t whole, int width) {
+  const double done = static_cast<double>(part) / static_cast<double>(whole);
   const int filled = static_cast<int>(std::clamp(done, 0.0, 1.0) * width);
   return text("[", std::string(filled, '='), std::string(width - filled, ' '), "] ");
 }
@@ -77,7 +77,22 @@ std::string count_text(double count) {
 std::string progress_line(const ProgressState& state, int columns) {
   std::string line = figures(state);
   const int room = columns - static_cast<int>(line.size()) - 3;
-  if (state.total_steps > 0 && room >= 10) line = bar(state, std::min(room, 30)) + line;
+  if (state.total_steps > 0 && room >= 10)
+    line = bar(state.step, state.total_steps, std::min(room, 30)) + line;
+  return line.substr(0, static_cast<std::size_t>(std::max(columns, 0)));
+}
+
+std::string reading_line(const ReadingState& state, int columns) {
+  std::string line = text("read ", count_text(static_cast<double>(state.tokens)), " of ",
+                          count_text(static_cast<double>(state.total_tokens)), " tokens");
+  if (state.tokens > 0 && state.elapsed_seconds > 0) {
+    const double rate = static_cast<double>(state.tokens) / state.elapsed_seconds;
+    line += text("  ", count_text(rate), " tok/s  left ",
+                 duration_text(static_cast<double>(state.total_tokens - state.tokens) / rate));
+  }
+  const int room = columns - static_cast<int>(line.size()) - 3;
+  if (state.total_tokens > 0 && room >= 10)
+    line = bar(state.tokens, state.total_tokens, std::min(room, 30)) + line;
   return line.substr(0, static_cast<std::size_t>(std::max(columns, 0)));
 }
 

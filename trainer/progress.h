@@ -28,6 +28,14 @@ std::string count_text(double count);
 // The line, at most `columns` wide: the bar gives way first, then the end of the line.
 std::string progress_line(const ProgressState& state, int columns);
 
+struct ReadingState {
+  std::int64_t tokens = 0, total_tokens = 0;
+  double elapsed_seconds = 0;
+};
+// The same of a text that is read: "[====    ] read 12.3k of 500.0k tokens  45.2k tok/s  left
+// 0:11".
+std::string reading_line(const ReadingState& state, int columns);
+
 // A line on stderr that each draw() replaces, at most ten times a second; nothing away from a
 // terminal. The last drawn line is left standing.
 class RedrawnLine {

@@ -43,6 +43,15 @@ TEST(Progress, FirstStepKnowsNoTimeLeft) {
   EXPECT_THAT(progress_line(state, 200), Not(HasSubstr("left")));
 }
 
+TEST(Progress, ReadingShowsTokensSpeedAndTimeLeft) {
+  const ReadingState state{.tokens = 125'000, .total_tokens = 500'000, .elapsed_seconds = 2.5};
+  EXPECT_EQ(
+      reading_line(state, 100),
+      "[=======                       ] read 125.0k of 500.0k tokens  50.0k tok/s  left 0:07");
+  EXPECT_EQ(reading_line(state, 55), "read 125.0k of 500.0k tokens  50.0k tok/s  left 0:07");
+  EXPECT_EQ(reading_line({.total_tokens = 900}, 40), "[                 ] read 0 of 900 tokens");
+}
+
 TEST(Progress, AwayFromATerminalNothingIsDrawn) {
   ::testing::internal::CaptureStderr();
   {
