@@ -48,6 +48,12 @@ Tensor window_of(const Tensor& windows, std::int64_t row) {
   return windows.slice(row, 1).reshape({tokens, width});
 }
 
+// The memories of the first rows.
+Memories first_rows(const Memories& memory, std::int64_t count) {
+  return each_part(memory,
+                   [&](const MemoryPart&, const Tensor& part) { return part.slice(0, count); });
+}
+
 // The memories of all rows. What a row of architecture infini has not written is 0.
 Memories stacked(std::span<const Decoder* const> rows) {
   const InfiniTransformer& model = rows.front()->model();
@@ -93,13 +99,21 @@ BatchDecoder::BatchDecoder(std::span<const Decoder* const> rows)
     const DecoderState::Window& first = rows.front()->state().windows[layer];
     windows_.push_back(
         {.qkv = windows_like(first.qkv, batch), .rotated = windows_like(first.rotated, batch)});
-    for (std::int64_t b = 0; b < batch; ++b) {
-      const DecoderState::Window& window =
-          rows[static_cast<std::size_t>(b)]->state().windows[layer];
-      window_of(windows_.back().qkv, b).copy_from(window.qkv);
-      window_of(windows_.back().rotated, b).copy_from(window.rotated);
-    }
+    for (std::int64_t b = 0; b < batch; ++b)
+      copy_window(b, rows[static_cast<std::size_t>(b)]->state().windows[layer], layer);
   }
+}
+
+// The tokens of its open segment: what stands behind them is never read.
+void BatchDecoder::copy_window(std::int64_t row, const DecoderState::Window& from,
+                               std::size_t layer) {
+  const std::int64_t filled = filled_[static_cast<std::size_t>(row)];
+  const auto copy = [&](const Tensor& to, const Tensor& window) {
+    window_of(to, row).slice(0, filled).copy_from(window.slice(0, filled));
+  };
+  if (filled == 0) return;
+  copy(windows_[layer].qkv, from.qkv);
+  copy(windows_[layer].rotated, from.rotated);
 }
 
 HeadLayout BatchDecoder::layout(std::int64_t batch, std::int64_t tokens) const {
@@ -124,23 +138,32 @@ Tensor BatchDecoder::next_logits(std::span<const std::int32_t> tokens) {
 }
 
 void BatchDecoder::keep(std::span<const std::int64_t> rows) {
-  check(!rows.empty(), "batch decoder: no rows to keep");
-  memory_ = each_part(memory_,
-                      [&](const MemoryPart&, const Tensor& part) { return gathered(part, rows); });
-  for (DecoderState::Window& window : windows_)
-    window = {.qkv = gathered(window.qkv, rows), .rotated = gathered(window.rotated, rows)};
-  std::vector<std::vector<std::int32_t>> open;
-  std::vector<std::int64_t> filled;
-  for (const std::int64_t row : rows) {
-    open.push_back(open_[static_cast<std::size_t>(row)]);
-    filled.push_back(filled_[static_cast<std::size_t>(row)]);
+  const auto count = static_cast<std::int64_t>(rows.size());
+  check(count > 0, "batch decoder: no rows to keep");
+  for (std::int64_t to = 0; to < count; ++to) {
+    const std::int64_t from = rows[static_cast<std::size_t>(to)];
+    if (from == to) continue;
+    check(from >= count && from < this->rows(), "batch decoder: row ", from,
+          " cannot take the place of row ", to, " of ", count);
+    open_[static_cast<std::size_t>(to)] = open_[static_cast<std::size_t>(from)];
+    filled_[static_cast<std::size_t>(to)] = filled_[static_cast<std::size_t>(from)];
+    for (const MemoryState& state : memory_)
+      for (const MemoryPart& part : kMemoryParts)
+        if (const Tensor& tensor = state.*part.tensor)
+          tensor.slice(to, 1).copy_from(tensor.slice(from, 1));
+    for (std::size_t layer = 0; layer < windows_.size(); ++layer)
+      copy_window(to,
+                  {.qkv = window_of(windows_[layer].qkv, from),
+                   .rotated = window_of(windows_[layer].rotated, from)},
+                  layer);
   }
-  open_ = std::move(open);
-  filled_ = std::move(filled);
+  open_.resize(rows.size());
+  filled_.resize(rows.size());
 }
 
 Tensor BatchDecoder::read_windows(std::span<const std::int32_t> tokens) {
   const HeadLayout fresh = layout(rows(), 1);
+  const Memories memory = first_rows(memory_, rows());
   Tensor x = model_.embed(Pass{}, Tensor::of(tokens, {rows()}).to(model_.device()));
   for (std::size_t layer = 0; layer < windows_.size(); ++layer) {
     const Block& block = model_.blocks()[layer];
@@ -148,7 +171,7 @@ Tensor BatchDecoder::read_windows(std::span<const std::int32_t> tokens) {
     const Pass pass = model_.with_block(Pass{}, layer);
     const Tensor qkv =
         attention.project(pass, rms_norm(x, pass(block.attention_norm), block.norm_eps));
-    const Tensor mixed = attention.mix(pass, qkv, as_before(memory_[layer], fresh),
+    const Tensor mixed = attention.mix(pass, qkv, as_before(memory[layer], fresh),
                                        attend(layer, attention, qkv), fresh);
     const Tensor attended = attention.output(pass, mixed, x);
     x = block.feed_forward(pass, rms_norm(attended, pass(block.feed_forward_norm), block.norm_eps),
@@ -218,7 +241,7 @@ Tensor BatchDecoder::read_open_segments(std::span<const std::int32_t> tokens) {
                   .tokens = Tensor::of(ids, {rows() * count}).to(model_.device()),
                   .keep = {},
                   .borders = {}};
-  const InfiniTransformer::Output out = model_(Pass{}, span, memory_);
+  const InfiniTransformer::Output out = model_(Pass{}, span, first_rows(memory_, rows()));
   std::vector<std::int64_t> newest;
   for (std::int64_t b = 0; b < rows(); ++b) newest.push_back((b + 1) * count - 1);
   std::ranges::fill(filled_, count);

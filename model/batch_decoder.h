@@ -22,7 +22,8 @@ class BatchDecoder {
   std::int64_t rows() const { return static_cast<std::int64_t>(filled_.size()); }  // B
   // Takes the next token of each row and returns the logits of those that follow [B, N].
   Tensor next_logits(std::span<const std::int32_t> tokens);
-  // Goes on with these of the rows alone, in this order.
+  // Goes on with these of the rows alone: row i is the one that was rows[i], which is i itself or
+  // one whose own place goes, so that only what fills gaps is moved.
   void keep(std::span<const std::int64_t> rows);
 
  private:
@@ -38,8 +39,10 @@ class BatchDecoder {
   Tensor read_open_segments(std::span<const std::int32_t> tokens);  // -> hidden [B, D]
   void close_segments();
   HeadLayout layout(std::int64_t batch, std::int64_t tokens) const;
+  void copy_window(std::int64_t row, const DecoderState::Window& from, std::size_t layer);
 
   const InfiniTransformer& model_;
+  // Of rows that have left, too, behind the others.
   Memories memory_;                              // [B, ...]
   std::vector<DecoderState::Window> windows_;    // [B, T, ...]
   std::vector<std::vector<std::int32_t>> open_;  // by row, where there are no windows

@@ -94,6 +94,22 @@ struct Row {
   std::int32_t newest;       // waits to be read
 };
 
+// The places of the rows that go on: the last ones take those of the rows that do not.
+std::vector<std::int64_t> without_gaps(const std::vector<Row>& rows) {
+  std::vector<std::int64_t> places;
+  std::size_t end = rows.size();
+  for (std::size_t i = 0; i < end; ++i) {
+    std::size_t place = i;
+    if (!rows[i].draft->goes_on()) {
+      while (end > i && !rows[end - 1].draft->goes_on()) --end;
+      if (end == i) break;
+      place = --end;
+    }
+    places.push_back(static_cast<std::int64_t>(place));
+  }
+  return places;
+}
+
 void finish_together(std::vector<Row> rows) {
   std::vector<const Decoder*> decoders;
   for (const Row& row : rows) decoders.push_back(&row.sequence->decoder());
@@ -103,19 +119,16 @@ void finish_together(std::vector<Row> rows) {
     for (const Row& row : rows) newest.push_back(row.newest);
     std::vector<float> logits = batch.next_logits(newest).to_vector<float>();
     const std::size_t vocabulary = logits.size() / rows.size();
-    std::vector<Row> left;
-    std::vector<std::int64_t> kept;
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      Row row = rows[i];
-      row.newest = row.draft->choose(std::span(logits).subspan(i * vocabulary, vocabulary));
-      row.draft->add(row.newest);
-      if (!row.draft->goes_on()) continue;
-      left.push_back(row);
-      kept.push_back(static_cast<std::int64_t>(i));
+      rows[i].newest = rows[i].draft->choose(std::span(logits).subspan(i * vocabulary, vocabulary));
+      rows[i].draft->add(rows[i].newest);
     }
-    if (left.empty()) return;
-    if (left.size() < rows.size()) batch.keep(kept);
-    rows = std::move(left);
+    const std::vector<std::int64_t> kept = without_gaps(rows);
+    if (kept.empty()) return;
+    if (kept.size() == rows.size()) continue;
+    batch.keep(kept);
+    for (std::size_t i = 0; i < kept.size(); ++i) rows[i] = rows[static_cast<std::size_t>(kept[i])];
+    rows.resize(kept.size());
   }
 }
 

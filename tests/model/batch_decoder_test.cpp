@@ -76,10 +76,10 @@ TEST_P(DecodingInBatches, RowsMayLeaveAndChangePlaces) {
   std::vector<Decoder> alone = decoders_of(model, {8, 8, 8, 8});
   BatchDecoder batch(pointers(alone));
   expect_together(batch, {&alone[0], &alone[1], &alone[2], &alone[3]}, 4, 300);
-  batch.keep(std::vector<std::int64_t>{3, 0, 2});
-  expect_together(batch, {&alone[3], &alone[0], &alone[2]}, 7, 400);
+  batch.keep(std::vector<std::int64_t>{3, 1, 2});
+  expect_together(batch, {&alone[3], &alone[1], &alone[2]}, 7, 400);
   batch.keep(std::vector<std::int64_t>{1});
-  expect_together(batch, {&alone[0]}, 6, 500);
+  expect_together(batch, {&alone[1]}, 6, 500);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, DecodingInBatches, testing::ValuesIn(kTinies), tiny_name);
@@ -116,6 +116,11 @@ TEST(BatchDecoder, RefusesRowsThatCannotGoOnTogether) {
   BatchDecoder batch(pointers(here));
   EXPECT_THAT([&] { batch.next_logits(Ids{1}); },
               ThrowsMessage<Error>("batch decoder: 1 tokens for 2 rows"));
+  EXPECT_THAT(
+      [&] {
+        batch.keep(std::vector<std::int64_t>{1, 0});
+      },
+      ThrowsMessage<Error>("batch decoder: row 1 cannot take the place of row 0 of 2"));
 }
 
 }  // namespace

@@ -73,5 +73,12 @@ TEST(WrittenText, IsWhatTheTokensSayUpToAStop) {
   EXPECT_EQ(shown, "Yes");
 }
 
+TEST(WrittenText, OfIdsThatOnlyFillUpAnEmbeddingIsNone) {
+  const ByteTokenizer tokenizer;
+  WrittenText text(tokenizer, 'a', {});
+  for (const std::int32_t token : {int{'b'}, 300, int{'c'}}) EXPECT_TRUE(text.add(token));
+  EXPECT_EQ(text.text(), "bc");
+}
+
 }  // namespace
 }  // namespace infini
