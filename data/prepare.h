@@ -68,7 +68,7 @@ struct PreparedSplit {
   ReadCounts read = {};       // what was skipped and why
   std::int64_t examples = 0;  // of documents with summaries; 0 of a plain corpus
   std::int64_t summary_tokens = 0;
-  SummaryCounts summaries = {};  // of format booksum, in place of `read`
+  SummaryCounts summaries = {};  // of format booksum; `read` is then also in here
   std::int64_t bytes = 0;
   std::int64_t words = 0;
   std::int64_t tokens = 0;    // of text, without the two end_of_text around each document

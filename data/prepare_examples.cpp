@@ -143,6 +143,7 @@ class SummarySource final : public PrepareSource {
       encoder.add(std::move(document));
       return true;
     });
+    result.read = result.summaries.read;
     if (!encoder.finish()) {
       std::error_code ignored;  // an older one would pass for this one
       fs::remove(path, ignored);

@@ -98,7 +98,7 @@ void evaluate_texts(const EvaluateOptions& options, const LoadedModel& loaded,
   const ExampleRows examples(ExampleStore::of(std::move(store)), loaded.config.data.examples);
   if (!options.texts.empty()) fs::create_directories(options.texts);
   const SummaryReport found = write_summaries(
-      *loaded.model, examples, loaded.config.evaluate.summaries,
+      *loaded.model, examples, loaded.config.evaluate,
       static_cast<std::uint64_t>(loaded.config.seed), {}, [&](const WrittenSummary& written) {
         if (!options.texts.empty())
           write_text(fs::path(options.texts) / text(written.document, ".txt"), written.text + "\n");

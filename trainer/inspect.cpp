@@ -7,6 +7,7 @@
 #include <iostream>
 #include <memory>
 
+#include "data/example_store.h"
 #include "data/token_store.h"
 #include "distributed/world.h"
 #include "trainer/checkpoint.h"
@@ -114,6 +115,7 @@ void print_store(const fs::path& path) {
   row("token store", path.string());
   row("split", store->split());
   row("documents", store->documents().size());
+  if (store->has_examples()) row("examples", ExampleStore::of(store)->examples().size());
   row("tokens", store->tokens());
   row("longest document", text(longest, " tokens"));
   row("bytes of text", store->bytes());

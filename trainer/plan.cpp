@@ -29,8 +29,9 @@ int run(const PlanOptions& options) {
   World().require_single("plan");
   const CardFigures figures =
       options.figures.empty() ? CardFigures{} : read_config_file<CardFigures>(options.figures);
-  const Plan plan = make_plan(read_run_config(options.config, options.overrides), options.ranks,
-                              options.gpus_per_node, figures);
+  const Plan plan =
+      make_plan(read_run_config(options.config, options.overrides, ReadFor::kPlanning),
+                options.ranks, options.gpus_per_node, figures);
   std::cout << (options.json ? plan_json(plan) : plan_text(plan));
   return kExitDone;
 }

@@ -77,10 +77,10 @@ void print(const PrepareReport& report) {
                 wide(split.bytes), wide(split.words), wide(split.tokens), split.bytes_per_token(),
                 split.seconds, split.encode_rate() / 1e6);
   for (const PreparedSplit& split : report.splits)
-    if (const std::string found = split.read.summary(); !found.empty())
+    if (split.summaries.listed_pairs() > 0)
+      print_examples(split);
+    else if (const std::string found = split.read.summary(); !found.empty())
       std::printf("%-12s %s\n", split.name.c_str(), found.c_str());
-  for (const PreparedSplit& split : report.splits)
-    if (split.summaries.listed_pairs() > 0) print_examples(split);
   if (!report.missing.empty())
     std::printf("%-12s %s\n", "missing", text("all listed in ", report.missing.string()).c_str());
 }

@@ -27,7 +27,7 @@ MeasuredCell measure_written_summaries(const LoadedModel& loaded, const Json& ce
   const auto store = ExampleStore::open(examples / "test.h5");
   store->documents()->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
   const bool memory = cell.at("memory");
-  SummariesConfig config = loaded.config.evaluate.summaries;
+  EvaluateConfig config = loaded.config.evaluate;
   config.document_tokens = cell.at("document_tokens");
   const std::string input = input_text(config.document_tokens);
   const fs::path folder = directory / "summaries" / (input + (memory ? "" : "-memory-off"));

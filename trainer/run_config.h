@@ -125,9 +125,8 @@ struct PasskeyTableConfig {
   }
 };
 
-// How summaries are written of documents, and of how much of them: the paper's decoding.
+// How summaries are written of documents: the paper's decoding.
 struct SummariesConfig {
-  std::int64_t document_tokens = 0;
   std::int64_t documents = 0;
   std::int64_t tokens = 1024;
   double temperature = 0.5;
@@ -139,8 +138,6 @@ struct SummariesConfig {
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("document_tokens", document_tokens,
-          "tokens of a document that are read at most; 0: all of it");
     field("documents", documents, "of the split, the first so many; 0: all");
     field("tokens", tokens, "of a summary at most; it ends sooner where the model says so");
     field("temperature", temperature, "of the draws; 0: always the most likely token");
@@ -157,7 +154,6 @@ struct SummariesConfig {
       check<ConfigError>(value >= bound, "evaluate.summaries.", key, " must be at least ", bound,
                          ", got ", value);
     };
-    least("document_tokens", document_tokens, 0);
     least("documents", documents, 0);
     least("tokens", tokens, 1);
     least("temperature", temperature, 0.0);

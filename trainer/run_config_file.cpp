@@ -33,6 +33,12 @@ void complete(ConfigNode& to, const ConfigNode& from) {
       complete(child(to, node.key), node);
 }
 
+// Whether the file itself says what the model is.
+bool gives_model(const ConfigNode& tree) {
+  const ConfigNode* const model = tree.find("model");
+  return model && model->find("layers") && model->find("d_model");
+}
+
 // The configuration that says what the run began with; empty: there is none yet.
 fs::path base_config(const ConfigNode& tree, const std::string& init_from, ReadFor purpose) {
   if (purpose == ReadFor::kContinuing) {
@@ -40,6 +46,7 @@ fs::path base_config(const ConfigNode& tree, const std::string& init_from, ReadF
     return fs::exists(own) ? own : fs::path();
   }
   const fs::path from = init_from;
+  if (purpose == ReadFor::kPlanning && !fs::exists(from) && gives_model(tree)) return {};
   check<ConfigError>(!fs::exists(from / "config.json") || fs::exists(from / "checkpoints"),
                      "init_from: ", init_from,
                      " is a Hugging Face directory; bring it in with "

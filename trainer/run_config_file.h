@@ -6,11 +6,13 @@
 
 namespace infini {
 
-// Whether the file is read to begin a run, or to continue the one in its directory.
-enum class ReadFor { kBeginning, kContinuing };
+// Whether the file is read to begin a run, to continue the one in its directory, or only to know
+// what a run would need.
+enum class ReadFor { kBeginning, kContinuing, kPlanning };
 
 // With init_from, keys of `model` and `origin` that neither the file nor an override gives are
 // those of the checkpoint that it names; of a run that goes on, those that the run was begun with.
+// A plan may come before the checkpoint: a file that gives the model's layers and width needs none.
 RunConfig read_run_config(const std::filesystem::path& file,
                           const std::vector<std::string>& overrides = {},
                           ReadFor purpose = ReadFor::kBeginning);

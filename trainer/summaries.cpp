@@ -115,13 +115,13 @@ Json json_of(const SummaryScores& scores) {
 }  // namespace
 
 SummaryReport write_summaries(const InfiniTransformer& model, const ExampleRows& examples,
-                              const SummariesConfig& config, std::uint64_t seed,
+                              const EvaluateConfig& config, std::uint64_t seed,
                               const Communicator& ranks,
                               const std::function<void(const WrittenSummary&)>& on_written) {
-  const std::vector<Task> tasks = tasks_of(examples, config.documents);
+  const std::vector<Task> tasks = tasks_of(examples, config.summaries.documents);
   check<DataError>(!tasks.empty(), examples.store().path().string(), ": holds no example");
   const Tokenizer& tokenizer = examples.store().tokenizer();
-  const GenerationOptions options = options_of(config, tokenizer, seed);
+  const GenerationOptions options = options_of(config.summaries, tokenizer, seed);
   std::vector<std::size_t> mine;
   for (std::size_t i = 0; i < tasks.size(); ++i)
     if (i % static_cast<std::size_t>(ranks.size()) == static_cast<std::size_t>(ranks.rank()))
@@ -130,7 +130,7 @@ SummaryReport write_summaries(const InfiniTransformer& model, const ExampleRows&
   SummaryReport report;
   Scores scores(tasks);
   reset_peak(model.device());
-  const auto at_once = static_cast<std::size_t>(config.at_once);
+  const auto at_once = static_cast<std::size_t>(config.summaries.at_once);
   for (std::size_t first = 0; first < mine.size(); first += at_once) {
     const std::size_t count = std::min(at_once, mine.size() - first);
     std::list<Sequence> sequences;

@@ -34,12 +34,13 @@ struct SummaryReport {
   std::int64_t peak_bytes = 0;                      // of this rank
 };
 
-// Reads every document of the store once, as far as config.document_tokens, and draws a summary of
+// Reads every document of the store once, as far as config.document_tokens, and as
+// config.summaries says draws a summary of
 // each with a stream of its own, so that neither what is written beside it nor the number of ranks
 // matters, but for the rounding of logits. Ranks, each with the whole model, divide the documents;
 // `on_written` hears of this rank's. The model's memory is used as it stands.
 SummaryReport write_summaries(const InfiniTransformer& model, const ExampleRows& examples,
-                              const SummariesConfig& config, std::uint64_t seed,
+                              const EvaluateConfig& config, std::uint64_t seed,
                               const Communicator& ranks = {},
                               const std::function<void(const WrittenSummary&)>& on_written = {});
 

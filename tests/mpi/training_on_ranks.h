@@ -24,7 +24,8 @@ class OnRanks : public ::testing::Test {
                               const std::shared_ptr<const TokenStore>& store) {
     const RunConfig config = tiny_config(overrides);
     auto source = make_source(config.data, config.model.segment_tokens,
-                              static_cast<std::uint64_t>(config.seed), config.train.steps, store);
+                              static_cast<std::uint64_t>(config.seed), config.train.steps, store,
+                              std::max(config.parallel.segment, config.parallel.segment_leaves));
     return Training(config, std::move(source), store->tokenizer().serialise(),
                     make_layout(ranks, config.parallel));
   }

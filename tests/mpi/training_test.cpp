@@ -1,4 +1,5 @@
 // Training on several ranks gives what training on one gives.
+#include "tests/data/example_fixtures.h"
 #include "tests/mpi/training_on_ranks.h"
 #include "trainer/perplexity.h"
 
@@ -38,6 +39,28 @@ TEST_F(OnRanks, SegmentParallelGivesTheBitsOfOneRankForTheLinearMemory) {
         if (!first_ranks(ranks, group)) continue;
         EXPECT_TRUE(run(group, shared, 6) == run(Communicator(), base, 6));
       }
+}
+
+// Rows that differ in length, and a last step of an epoch that lacks one.
+TEST_F(OnRanks, ExamplesGiveTheBitsOfOneRank) {
+  store_ = example_store(folder_ / "examples/train.h5",
+                         {{40, {3, 5}}, {12, {4}}, {30, {6, 1}}, {3, {2}}, {25, {3, 4}}, {8, {2}}})
+               ->documents();
+  const std::vector<std::string> base{"data.source=examples",         "data.store=examples",
+                                      "data.row_tokens=64",           "data.examples.prompt=A",
+                                      "data.examples.sorted_steps=2", "optim.learning_rate=0.01"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), base.begin(), base.end());
+    return more;
+  };
+  compare(with({"parallel.row_leaves=4"}), expect_equal);
+  const std::vector<std::string> leaves =
+      with({"parallel.row_leaves=1", "parallel.segment_leaves=2"});
+  std::vector<std::string> shared = leaves;
+  shared.push_back("parallel.segment=2");
+  Communicator group;
+  if (!first_ranks(2, group)) return;
+  EXPECT_TRUE(run(group, shared, 6) == run(Communicator(), leaves, 6));
 }
 
 TEST_F(OnRanks, SegmentParallelIsWithinRounding) {

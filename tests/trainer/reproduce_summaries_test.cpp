@@ -101,7 +101,7 @@ TEST_F(Summaries, AreComparedWithEveryReferenceOfTheirDocument) {
   const LoadedModel loaded = load_model(path("tuned"));
   const ExampleRows examples(ExampleStore::open(path("examples/test.h5")),
                              loaded.config.data.examples);
-  const SummariesConfig config{.tokens = 20, .temperature = 1, .top_p = 1};
+  EvaluateConfig config = loaded.config.evaluate;
   std::vector<std::string> texts(2);
   const SummaryReport report =
       write_summaries(*loaded.model, examples, config, 5, {}, [&](const WrittenSummary& written) {
@@ -116,8 +116,8 @@ TEST_F(Summaries, AreComparedWithEveryReferenceOfTheirDocument) {
   EXPECT_DOUBLE_EQ(report.stemmed.rouge[0].mean, sum / 3);
   EXPECT_EQ(report.prompt_tokens,
             examples.row(0, 0).summary_begin + examples.row(2, 0).summary_begin);
-  const SummaryReport first = write_summaries(
-      *loaded.model, examples, {.documents = 1, .tokens = 20, .temperature = 1, .top_p = 1}, 5);
+  config.summaries.documents = 1;
+  const SummaryReport first = write_summaries(*loaded.model, examples, config, 5);
   EXPECT_EQ(first.plain.references, 2);
 }
 

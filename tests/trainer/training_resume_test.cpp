@@ -1,5 +1,6 @@
 // An interrupted run is the same run: what a new process goes on to do equals, byte for byte, what
 // the unbroken one did.
+#include "tests/data/example_fixtures.h"
 #include "tests/trainer/program.h"
 #include "tests/trainer/tiny_run.h"
 
@@ -79,6 +80,10 @@ const Variant kVariants[] = {
      "data.source=passkey data.passkey.row_segments=[1,2] model.segment_tokens=80 "
      "evaluate.passkey.prompts=1",
      "optimizer/embedding.weight/momentum"},
+    {"examples",
+     "data.source=examples data.store=examples data.row_tokens=64 data.examples.prompt=A "
+     "data.examples.sorted_steps=2",
+     "optimizer/embedding.weight/momentum"},
 };
 
 class ResumedRun : public ProgramTest, public ::testing::WithParamInterface<Variant> {
@@ -86,6 +91,8 @@ class ResumedRun : public ProgramTest, public ::testing::WithParamInterface<Vari
   void SetUp() override {
     write("run.yaml", kTinyRun);
     tiny_store(path("data"), kTinyLengths);
+    example_store(path("examples/train.h5"),
+                  {{40, {3, 5}}, {12, {4}}, {30, {6, 1}}, {3, {2}}, {25, {3, 4}}, {8, {2}}});
   }
 
   // Losses and gradient norms, step by step, to the last digit.
