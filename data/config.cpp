@@ -13,11 +13,13 @@ namespace infini {
 void PasskeyConfig::validate() const {
   check<ConfigError>(digits >= 1 && digits <= 18, "data.passkey.digits must be in 1..18, got ",
                      digits);
-  check<ConfigError>(!row_segments.empty(),
+  check<ConfigError>(!row_segments.empty() || !row_tokens.empty(),
                      "data.passkey.row_segments must name at least one length");
   for (const std::int64_t segments : row_segments)
     check<ConfigError>(segments >= 1, "data.passkey.row_segments must be at least 1, got ",
                        segments);
+  for (const std::int64_t length : row_tokens)
+    check<ConfigError>(length >= 1, "data.passkey.row_tokens must be at least 1, got ", length);
   const auto share = [](const char* name, double value) {
     check<ConfigError>(value >= 0 && value <= 1, "data.passkey.", name, " must be in 0..1, got ",
                        value);
@@ -29,17 +31,26 @@ void PasskeyConfig::validate() const {
   check<ConfigError>(filler_weight >= 0 && filler_weight <= 1e6,
                      "data.passkey.filler_weight must not be negative, got ", filler_weight);
   if (!packed) return;
+  check<ConfigError>(row_tokens.empty(),
+                     "data.passkey.packed: prompts that stand side by side are of whole segments; "
+                     "expected row_segments, not row_tokens");
+  const std::int64_t longest = std::ranges::max(row_segments);
   for (const std::int64_t segments : row_segments)
-    check<ConfigError>(longest_segments() % segments == 0, "data.passkey.packed: prompts of ",
-                       segments, " segments do not fill rows of ", longest_segments());
+    check<ConfigError>(longest % segments == 0, "data.passkey.packed: prompts of ", segments,
+                       " segments do not fill rows of ", longest);
 }
 
-std::int64_t PasskeyConfig::longest_segments() const {
-  return *std::ranges::max_element(row_segments);
+std::vector<std::int64_t> PasskeyConfig::prompt_lengths(std::int64_t segment_tokens) const {
+  std::vector<std::int64_t> lengths = row_tokens;
+  if (lengths.empty())
+    for (const std::int64_t segments : row_segments) lengths.push_back(segments * segment_tokens);
+  std::ranges::sort(lengths);
+  return lengths;
 }
 
-std::vector<std::int64_t> PasskeyConfig::lengths_of_rows() const {
-  return packed ? std::vector{longest_segments()} : row_segments;
+std::vector<std::int64_t> PasskeyConfig::row_lengths(std::int64_t segment_tokens) const {
+  const std::vector<std::int64_t> prompts = prompt_lengths(segment_tokens);
+  return packed ? std::vector{prompts.back()} : prompts;
 }
 
 void ExamplesConfig::validate() const {
@@ -66,7 +77,7 @@ void DataConfig::validate() const {
 }
 
 std::int64_t DataConfig::longest_row_tokens(std::int64_t segment_tokens) const {
-  return source == DataKind::kPasskey ? passkey.longest_segments() * segment_tokens : row_tokens;
+  return source == DataKind::kPasskey ? passkey.row_lengths(segment_tokens).back() : row_tokens;
 }
 
 std::shared_ptr<const TokenStore> open_store(const DataConfig& config, const std::string& split) {

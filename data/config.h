@@ -43,6 +43,7 @@ struct PasskeyConfig {
   std::string tokenizer = {};
   int digits = 5;
   std::vector<std::int64_t> row_segments = {2, 4, 8};
+  std::vector<std::int64_t> row_tokens = {};
   bool packed = false;
   double short_share = 0.33;
   double growing_share = 0;
@@ -58,6 +59,8 @@ struct PasskeyConfig {
     field("digits", digits, "digits of a key, random in every row");
     field("row_segments", row_segments,
           "lengths of prompts in segments; every step draws one of them");
+    field("row_tokens", row_tokens,
+          "the same in tokens, in place of row_segments; the last segment need not be full");
     field(
         "packed", packed,
         "every row has the greatest length; as many shorter prompts stand in it side by side, each "
@@ -78,9 +81,10 @@ struct PasskeyConfig {
   }
   void validate() const;
 
-  std::int64_t longest_segments() const;
-  // The lengths that rows have.
-  std::vector<std::int64_t> lengths_of_rows() const;
+  // In tokens, ascending.
+  std::vector<std::int64_t> prompt_lengths(std::int64_t segment_tokens) const;
+  // Those that rows have: of one prompt, or of the longest where they are packed.
+  std::vector<std::int64_t> row_lengths(std::int64_t segment_tokens) const;
 };
 
 // Documents that are read and summaries of them that are learned.

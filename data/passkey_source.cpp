@@ -28,8 +28,7 @@ PasskeySource::PasskeySource(const PasskeyConfig& config, int batch_rows,
       segment_tokens_(segment_tokens),
       seed_(seed),
       short_steps_(std::llround(config.short_share * static_cast<double>(total_steps))),
-      growing_steps_(std::llround(config.growing_share * static_cast<double>(total_steps))),
-      lengths_(config.row_segments) {
+      growing_steps_(std::llround(config.growing_share * static_cast<double>(total_steps))) {
   config_.validate();
   check<ConfigError>(batch_rows >= 1, "data.batch_rows must be at least 1, got ", batch_rows);
   check<ConfigError>(segment_tokens >= 1, "segment_tokens must be at least 1, got ",
@@ -37,15 +36,16 @@ PasskeySource::PasskeySource(const PasskeyConfig& config, int batch_rows,
   check<ConfigError>(total_steps >= 0, "total_steps must not be negative, got ", total_steps);
   tokenizer_ = passkey_tokenizer(config_);
   writer_ = std::make_unique<PasskeyWriter>(*tokenizer_, config_.digits);
-  std::ranges::sort(lengths_);
-  const std::int64_t needed = writer_->shortest_tokens(), shortest = lengths_.front();
-  check<ConfigError>(shortest * segment_tokens >= needed, "data.passkey.row_segments: ", shortest,
-                     " segments of ", segment_tokens, " tokens hold ", shortest * segment_tokens,
+  lengths_ = config_.prompt_lengths(segment_tokens);
+  const std::int64_t needed = writer_->shortest_tokens();
+  check<ConfigError>(lengths_.front() >= needed, "data.passkey.",
+                     config_.row_tokens.empty() ? "row_segments" : "row_tokens",
+                     ": the shortest row holds ", lengths_.front(),
                      " tokens, the shortest prompt with ", config_.digits, " digits takes ",
                      needed);
 }
 
-std::int64_t PasskeySource::prompt_segments(std::int64_t step) const {
+std::int64_t PasskeySource::prompt_tokens(std::int64_t step) const {
   const auto all = static_cast<std::int64_t>(lengths_.size());
   std::int64_t drawn = all;
   if (step < short_steps_)
@@ -56,20 +56,19 @@ std::int64_t PasskeySource::prompt_segments(std::int64_t step) const {
   return lengths_[stream.below(0, static_cast<std::uint64_t>(std::min(drawn, all)))];
 }
 
-std::int64_t PasskeySource::row_segments(std::int64_t step) const {
-  return config_.packed ? lengths_.back() : prompt_segments(step);
+std::int64_t PasskeySource::row_tokens(std::int64_t step) const {
+  return config_.packed ? lengths_.back() : prompt_tokens(step);
 }
 
 PasskeyPrompt PasskeySource::prompt(std::int64_t step, std::int64_t index) const {
   const RandomKey prompts{seed_, static_cast<std::uint64_t>(step), kSitePasskeyRow};
   const RandomKey stream{prompts.bits(static_cast<std::uint64_t>(index)), 0, kSitePasskeyRow};
-  return writer_->random(stream, prompt_segments(step) * segment_tokens_, config_.ends_share);
+  return writer_->random(stream, prompt_tokens(step), config_.ends_share);
 }
 
 SequenceBatch PasskeySource::batch(std::int64_t step, int first_row, int rows) const {
   check_rows(step, first_row, rows);
-  const std::int64_t segments = prompt_segments(step), length = segments * segment_tokens_;
-  const std::int64_t each = row_segments(step) / segments;  // prompts of a row
+  const std::int64_t length = prompt_tokens(step), each = row_tokens(step) / length;
   SequenceBatch batch =
       padded_batch(rows, each * length, segment_tokens_, tokenizer_->end_of_text());
   batch.keep.clear();  // no padding anywhere
@@ -83,7 +82,7 @@ SequenceBatch PasskeySource::batch(std::int64_t step, int first_row, int rows) c
                 static_cast<float>(filler_weight(length, prompt_.answer_tokens)));
     std::fill_n(batch.weights.begin() + begin + prompt_.answer_begin - 1, prompt_.answer_tokens,
                 1.0f);
-    batch.resets[static_cast<std::size_t>(i * segments)] = 1;
+    batch.resets[static_cast<std::size_t>(i * batch.segments / each)] = 1;
   }
   finish_batch(batch);
   return batch;
@@ -97,12 +96,11 @@ double PasskeySource::filler_weight(std::int64_t length, std::int64_t answer) co
 
 std::string PasskeySource::description() const {
   std::string lengths;
-  for (const std::int64_t segments : lengths_)
-    lengths += text(lengths.empty() ? "" : ", ", segments);
-  return text("passkey rows (", tokenizer_->kind(), "), ", config_.digits, " digits, ", lengths,
-              " segments of ", segment_tokens_, " tokens, ", batch_rows_, " rows a step",
-              config_.packed ? text(" of ", lengths_.back(), " segments") : "", "; the first ",
-              short_steps_, " steps use ", lengths_.front(), " segments",
+  for (const std::int64_t tokens : lengths_) lengths += text(lengths.empty() ? "" : ", ", tokens);
+  return text("passkey prompts (", tokenizer_->kind(), "), ", config_.digits, " digits, ", lengths,
+              " tokens in segments of ", segment_tokens_, ", ", batch_rows_, " rows a step",
+              config_.packed ? text(" of ", lengths_.back(), " tokens") : "", "; the first ",
+              short_steps_, " steps use ", lengths_.front(), " tokens",
               growing_steps_ > 0 ? text(", the next ", growing_steps_, " more and more") : "");
 }
 

@@ -9,8 +9,8 @@
 
 namespace infini {
 
-// The prompts of a step have one length, a number of whole segments, answer included, drawn from
-// row_segments with equal probability: the first short_share of total_steps from the shortest
+// The prompts of a step have one length, answer included, drawn from row_segments or row_tokens
+// with equal probability: the first short_share of total_steps from the shortest
 // alone, over the next growing_share from more and more of them. A row is one prompt or, where they
 // are packed, the longest of them or as many shorter ones. Targets are the following tokens; the
 // last of a prompt has none. Answer tokens weigh 1, the others what filler_weight or answer_share
@@ -28,8 +28,9 @@ class PasskeySource final : public BatchSource {
   int vocabulary() const override { return tokenizer_->vocabulary(); }
   std::string description() const override;
 
-  std::int64_t prompt_segments(std::int64_t step) const;
-  std::int64_t row_segments(std::int64_t step) const;
+  // In tokens.
+  std::int64_t prompt_tokens(std::int64_t step) const;
+  std::int64_t row_tokens(std::int64_t step) const;
   // Number `index` of a step, row by row.
   PasskeyPrompt prompt(std::int64_t step, std::int64_t index) const;
 
@@ -45,7 +46,7 @@ class PasskeySource final : public BatchSource {
   std::int64_t segment_tokens_;
   std::uint64_t seed_;
   std::int64_t short_steps_, growing_steps_;
-  std::vector<std::int64_t> lengths_;  // segments, ascending
+  std::vector<std::int64_t> lengths_;  // of prompts in tokens, ascending
   std::unique_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<const PasskeyWriter> writer_;
 };

@@ -142,7 +142,7 @@ PrepareReport prepare(const PrepareOptions& options,
   const auto begin = Clock::now();
   const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options, *source, report);
   result.tokenizer_seconds = seconds_since(begin);
-  result.tokenizer = output / "tokenizer.model";
+  result.tokenizer = output / tokenizer_file_name(*tokenizer);
   result.tokenizer_hash = tokenizer->hash_text();
   result.vocabulary = tokenizer->vocabulary();
   save_tokenizer(*tokenizer, result.tokenizer);

@@ -31,7 +31,9 @@ constexpr std::string_view kProbe = " \xEF\xAC\x81 \xC2\xBD  a\xCC\x8A\n\n\t x\r
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 
 SentencePieceTokenizer::SentencePieceTokenizer(std::string_view model, const std::string& who)
-    : model_(model), processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
+    : model_(model),
+      processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()),
+      caches_(std::make_unique<UnitCaches>()) {
   check<DataError>(!model_.empty() && processor_->LoadFromSerializedProto(model_).ok(), who,
                    ": is not a SentencePiece model");
   end_of_text_ = processor_->eos_id();
@@ -89,34 +91,23 @@ std::vector<std::int32_t> SentencePieceTokenizer::encode_without_cache(
 
 std::vector<std::int32_t> SentencePieceTokenizer::encode(std::string_view text) const {
   if (!units_are_exact_) return encode_without_cache(text);
-  std::unique_ptr<UnitCache> cache;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!caches_.empty()) {
-      cache = std::move(caches_.back());
-      caches_.pop_back();
-    }
-  }
-  if (!cache) cache = std::make_unique<UnitCache>();
-
   std::vector<std::int32_t> tokens;
   tokens.reserve(text.size() / 3);
   const auto compute = [this](std::string_view unit, auto& out) { encode_valid(unit, out); };
-  while (!text.empty()) {
-    const Unit unit = first_unit(text);
-    if (unit.kind == UnitKind::kRaw) {
-      tokens.push_back(byte_pieces_[static_cast<unsigned char>(unit.text[0])]);
-    } else if (unit.text.size() > UnitCache::kLongest) {
-      encode_valid(unit.text, tokens);
-    } else {
-      const auto known = cache->get(unit.text, compute);
-      tokens.insert(tokens.end(), known.begin(), known.end());
+  caches_->use([&](UnitCache& cache) {
+    while (!text.empty()) {
+      const Unit unit = first_unit(text);
+      if (unit.kind == UnitKind::kRaw) {
+        tokens.push_back(byte_pieces_[static_cast<unsigned char>(unit.text[0])]);
+      } else if (unit.text.size() > UnitCache::kLongest) {
+        encode_valid(unit.text, tokens);
+      } else {
+        const auto known = cache.get(unit.text, compute);
+        tokens.insert(tokens.end(), known.begin(), known.end());
+      }
+      text.remove_prefix(unit.text.size());
     }
-    text.remove_prefix(unit.text.size());
-  }
-
-  const std::lock_guard lock(mutex_);
-  caches_.push_back(std::move(cache));
+  });
   return tokens;
 }
 

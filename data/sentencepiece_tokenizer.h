@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,7 +16,7 @@ class SentencePieceProcessor;
 
 namespace infini {
 
-class UnitCache;
+class UnitCaches;
 
 // decode(encode(x)) == x for every string of bytes. SentencePiece itself is given only valid UTF-8;
 // bytes that are not, NUL, and U+2581 (which SentencePiece would turn into a space) are written as
@@ -55,11 +54,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::array<std::int32_t, 256> byte_pieces_{};  // id of each byte value
   std::int32_t end_of_text_ = 0;
   bool units_are_exact_ = false;
-
-  // Caches not in use at the moment: an encode() takes one and puts it back, so there are as many
-  // as threads.
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<UnitCache>> caches_;
+  std::unique_ptr<UnitCaches> caches_;
 };
 
 // Trains a lossless model on `sample`. Deterministic and quiet. Digits are single pieces, and

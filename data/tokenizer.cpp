@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include "data/durable_file.h"
+#include "data/json_tokenizer.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "data/word_tokenizer.h"
 #include "tensor/error.h"
@@ -42,19 +43,31 @@ std::unique_ptr<Tokenizer> load_tokenizer(std::string_view bytes, const std::str
     return words;
   }
   if (kind == "sentencepiece") return std::make_unique<SentencePieceTokenizer>(definition, who);
-  throw DataError(
-      text(who, ": tokenizer kind '", kind, "' is unknown, expected byte, words or sentencepiece"));
+  if (kind == "tokenizer.json") return std::make_unique<JsonTokenizer>(definition, who);
+  throw DataError(text(who, ": tokenizer kind '", kind,
+                       "' is unknown, expected byte, words, sentencepiece or tokenizer.json"));
 }
 
 std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& path) {
   const std::string bytes = read_file(path);
   if (bytes.starts_with(kMagic)) return load_tokenizer(bytes, path.string());
+  if (bytes.starts_with('{') || path.extension() == ".json")
+    return std::make_unique<JsonTokenizer>(bytes, path.string());
   return std::make_unique<SentencePieceTokenizer>(bytes, path.string());
 }
 
 void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& path) {
-  const auto* pieces = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer);
-  write_file(path, pieces ? pieces->model() : tokenizer.serialise());
+  if (const auto* pieces = dynamic_cast<const SentencePieceTokenizer*>(&tokenizer)) {
+    write_file(path, pieces->model());
+  } else if (const auto* pairs = dynamic_cast<const JsonTokenizer*>(&tokenizer)) {
+    write_file(path, pairs->json());
+  } else {
+    write_file(path, tokenizer.serialise());
+  }
+}
+
+std::string tokenizer_file_name(const Tokenizer& tokenizer) {
+  return tokenizer.kind() == "tokenizer.json" ? "tokenizer.json" : "tokenizer.model";
 }
 
 std::vector<std::int32_t> ByteTokenizer::encode(std::string_view text) const {

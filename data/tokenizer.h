@@ -19,15 +19,16 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Ids in [0, vocabulary()); never end_of_text(), whatever the text says.
+  // Ids in [0, vocabulary()). Never end_of_text(), whatever the text says, but for "tokenizer.json"
+  // where a text spells it, as with the original.
   virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
-  // end_of_text() and ids without text decode to nothing. Throws DataError for an id beyond the
-  // vocabulary.
+  // end_of_text() and other marks that are no text decode to nothing. Throws DataError for an id
+  // beyond the vocabulary.
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
 
   virtual int vocabulary() const = 0;
   virtual std::int32_t end_of_text() const = 0;  // stands at both ends of every document
-  virtual std::string_view kind() const = 0;     // "byte", "words" or "sentencepiece"
+  virtual std::string_view kind() const = 0;  // "byte", "words", "sentencepiece", "tokenizer.json"
 
   // "infini-tokenizer <kind>\n" and what this kind needs.
   std::string serialise() const;
@@ -42,10 +43,12 @@ class Tokenizer {
 // The tokenizer whose serialise() gave these bytes. `who` names their origin in messages.
 std::unique_ptr<Tokenizer> load_tokenizer(std::string_view bytes, const std::string& who);
 
-// Files: a SentencePiece tokenizer is written as its bare model, which other programs read; the
-// others as serialise().
+// Files: a SentencePiece tokenizer is written as its bare model and a tokenizer.json as it is,
+// which other programs read; the others as serialise().
 std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& path);
 void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& path);
+// What its file is called beside token stores: tokenizer.json or tokenizer.model.
+std::string tokenizer_file_name(const Tokenizer& tokenizer);
 
 // One token for each of the 256 byte values, and end-of-text as token 256. Lossless for any bytes.
 class ByteTokenizer final : public Tokenizer {

@@ -5,6 +5,8 @@
 #include <xxhash.h>
 
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,6 +60,31 @@ class UnitCache {
   std::string keys_;
   std::vector<std::int32_t> tokens_;
   std::size_t used_ = 0;
+};
+
+// The caches of one tokenizer: as many as threads have used at the same time.
+class UnitCaches {
+ public:
+  // Calls action(cache) with a cache that nobody else uses meanwhile.
+  template <class Action>
+  void use(Action action) const {
+    std::unique_ptr<UnitCache> cache;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!idle_.empty()) {
+        cache = std::move(idle_.back());
+        idle_.pop_back();
+      }
+    }
+    if (!cache) cache = std::make_unique<UnitCache>();
+    action(*cache);
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(cache));
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::vector<std::unique_ptr<UnitCache>> idle_;
 };
 
 }  // namespace infini

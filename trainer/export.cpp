@@ -21,8 +21,9 @@ int run(ExportCommand command) {
   for (const auto& [name, type] : enum_names(StoredType{}))
     if (name == command.dtype) command.options.dtype = type;
   const ExportedModel exported = export_model(command.path, command.out, command.options);
-  std::printf("%s: %zu tensors in %zu file%s%s\n", command.out.c_str(), exported.tensors,
+  std::printf("%s: %zu tensors in %zu file%s%s%s%s\n", command.out.c_str(), exported.tensors,
               exported.files.size(), exported.files.size() == 1 ? "" : "s",
+              exported.tokenizer.empty() ? "" : " and ", exported.tokenizer.c_str(),
               exported.gates_left_out > 0
                   ? ", gates left out: outside this program it reads a text without its memory"
                   : "");

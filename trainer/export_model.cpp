@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/durable_file.h"
+#include "data/tokenizer.h"
 #include "model/transformer.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config_reader.h"
@@ -13,6 +14,7 @@
 #include "trainer/pretrained_names.h"
 #include "trainer/run_config.h"
 #include "trainer/safetensors_writer.h"
+#include "trainer/saved_tokenizer.h"
 #include "trainer/tensor_buffers.h"
 
 namespace infini {
@@ -107,6 +109,18 @@ void write_file(const Checkpoint& checkpoint, std::span<const Exported> tensors,
   writer.finish();
 }
 
+// Writes the checkpoint's tokenizer as it came, if it is of a kind that other programs read, and
+// returns the file's name.
+std::string write_tokenizer(const Checkpoint& checkpoint, const fs::path& out) {
+  const std::string saved = saved_tokenizer(checkpoint);
+  if (saved.empty()) return {};
+  const auto tokenizer = load_tokenizer(saved, checkpoint.directory().string());
+  if (tokenizer->kind() == "byte" || tokenizer->kind() == "words") return {};
+  const std::string name = tokenizer_file_name(*tokenizer);
+  save_tokenizer(*tokenizer, out / name);
+  return name;
+}
+
 std::string index_of(const std::vector<std::span<const Exported>>& files) {
   nlohmann::ordered_json map;
   std::uint64_t bytes = 0;
@@ -141,7 +155,8 @@ ExportedModel export_model(const fs::path& path, const fs::path& out,
   ExportedModel result{.checkpoint = checkpoint.directory(),
                        .files = {},
                        .tensors = tensors.size(),
-                       .gates_left_out = parameter_specs(config.model).size() - tensors.size()};
+                       .gates_left_out = parameter_specs(config.model).size() - tensors.size(),
+                       .tokenizer = write_tokenizer(checkpoint, out)};
   for (std::size_t i = 0; i < files.size(); ++i) {
     result.files.push_back(file_name(i, files.size()));
     write_file(checkpoint, files[i], out / result.files.back());

@@ -22,6 +22,7 @@ struct ExportedModel {
   std::filesystem::path checkpoint;
   std::vector<std::string> files;  // of weights
   std::size_t tensors = 0, gates_left_out = 0;
+  std::string tokenizer;  // its file; empty: none that other programs read
 };
 
 // `path` is a checkpoint or a run, whose newest one is taken. Throws ConfigError naming the key

@@ -27,8 +27,11 @@ struct GenerateOptions {
 };
 
 // What a token adds to a text that ends with another one: words of the passkey task are written
-// apart, the pieces of a word are not.
+// apart, the pieces of a word are not. Ids that only fill up the embedding of an import are no
+// text.
 std::string text_after(const Tokenizer& tokenizer, std::int32_t last, std::int32_t token) {
+  if (token >= tokenizer.vocabulary()) return {};
+  if (last >= tokenizer.vocabulary()) return tokenizer.decode({&token, 1});
   return tokenizer.decode(std::array{last, token}).substr(tokenizer.decode({&last, 1}).size());
 }
 

@@ -23,12 +23,14 @@ int run(const ImportOptions& options) {
   for (const std::string& note : imported.notes) std::printf("note: %s\n", note.c_str());
   std::printf(
       "%s: %lld parameters in %s from %zu file%s, %d layers, segments of %lld tokens, %d memories "
-      "a layer\n"
+      "a layer, %s\n"
       "train it further with init_from=%s\n",
       imported.checkpoint.c_str(), static_cast<long long>(parameter_count(model)),
       std::string(name_of(imported.config.origin.dtype)).c_str(), imported.files,
       imported.files == 1 ? "" : "s", model.layers, static_cast<long long>(model.segment_tokens),
-      model.memory == MemoryRule::kNone ? 0 : model.key_value_heads(), options.out.c_str());
+      model.memory == MemoryRule::kNone ? 0 : model.key_value_heads(),
+      imported.tokenizer.empty() ? "no tokenizer" : ("with " + imported.tokenizer).c_str(),
+      options.out.c_str());
   return kExitDone;
 }
 
@@ -40,7 +42,8 @@ void add_import(CLI::App& app, int& exit_code) {
       app.add_subcommand("import", "give a model from a Hugging Face directory a memory");
   command
       ->add_option("from", options->from,
-                   "folder with config.json and model.safetensors, in one file or in several")
+                   "folder with config.json and model.safetensors, in one file or in several, and "
+                   "tokenizer.json if there is one")
       ->required();
   command->add_option("out", options->out, "folder for the checkpoint; holds none yet")->required();
   command->add_option("overrides", options->overrides,

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/tokenizer.h"
 #include "model/transformer.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config_writer.h"
@@ -12,6 +13,7 @@
 #include "trainer/pretrained_config.h"
 #include "trainer/pretrained_names.h"
 #include "trainer/pretrained_weights.h"
+#include "trainer/saved_tokenizer.h"
 #include "trainer/tensor_buffers.h"
 
 namespace infini {
@@ -142,6 +144,28 @@ Tensor values_of(const Source& source) {
   return values;
 }
 
+struct FoundTokenizer {
+  std::string file, serialised;  // both empty: none
+};
+
+// The first file that this program reads; what is wrong with those before it becomes a note.
+FoundTokenizer find_tokenizer(const fs::path& from, const ModelConfig& model,
+                              std::vector<std::string>& notes) {
+  for (const char* file : {"tokenizer.json", "tokenizer.model"}) {
+    if (!fs::exists(from / file)) continue;
+    try {
+      const std::unique_ptr<Tokenizer> tokenizer = read_tokenizer(from / file);
+      check<DataError>(tokenizer->vocabulary() <= model.vocabulary, (from / file).string(),
+                       ": has ", tokenizer->vocabulary(), " tokens, the model of config.json has ",
+                       model.vocabulary);
+      return {.file = file, .serialised = tokenizer->serialise()};
+    } catch (const DataError& error) {
+      notes.push_back(text("left out: ", error.what()));
+    }
+  }
+  return {};
+}
+
 // Sources in runs of about a shard each.
 std::vector<std::span<const Source>> shards_of(std::span<const Source> sources) {
   std::vector<std::span<const Source>> shards;
@@ -168,6 +192,7 @@ ImportedModel import_model(const fs::path& from, const fs::path& out,
   ImportedModel result{.config = run_config(pretrained, weights, out, overrides),
                        .checkpoint = {},
                        .files = weights.files(),
+                       .tokenizer = {},
                        .notes = pretrained.notes};
   const ModelConfig& model = result.config.model;
   const std::vector<Source> sources = sources_of(model, weights);
@@ -175,17 +200,21 @@ ImportedModel import_model(const fs::path& from, const fs::path& out,
   note_what_changes(pretrained, model, result.notes);
   result.config.origin = origin_of(pretrained.json, sources);
 
+  FoundTokenizer tokenizer = find_tokenizer(from, model, result.notes);
+  result.tokenizer = tokenizer.file;
   const std::map<std::string, Tensor> gates = drawn_gates(sources, result.config.seed);
   const std::vector<std::span<const Source>> shards = shards_of(sources);
   const auto contents = [&](int shard) {
     TensorBuffers buffers(true);
     for (const Source& source : shards[static_cast<std::size_t>(shard)])
       buffers.add(source.spec.name, source.place ? values_of(source) : gates.at(source.spec.name));
-    return CheckpointContents{
-        .buffers = buffers.list(),
-        .owners = buffers.owners(),
-        .position_json = nlohmann::json{{"step", 0}, {"imported", true}}.dump(),
-        .config_yaml = config_yaml(result.config)};
+    CheckpointContents held{.buffers = buffers.list(),
+                            .owners = buffers.owners(),
+                            .position_json = nlohmann::json{{"step", 0}, {"imported", true}}.dump(),
+                            .config_yaml = config_yaml(result.config)};
+    if (shard == 0 && !tokenizer.serialised.empty())
+      held.buffers.push_back(tokenizer_buffer(tokenizer.serialised));
+    return held;
   };
   result.checkpoint = save_checkpoint_in_shards(out, 0, static_cast<int>(shards.size()), contents);
   return result;

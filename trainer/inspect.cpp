@@ -84,7 +84,7 @@ Statistics statistics_of(const Checkpoint& checkpoint, const BufferInfo& info) {
 
 void print_checkpoint(const Checkpoint& checkpoint) {
   std::printf(
-      "checkpoint  %s\nstep        %lld\nranks       %d\nsize        %s, every hash matches\n",
+      "checkpoint  %s\nstep        %lld\nshards      %d\nsize        %s, every hash matches\n",
       checkpoint.directory().c_str(), static_cast<long long>(checkpoint.step()), checkpoint.ranks(),
       bytes_text(static_cast<std::int64_t>(checkpoint.bytes())).c_str());
   std::printf("position    %s\n\n%s\n", checkpoint.position_json().c_str(),

@@ -3,8 +3,8 @@
 #include "tensor/ops/product.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config_reader.h"
+#include "trainer/saved_tokenizer.h"
 #include "trainer/tensor_buffers.h"
-#include "trainer/training.h"
 
 namespace infini {
 

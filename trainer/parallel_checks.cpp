@@ -53,9 +53,8 @@ void check_segments(const RunConfig& config, const Axes& axes) {
   if (config.data.source != DataKind::kPasskey)
     check_row_length(config, "data.row_tokens", config.data.row_tokens, groups, by);
   else
-    for (const std::int64_t segments : config.data.passkey.lengths_of_rows())
-      check_row_length(config, "data.passkey.row_segments", segments * config.model.segment_tokens,
-                       groups, by);
+    for (const std::int64_t tokens : config.data.passkey.row_lengths(config.model.segment_tokens))
+      check_row_length(config, "data.passkey.row_segments", tokens, groups, by);
 }
 
 void check_architecture(const RunConfig& config, const Axes& axes) {

@@ -5,14 +5,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "distributed/world.h"
-#include "tensor/allocator.h"
 #include "trainer/commands.h"
 #include "trainer/exit_codes.h"
 #include "trainer/figures.h"
@@ -80,13 +78,12 @@ std::vector<Place> places_of(const PasskeyOptions& options) {
 struct Cell {
   std::string length, place;
   bool memory = true;
-  PasskeyScore score;
-  double tokens_per_second = 0;
-  std::int64_t peak_bytes = 0;
+  PasskeyReading reading;
 
-  double exact() const { return static_cast<double>(score.exact) / score.prompts; }
+  double exact() const { return static_cast<double>(reading.score.exact) / reading.score.prompts; }
   double digits() const {
-    return static_cast<double>(score.right_digits) / static_cast<double>(score.digits);
+    return static_cast<double>(reading.score.right_digits) /
+           static_cast<double>(reading.score.digits);
   }
 };
 
@@ -95,18 +92,14 @@ Cell measure(LoadedModel& loaded, const PasskeyWriter& writer, const PasskeyOpti
   const std::int64_t tokens = length_of(length);
   std::vector<PasskeyPrompt> prompts;
   for (int i = 0; i < options.prompts; ++i) prompts.push_back(place.prompt(writer, tokens, i));
-  loaded.model->use_memory(memory);
-  const Device device = loaded.model->device();
-  reset_peak(device);
-  const auto begin = std::chrono::steady_clock::now();
-  Cell cell{.length = length, .place = place.name, .memory = memory, .score = {}};
-  cell.score = score_passkeys(*loaded.model, prompts, loaded.config.evaluate.segments_at_once);
-  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
-  cell.tokens_per_second = static_cast<double>(tokens * options.prompts) / passed.count();
-  cell.peak_bytes = memory_statistics(device).peak_bytes;
+  const Cell cell{.length = length,
+                  .place = place.name,
+                  .memory = memory,
+                  .reading = read_passkeys(*loaded.model, prompts, memory,
+                                           loaded.config.evaluate.segments_at_once)};
   fmt::print("{:>8} {:>8} {:>7} {:>9.1f}% {:>9.1f}% {:>12.0f} {:>12}\n", length, place.name,
-             memory ? "on" : "off", 100 * cell.exact(), 100 * cell.digits(), cell.tokens_per_second,
-             bytes_text(cell.peak_bytes));
+             memory ? "on" : "off", 100 * cell.exact(), 100 * cell.digits(),
+             cell.reading.tokens_per_second, bytes_text(cell.reading.peak_bytes));
   std::fflush(stdout);
   return cell;
 }
@@ -118,12 +111,12 @@ Json json_of(const std::vector<Cell>& cells, const LoadedModel& loaded) {
                     {"tokens", length_of(cell.length)},
                     {"place", cell.place},
                     {"memory", cell.memory},
-                    {"prompts", cell.score.prompts},
-                    {"exact", cell.score.exact},
-                    {"digits", cell.score.digits},
-                    {"right_digits", cell.score.right_digits},
-                    {"tokens_per_second", cell.tokens_per_second},
-                    {"peak_bytes", cell.peak_bytes}});
+                    {"prompts", cell.reading.score.prompts},
+                    {"exact", cell.reading.score.exact},
+                    {"digits", cell.reading.score.digits},
+                    {"right_digits", cell.reading.score.right_digits},
+                    {"tokens_per_second", cell.reading.tokens_per_second},
+                    {"peak_bytes", cell.reading.peak_bytes}});
   return {{"checkpoint", loaded.checkpoint.string()}, {"step", loaded.step}, {"cells", list}};
 }
 

@@ -1,10 +1,11 @@
 #include "trainer/passkey_scores.h"
 
 #include <algorithm>
+#include <chrono>
 #include <span>
 
-#include "distributed/communicator.h"
 #include "model/recurrence.h"
+#include "tensor/allocator.h"
 
 namespace infini {
 namespace {
@@ -85,6 +86,32 @@ PasskeyScore score_passkeys(const InfiniTransformer& model,
                Prompts(prompts).subspan(first, std::min(kRowsAtOnce, prompts.size() - first)),
                segments_at_once, score);
   return score;
+}
+
+PasskeyReading read_passkeys(InfiniTransformer& model, const std::vector<PasskeyPrompt>& prompts,
+                             bool memory, std::int64_t segments_at_once,
+                             const Communicator& ranks) {
+  model.use_memory(memory);
+  const auto all = static_cast<std::size_t>(ranks.size());
+  std::vector<PasskeyPrompt> mine;
+  std::int64_t tokens = 0;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    tokens += static_cast<std::int64_t>(prompts[i].tokens.size());
+    if (i % all == static_cast<std::size_t>(ranks.rank())) mine.push_back(prompts[i]);
+  }
+  reset_peak(model.device());
+  const auto begin = std::chrono::steady_clock::now();
+  const PasskeyScore part = score_passkeys(model, mine, segments_at_once);
+  const std::vector<double> sums =
+      ranks.sum({static_cast<double>(part.prompts), static_cast<double>(part.exact),
+                 static_cast<double>(part.digits), static_cast<double>(part.right_digits)});
+  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
+  return {.score = {.prompts = static_cast<int>(sums[0]),
+                    .exact = static_cast<int>(sums[1]),
+                    .digits = static_cast<std::int64_t>(sums[2]),
+                    .right_digits = static_cast<std::int64_t>(sums[3])},
+          .tokens_per_second = static_cast<double>(tokens) / passed.count(),
+          .peak_bytes = memory_statistics(model.device()).peak_bytes};
 }
 
 }  // namespace infini

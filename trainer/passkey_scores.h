@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/passkey.h"
+#include "distributed/communicator.h"
 #include "model/transformer.h"
 
 namespace infini {
@@ -22,5 +23,18 @@ struct PasskeyScore {
 PasskeyScore score_passkeys(const InfiniTransformer& model,
                             const std::vector<PasskeyPrompt>& prompts,
                             std::int64_t segments_at_once);
+
+// The same with what it cost: tokens of all prompts by seconds, and the most bytes of device memory
+// this rank held.
+struct PasskeyReading {
+  PasskeyScore score;
+  double tokens_per_second = 0;
+  std::int64_t peak_bytes = 0;
+};
+// Ranks, each with the whole model, divide the prompts. Leaves the model with its memory as given:
+// on, as trained, or off.
+PasskeyReading read_passkeys(InfiniTransformer& model, const std::vector<PasskeyPrompt>& prompts,
+                             bool memory, std::int64_t segments_at_once,
+                             const Communicator& ranks = {});
 
 }  // namespace infini

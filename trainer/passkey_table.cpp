@@ -18,8 +18,12 @@ std::string percent(const PasskeyCell& cell) {
 
 std::vector<std::int64_t> passkey_lengths(const RunConfig& config) {
   if (!config.evaluate.passkey.row_segments.empty()) return config.evaluate.passkey.row_segments;
-  std::vector<std::int64_t> lengths = config.data.passkey.row_segments;
-  std::sort(lengths.begin(), lengths.end());
+  const std::int64_t segment = config.model.segment_tokens;
+  std::vector<std::int64_t> lengths;
+  for (const std::int64_t tokens : config.data.passkey.prompt_lengths(segment))
+    if (const std::int64_t segments = (tokens + segment - 1) / segment;
+        lengths.empty() || segments > lengths.back())
+      lengths.push_back(segments);
   lengths.push_back(2 * lengths.back());
   return lengths;
 }
@@ -48,7 +52,8 @@ std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer
 }
 
 std::string format_passkey_table(const std::vector<PasskeyCell>& cells, const RunConfig& config) {
-  const std::int64_t longest = config.data.passkey.longest_segments();
+  const std::int64_t longest =
+      config.data.passkey.prompt_lengths(config.model.segment_tokens).back();
   std::ostringstream out;
   out << "exact match (" << config.evaluate.passkey.prompts << " prompts each)\n"
       << "   row length            |    with its memory      |     memory off\n"
@@ -59,7 +64,8 @@ std::string format_passkey_table(const std::vector<PasskeyCell>& cells, const Ru
     for (std::size_t j = 0; j < 6; ++j)
       out << std::setw(j % 3 == 0 ? 7 : (j % 3 == 1 ? 8 : 7)) << percent(cells[i + j])
           << (j == 2 ? "   |" : "");
-    out << (cells[i].segments > longest ? "   beyond those trained\n" : "\n");
+    out << (cells[i].segments * config.model.segment_tokens > longest ? "   beyond those trained\n"
+                                                                      : "\n");
   }
   return out.str();
 }

@@ -46,12 +46,17 @@ std::vector<PlacedRun> runs_of(const Table& table, const std::vector<TableRowCon
       if (!row.corpora.empty() && std::ranges::find(row.corpora, corpus.name) == row.corpora.end())
         continue;
       for (int seed = 1; seed <= seeds(row); ++seed) {
-        const std::string directory = text(corpus.name, "/", row.name, "/seed-", seed);
-        runs.push_back({.row = row.name,
-                        .corpus = corpus.name,
-                        .directory = directory,
-                        .seed = seed,
-                        .run = TableRun(row_run(table, row, corpus, seed, folder / directory))});
+        const auto directory = [&](const std::string& name) {
+          return text(corpus.name, "/", name, "/seed-", seed);
+        };
+        const std::string own = directory(row.name);
+        runs.push_back(
+            {.row = row.name,
+             .corpus = corpus.name,
+             .directory = own,
+             .seed = seed,
+             .run = TableRun(table.config, row_run(table, row, corpus, seed, folder / own,
+                                                   folder / directory(row.from)))});
       }
     }
   return runs;
@@ -92,7 +97,7 @@ bool finish_runs(const World& world, const std::vector<PlacedRun>& runs, Deadlin
       if (placed.run.train(world, deadline.stop_at()) != kExitDone) return false;
       if (!deadline.allows_another()) return false;
     }
-    placed.run.measure(world);
+    if (!placed.run.measure(world, [&] { return deadline.allows_another(); })) return false;
   }
   return true;
 }
@@ -114,7 +119,8 @@ std::vector<CellResults> measured_cells(const std::vector<PlacedRun>& runs) {
 
 int reproduce_on(const World& world, const ReproduceOptions& options) {
   const Table table = read_table(options.configs, options.scale, options.table);
-  const std::vector<TableRowConfig> rows = select_named(table.config.rows, options.rows, "--rows");
+  const std::vector<TableRowConfig> rows =
+      with_origins(table, select_named(table.config.rows, options.rows, "--rows"));
   const std::vector<CorpusConfig> corpora =
       select_named(table.config.corpora, options.corpora, "--corpora");
   const auto place = [&](const std::string& name) {
@@ -157,12 +163,15 @@ void add_reproduce(CLI::App& app, int& exit_code) {
       "reproduce", "a table of the paper: trains what is missing, measures, writes it down");
   command
       ->add_option("table", options->table,
-                   "a file of configs/<scale>: table1, table2, figure3, longer, ...")
+                   "a file of configs/<scale>: table1, table2, table3, figure3, longer, ...")
       ->required();
   command->add_option("--scale", options->scale, "small: minutes a row; paper: the paper's own")
       ->required()
       ->check(CLI::IsMember({"small", "paper"}));
-  command->add_option("--rows", options->rows, "only these rows of the table: a,b")->delimiter(',');
+  command
+      ->add_option("--rows", options->rows,
+                   "only these rows of the table and those they begin with: a,b")
+      ->delimiter(',');
   command->add_option("--corpora", options->corpora, "only these corpora: x,y")->delimiter(',');
   command
       ->add_option("--seeds", options->seeds,

@@ -1,7 +1,9 @@
 #include "trainer/reproduce_config.h"
 
 #include <algorithm>
+#include <ranges>
 #include <set>
+#include <span>
 
 #include "trainer/config_reader.h"
 
@@ -45,6 +47,32 @@ std::string tables_in(const fs::path& folder) {
   return list.empty() ? "none" : list;
 }
 
+// The row that `row` begins with comes before it, and has a run for each of its own.
+void check_origin(const TableRowConfig& row, std::span<const TableRowConfig> earlier) {
+  if (row.from.empty()) return;
+  const auto from = std::ranges::find(earlier, row.from, &TableRowConfig::name);
+  check<ConfigError>(from != earlier.end(), "rows: ", row.name, " is from ", row.from,
+                     ", which is not a row before it");
+  check<ConfigError>(row.seeds <= from->seeds, "rows: ", row.name, " has ", row.seeds,
+                     " seeds, but ", row.from, ", which it is from, ", from->seeds);
+  check<ConfigError>(row.corpora == from->corpora, "rows: ", row.name,
+                     " is for other corpora than ", row.from, ", which it is from");
+}
+
+// What a row may quote beside names of corpora.
+std::vector<std::string> quotable(const TableConfig& table) {
+  std::vector<std::string> names = {"memory", "compression"};
+  if (table.kind == TableKind::kPasskey)
+    for (const std::int64_t tokens : table.passkey.lengths) names.push_back(text(tokens));
+  return names;
+}
+
+// The file that `infini prepare` wrote beside a corpus's splits.
+fs::path tokenizer_of(const CorpusConfig& corpus) {
+  const fs::path json = fs::path(corpus.store) / "tokenizer.json";
+  return fs::exists(json) ? json : fs::path(corpus.store) / "tokenizer.model";
+}
+
 fs::path row_file(const Table& table, const TableRowConfig& row) {
   fs::path file = table.folder / row.config;
   check<ConfigError>(fs::is_regular_file(file), (table.folder / table.name).string(), ".yaml: row ",
@@ -55,16 +83,28 @@ fs::path row_file(const Table& table, const TableRowConfig& row) {
 
 }  // namespace
 
+std::string TableRowConfig::quoted_value(std::string_view of) const {
+  const auto found = std::ranges::find(quoted, of, &QuotedConfig::of);
+  return found == quoted.end() ? "" : found->value;
+}
+
 void TableConfig::validate() const {
   check<ConfigError>(!rows.empty(), "rows must name at least one system");
   check_names(rows, "rows");
   check_names(corpora, "corpora");
   check<ConfigError>(kind == TableKind::kMemory || !corpora.empty(),
-                     "kind is perplexity, but corpora names none");
+                     "corpora must name at least one, but for kind memory");
   for (const CorpusConfig& corpus : corpora)
     check<ConfigError>(!corpus.store.empty(), "corpora: ", corpus.name, " has no store");
+  check<ConfigError>(!passkey.lengths.empty() && std::ranges::min(passkey.lengths) >= 1,
+                     "passkey.lengths must name tokens of prompts, each at least 1");
+  check<ConfigError>(passkey.prompts >= 1, "passkey.prompts must be at least 1, got ",
+                     passkey.prompts);
   const std::vector<std::string_view> known = names_of(corpora);
-  for (const TableRowConfig& row : rows) {
+  const std::vector<std::string> others = quotable(*this);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const TableRowConfig& row = rows[i];
+    check_origin(row, std::span(rows).first(i));
     check<ConfigError>(!row.config.empty(), "rows: ", row.name, " has no config");
     check<ConfigError>(row.seeds >= 1, "rows: seeds of ", row.name, " must be at least 1, got ",
                        row.seeds);
@@ -73,9 +113,10 @@ void TableConfig::validate() const {
                          "; ", name_hint(corpus, known));
     for (const QuotedConfig& quoted : row.quoted)
       check<ConfigError>(
-          quoted.of == "memory" || quoted.of == "compression" || contains(known, quoted.of),
+          std::ranges::find(others, quoted.of) != others.end() || contains(known, quoted.of),
           "rows: ", row.name, " quotes ", quoted.of,
-          "; expected memory, compression or the name of a corpus");
+          "; expected memory, compression, the name of a corpus",
+          kind == TableKind::kPasskey ? " or a length of prompts" : "");
   }
 }
 
@@ -95,15 +136,22 @@ Table read_table(const fs::path& configs, const std::string& scale, const std::s
 }
 
 RunConfig row_run(const Table& table, const TableRowConfig& row, const CorpusConfig& corpus,
-                  std::int64_t seed, const fs::path& directory) {
+                  std::int64_t seed, const fs::path& directory, const fs::path& from) {
   const fs::path file = row_file(table, row);
   RunConfig config = read_config_file<RunConfig>(file, row.overrides);
-  check<ConfigError>(config.data.source == DataKind::kStore, file.string(),
-                     ": data.source must be store to be trained on a corpus");
-  check<ConfigError>(config.evaluate.document_tokens == 0, file.string(),
-                     ": evaluate.document_tokens is ", config.evaluate.document_tokens,
-                     ", but tables are of whole documents; expected 0");
-  config.data.store = corpus.store;
+  if (config.data.source == DataKind::kStore) {
+    config.data.store = corpus.store;
+  } else {
+    check<ConfigError>(
+        table.config.kind == TableKind::kPasskey && config.data.source == DataKind::kPasskey,
+        file.string(), ": data.source must be store to be trained on a corpus");
+    if (!row.from.empty()) config.data.passkey.tokenizer = tokenizer_of(corpus).string();
+  }
+  check<ConfigError>(
+      table.config.kind != TableKind::kPerplexity || config.evaluate.document_tokens == 0,
+      file.string(), ": evaluate.document_tokens is ", config.evaluate.document_tokens,
+      ", but tables are of whole documents; expected 0");
+  if (!row.from.empty()) config.init_from = from.string();
   config.seed = seed;
   config.directory = directory.string();
   return config;
@@ -111,6 +159,19 @@ RunConfig row_run(const Table& table, const TableRowConfig& row, const CorpusCon
 
 ModelConfig row_model(const Table& table, const TableRowConfig& row) {
   return read_config_file<RunConfig>(row_file(table, row), row.overrides).model;
+}
+
+std::vector<TableRowConfig> with_origins(const Table& table,
+                                         const std::vector<TableRowConfig>& rows) {
+  std::set<std::string> names;
+  for (const TableRowConfig& row : rows) names.insert(row.name);
+  std::vector<TableRowConfig> all;
+  for (const TableRowConfig& row : table.config.rows | std::views::reverse) {
+    if (!names.contains(row.name)) continue;
+    if (!row.from.empty()) names.insert(row.from);
+    all.insert(all.begin(), row);
+  }
+  return all;
 }
 
 template <class Named>

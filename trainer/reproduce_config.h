@@ -7,14 +7,18 @@
 
 namespace infini {
 
-enum class TableKind { kMemory, kPerplexity };
-constexpr std::array<std::pair<std::string_view, TableKind>, 2> enum_names(TableKind) {
-  return {{{"memory", TableKind::kMemory}, {"perplexity", TableKind::kPerplexity}}};
+enum class TableKind { kMemory, kPerplexity, kPasskey };
+constexpr std::array<std::pair<std::string_view, TableKind>, 3> enum_names(TableKind) {
+  return {{{"memory", TableKind::kMemory},
+           {"perplexity", TableKind::kPerplexity},
+           {"passkey", TableKind::kPasskey}}};
 }
 
-enum class FigureKind { kSegments, kGates };
-constexpr std::array<std::pair<std::string_view, FigureKind>, 2> enum_names(FigureKind) {
-  return {{{"segments", FigureKind::kSegments}, {"gates", FigureKind::kGates}}};
+enum class FigureKind { kSegments, kGates, kPasskeys };
+constexpr std::array<std::pair<std::string_view, FigureKind>, 3> enum_names(FigureKind) {
+  return {{{"segments", FigureKind::kSegments},
+           {"gates", FigureKind::kGates},
+           {"passkeys", FigureKind::kPasskeys}}};
 }
 
 struct CorpusConfig {
@@ -33,13 +37,15 @@ struct QuotedConfig {
 
   template <class Visitor>
   void visit(Visitor& field) {
-    field("of", of, "memory, compression, or the corpus whose token perplexity it is");
+    field("of", of,
+          "memory, compression, the corpus whose token perplexity it is, or the length of prompts "
+          "in tokens of which it is digits right in %: start/middle/end");
     field("value", value, "as the paper prints it");
   }
 };
 
 struct TableRowConfig {
-  std::string name, title, config;
+  std::string name, title, config, from;
   std::vector<std::string> overrides, corpora;
   int seeds = 1;
   std::vector<QuotedConfig> quoted;
@@ -52,9 +58,25 @@ struct TableRowConfig {
           "YAML file of the run, beside the table's; seed, store and directory "
           "are the table's");
     field("overrides", overrides, "key=value on top of it");
+    field("from", from, "an earlier row, with whose trained values this one begins");
     field("corpora", corpora, "those it is trained on; empty: all");
     field("seeds", seeds, "runs from seeds 1, 2, ... on each corpus");
     field("quoted", quoted, "what the paper prints for it");
+  }
+  // Empty where nothing is quoted of it.
+  std::string quoted_value(std::string_view of) const;
+};
+
+// The prompts of a table of kind passkey: each length with keys at the start, in the middle and at
+// the end, the memory as trained and forced off.
+struct TablePasskeyConfig {
+  std::vector<std::int64_t> lengths = {32768, 131072, 262144, 524288, 1048576};
+  int prompts = 20;
+
+  template <class Visitor>
+  void visit(Visitor& field) {
+    field("lengths", lengths, "of prompts in tokens, answer included");
+    field("prompts", prompts, "for each length, position and setting of the memory");
   }
 };
 
@@ -63,6 +85,7 @@ struct TableConfig {
   TableKind kind = TableKind::kPerplexity;
   std::vector<CorpusConfig> corpora;
   std::vector<TableRowConfig> rows;
+  TablePasskeyConfig passkey;
   std::vector<FigureKind> figures;
 
   template <class Visitor>
@@ -71,12 +94,14 @@ struct TableConfig {
     field("runs_of", runs_of, "table among whose runs are those of this one; empty: its own");
     field("kind", kind,
           "memory: sizes that follow from the configurations, nothing is trained; perplexity: of "
-          "models that are trained and then read the test split");
+          "models that are trained and then read the test split; passkey: how often they then name "
+          "a number hidden in a prompt");
     field("corpora", corpora, "what the models are trained and tested on");
     field("rows", rows, "the systems that are compared");
+    field("passkey", passkey, "the prompts of kind passkey");
     field("figures", figures,
           "segments: perplexity by index of the segment; gates: how much of each head comes from "
-          "the memory");
+          "the memory; passkeys: exact matches by length and position");
   }
   void validate() const;
 };
@@ -96,11 +121,17 @@ Table read_table(const std::filesystem::path& configs, const std::string& scale,
                  const std::string& name);
 
 // A row's run on a corpus, as `infini train` would take it: the row's file and overrides with the
-// store, the seed and the directory of the table.
+// store, the seed and the directory of the table. A row that begins with another has the other's
+// directory, `from`, as init_from; its generated prompts are then in the corpus's tokens.
 RunConfig row_run(const Table& table, const TableRowConfig& row, const CorpusConfig& corpus,
-                  std::int64_t seed, const std::filesystem::path& directory);
+                  std::int64_t seed, const std::filesystem::path& directory,
+                  const std::filesystem::path& from);
 // The row's model alone.
 ModelConfig row_model(const Table& table, const TableRowConfig& row);
+
+// `rows` and those that they begin with, in the order of the table.
+std::vector<TableRowConfig> with_origins(const Table& table,
+                                         const std::vector<TableRowConfig>& rows);
 
 // Those of `all` whose names were asked for, in the order of the table; all when none was. Throws
 // ConfigError for a name that is not there, naming those that are. `flag` is how they were asked

@@ -1,8 +1,11 @@
 #include "trainer/reproduce_figures.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "trainer/figures.h"
+#include "trainer/reproduce_passkey_tables.h"
 
 namespace infini {
 namespace {
@@ -73,6 +76,10 @@ std::vector<DrawnFigure> draw_figures(const Table& table, const std::vector<Cell
   std::vector<DrawnFigure> figures;
   for (const FigureKind kind : table.config.figures)
     for (const CorpusConfig& corpus : table.config.corpora) {
+      if (kind == FigureKind::kPasskeys) {
+        std::ranges::move(passkey_figures(table, corpus, cells), std::back_inserter(figures));
+        continue;
+      }
       if (kind == FigureKind::kSegments) {
         const LineChart chart = segment_chart(table, corpus, cells);
         if (!chart.lines.empty())

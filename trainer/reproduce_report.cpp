@@ -65,7 +65,7 @@ void write_report(const Table& table, const std::vector<CellResults>& cells,
   const std::vector<DrawnFigure> figures = draw_figures(table, cells);
   for (const DrawnFigure& figure : figures) write_text(output / figure.file, figure.svg);
   write_text(output / "results.json", results_json(table, cells).dump(2) + "\n");
-  if (table.config.kind == TableKind::kPerplexity)
+  if (table.config.kind != TableKind::kMemory)
     write_text(output / "timings.json", timings_json(cells).dump(2) + "\n");
   write_text(output / "table.md", table_markdown(table, cells, figures));
 }

@@ -4,9 +4,25 @@
 #include <cmath>
 #include <numeric>
 
+#include "data/durable_file.h"
 #include "model/memory_size.h"
 
 namespace infini {
+
+const CellResults* find_results(const std::vector<CellResults>& cells, const std::string& row,
+                                const std::string& corpus) {
+  for (const CellResults& cell : cells)
+    if (cell.row == row && cell.corpus == corpus && !cell.runs.empty()) return &cell;
+  return nullptr;
+}
+
+nlohmann::ordered_json read_json(const std::filesystem::path& file) {
+  try {
+    return nlohmann::ordered_json::parse(read_file(file));
+  } catch (const nlohmann::ordered_json::exception& error) {
+    throw DataError(text(file.string(), ": ", error.what()));
+  }
+}
 
 Spread spread_of(const std::vector<double>& values) {
   const auto count = static_cast<double>(values.size());

@@ -19,6 +19,13 @@ struct CellResults {
   std::vector<Run> runs;
 };
 
+// Of a row on a corpus; null where no run of it is measured.
+const CellResults* find_results(const std::vector<CellResults>& cells, const std::string& row,
+                                const std::string& corpus);
+
+// A file that reproduce wrote. Throws DataError, naming it, where it is no JSON.
+nlohmann::ordered_json read_json(const std::filesystem::path& file);
+
 // Over runs that differ in their seed.
 struct Spread {
   int count = 0;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/durable_file.h"
+#include "data/passkey_source.h"
 #include "distributed/watchdog.h"
 #include "model/memory_size.h"
 #include "trainer/checkpoint.h"
@@ -16,6 +17,8 @@
 #include "trainer/loaded_model.h"
 #include "trainer/on_ranks.h"
 #include "trainer/perplexity.h"
+#include "trainer/reproduce_passkeys.h"
+#include "trainer/reproduce_results.h"
 #include "trainer/run_training.h"
 
 namespace infini {
@@ -28,14 +31,6 @@ constexpr const char* kResult = "result.json";
 constexpr const char* kTimings = "timings.json";
 constexpr const char* kTestSplit = "test";
 
-Json read_json(const fs::path& file) {
-  try {
-    return Json::parse(read_file(file));
-  } catch (const Json::exception& error) {
-    throw DataError(text(file.string(), ": ", error.what()));
-  }
-}
-
 // The learned gates before the sigmoid, a list of heads for each layer that has them.
 Json gates_of(const InfiniTransformer& model) {
   Json layers = Json::array();
@@ -43,6 +38,23 @@ Json gates_of(const InfiniTransformer& model) {
     if (parameter.name.ends_with(".attention.gate"))
       layers.push_back(parameter.master.to_vector<double>());
   return layers;
+}
+
+// Perplexities of the test split, memory as trained and, where there is one, off.
+Json test_perplexities(const LoadedModel& loaded, const fs::path& test, const Communicator& all) {
+  const auto store = TokenStore::open(test);
+  store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
+  const auto measured = [&](bool memory) {
+    loaded.model->use_memory(memory);
+    const PerplexityReport report =
+        measure_perplexity(*loaded.model, *store, perplexity_options(loaded.config.evaluate), all);
+    spdlog::info("{}: test token perplexity {:.4f}{}", loaded.config.directory,
+                 report.token_perplexity(), memory ? "" : ", memory off");
+    return Json::parse(perplexity_json(report));
+  };
+  Json result{{"test", measured(true)}};
+  if (memory_numbers(loaded.config.model) > 0) result["memory_off"] = measured(false);
+  return result;
 }
 
 // What the steps cost, from the run's log. The median: the first steps also choose algorithms.
@@ -71,6 +83,10 @@ std::optional<ConfigDifference> TableRun::difference(const fs::path& recorded,
   const RunConfig there = read_config_text<RunConfig>(yaml, recorded.string());
   RunConfig here = config_;
   if (here.model.vocabulary == 0) here.model.vocabulary = there.model.vocabulary;
+  const auto place = [](const RunConfig& config) {  // of the run it began with, seen from its own
+    return fs::path(config.init_from).lexically_relative(config.directory);
+  };
+  if (place(here) == place(there)) here.init_from = there.init_from;
   here.directory = there.directory;  // may have been moved
   const std::vector<ConfigDifference> all = config_differences(there, here);
   return all.empty() ? std::nullopt : std::optional(all.front());
@@ -86,21 +102,30 @@ void TableRun::check_same(const fs::path& recorded, const std::string& yaml) con
 
 bool TableRun::is_measured() const {
   const fs::path file = directory() / kResult;
-  return fs::exists(file) && !difference(file, result().at("config").get<std::string>());
+  if (!fs::exists(file)) return false;
+  const Json there = result();
+  return !difference(file, there.at("config").get<std::string>()) && answers_table(there);
+}
+
+bool TableRun::answers_table(const Json& result) const {
+  return kind_ != TableKind::kPasskey || has_passkeys(result, passkey_);
 }
 
 TableRun::State TableRun::state() const {
   const fs::path result_file = directory() / kResult, config_file = directory() / "config.yaml";
   if (fs::exists(result_file)) {
-    check_same(result_file, result().at("config").get<std::string>());
-    return State::kMeasured;
+    const Json there = result();
+    check_same(result_file, there.at("config").get<std::string>());
+    if (answers_table(there)) return State::kMeasured;
   }
   if (fs::exists(config_file)) check_same(config_file, read_file(config_file));
-  for (const char* split : {"train", kTestSplit}) {
-    const fs::path store = fs::path(config_.data.store) / text(split, ".h5");
-    check<ConfigError>(fs::exists(store), store.string(),
-                       " does not exist; `infini prepare` makes it from a corpus");
-  }
+  const bool trains = config_.data.source == DataKind::kStore;
+  for (const char* split : {"train", kTestSplit})
+    if (split == kTestSplit ? kind_ == TableKind::kPerplexity : trains) {
+      const fs::path store = fs::path(config_.data.store) / text(split, ".h5");
+      check<ConfigError>(fs::exists(store), store.string(),
+                         " does not exist; `infini prepare` makes it from a corpus");
+    }
   const std::vector<CheckpointPath> checkpoints = list_checkpoints(directory());
   if (checkpoints.empty()) return State::kAbsent;
   return checkpoints.back().step < config_.train.steps ? State::kInterrupted : State::kTrained;
@@ -111,43 +136,50 @@ int TableRun::train(const World& world,
   return run_training(world, config_, {.start = RunStart::kWhereItStands, .stop_at = stop_at});
 }
 
-void TableRun::measure(const World& world) const {
+std::int64_t TableRun::training_tokens(std::int64_t steps) const {
+  const DataConfig& data = config_.data;
+  if (data.source == DataKind::kStore) return steps * data.batch_rows * data.row_tokens;
+  const PasskeySource source(data.passkey, data.batch_rows, config_.model.segment_tokens,
+                             static_cast<std::uint64_t>(config_.seed), config_.train.steps);
+  std::int64_t tokens = 0;
+  for (std::int64_t step = 0; step < steps; ++step)
+    tokens += source.row_tokens(step) * data.batch_rows;
+  return tokens;
+}
+
+bool TableRun::measure(const World& world, const std::function<bool()>& go_on) const {
   const Communicator all(world);
   const Watchdog watchdog(world, all, config_.parallel);
   if (device_of(config_.device) == Device::kCuda) choose_gpu(world);
   const LoadedModel loaded = load_model(directory());
   check<DataError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(), " holds no tokenizer");
-  const auto store = TokenStore::open(fs::path(config_.data.store) / text(kTestSplit, ".h5"));
-  store->require_tokenizer(*loaded.tokenizer, loaded.checkpoint.string());
 
   const auto begin = std::chrono::steady_clock::now();
-  const auto measured = [&](bool memory) {
-    loaded.model->use_memory(memory);
-    const PerplexityReport report =
-        measure_perplexity(*loaded.model, *store, perplexity_options(config_.evaluate), all);
-    spdlog::info("{}: test token perplexity {:.4f}{}", directory().string(),
-                 report.token_perplexity(), memory ? "" : ", memory off");
-    return Json::parse(perplexity_json(report));
-  };
+  Json perplexities = Json::object();
+  if (kind_ == TableKind::kPasskey) {
+    if (!measure_passkeys(loaded, passkey_, directory(), all, go_on)) return false;
+  } else {
+    const fs::path test = fs::path(config_.data.store) / text(kTestSplit, ".h5");
+    perplexities = test_perplexities(loaded, test, all);
+  }
+  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
+  all.all_agree(true);  // every rank has looked at what stands in the directory
+  if (!all.is_first()) return true;
+
   const ModelConfig& model = loaded.config.model;
   Json result{{"config", config_yaml(loaded.config)},
               {"step", loaded.step},
-              {"training_tokens",
-               loaded.step * loaded.config.data.batch_rows * loaded.config.data.row_tokens},
+              {"training_tokens", training_tokens(loaded.step)},
               {"parameters", parameter_count(model)},
-              {"memory_numbers", memory_numbers(model)},
-              {"test", measured(true)}};
-  if (memory_numbers(model) > 0) result["memory_off"] = measured(false);
-  if (const Json gates = gates_of(*loaded.model); !gates.empty()) result["gates"] = gates;
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-
-  all.all_agree(true);  // every rank has looked at what stands in the directory
-  if (!all.is_first()) return;
+              {"memory_numbers", memory_numbers(model)}};
+  result.update(perplexities);
   Json timings = training_timings(directory() / "metrics.jsonl");
-  timings["measuring_seconds"] = seconds;
+  timings["measuring_seconds"] = passed.count();
+  if (kind_ == TableKind::kPasskey) add_passkeys(directory(), passkey_, result, timings);
+  if (const Json gates = gates_of(*loaded.model); !gates.empty()) result["gates"] = gates;
   write_file(directory() / kTimings, timings.dump(2) + "\n");
   write_file(directory() / kResult, result.dump(2) + "\n");
+  return true;
 }
 
 nlohmann::ordered_json TableRun::result() const { return read_json(directory() / kResult); }

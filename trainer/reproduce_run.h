@@ -1,20 +1,23 @@
-// One run of a table: a system trained on a corpus from a seed, then measured on the corpus's test
-// split. All it leaves lies in its directory: what training leaves, result.json once it is measured
+// One run of a table: a system trained on a corpus from a seed, then measured as the table's kind
+// asks. All it leaves lies in its directory: what training leaves, result.json once it is measured
 // and timings.json beside it.
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 
 #include "distributed/world.h"
 #include "trainer/config_difference.h"
+#include "trainer/reproduce_config.h"
 
 namespace infini {
 
 class TableRun {
  public:
-  explicit TableRun(RunConfig config) : config_(std::move(config)) {}
+  TableRun(const TableConfig& table, RunConfig config)
+      : kind_(table.kind), passkey_(table.passkey), config_(std::move(config)) {}
 
   const RunConfig& config() const { return config_; }
 
@@ -22,20 +25,21 @@ class TableRun {
     kAbsent,       // not begun, or ended before its first checkpoint
     kInterrupted,  // a checkpoint before the last step
     kTrained,      // a checkpoint of the last step
-    kMeasured      // result.json
+    kMeasured      // result.json with all that the table asks for
   };
   // Throws ConfigError where the directory holds a run of another configuration, naming a key that
   // differs, and where the corpus's splits are not there.
   State state() const;
-  // Whether there is a result.json of this configuration. One of another is no error here.
+  // Whether there is such a result.json of this configuration. One of another is no error here.
   bool is_measured() const;
 
   // Trains to the last step, or until a step ends after `stop_at`. Returns kExitDone or
   // kExitStopped. All ranks call it.
   int train(const World& world, std::optional<std::chrono::steady_clock::time_point> stop_at) const;
   // Measures the trained model, memory as trained and off, and writes result.json. Ranks divide the
-  // documents, each with the whole model.
-  void measure(const World& world) const;
+  // documents or prompts, each with the whole model. Between two pieces of the work it asks whether
+  // to `go_on`, and returns false where not; the next call has only the rest to do.
+  bool measure(const World& world, const std::function<bool()>& go_on) const;
 
   // What measure() wrote.
   nlohmann::ordered_json result() const;
@@ -46,7 +50,11 @@ class TableRun {
   std::optional<ConfigDifference> difference(const std::filesystem::path& recorded,
                                              const std::string& yaml) const;
   void check_same(const std::filesystem::path& recorded, const std::string& yaml) const;
+  bool answers_table(const nlohmann::ordered_json& result) const;
+  std::int64_t training_tokens(std::int64_t steps) const;
 
+  TableKind kind_;
+  TablePasskeyConfig passkey_;
   RunConfig config_;
 };
 

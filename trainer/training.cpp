@@ -14,19 +14,10 @@
 #include "trainer/parallel_checks.h"
 #include "trainer/progress.h"
 #include "trainer/rows.h"
+#include "trainer/saved_tokenizer.h"
 
 namespace infini {
 namespace {
-
-constexpr const char* kTokenizer = "tokenizer";
-
-NamedBuffer tokenizer_buffer(std::string& tokenizer) {
-  return {.name = kTokenizer,
-          .dtype = "u8",
-          .shape = {static_cast<std::int64_t>(tokenizer.size())},
-          .data = tokenizer.data(),
-          .bytes = tokenizer.size()};
-}
 
 RunConfig checked(RunConfig config, const BatchSource& source, const Layout& layout) {
   if (config.model.vocabulary == 0) config.model.vocabulary = source.vocabulary();
@@ -84,17 +75,6 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
   if (source_->carries_memory())
     memories_ =
         zero_memories(model_.share(), rank_rows(), model_.parameters().compute(), model_.device());
-}
-
-std::string saved_tokenizer(const Checkpoint& checkpoint) {
-  std::string tokenizer;
-  for (const BufferInfo& info : checkpoint.buffers()) {
-    if (info.name != kTokenizer) continue;
-    tokenizer.resize(static_cast<std::size_t>(info.shape.at(0)));
-    const NamedBuffer buffer = tokenizer_buffer(tokenizer);
-    checkpoint.read({&buffer, 1});
-  }
-  return tokenizer;
 }
 
 StepReport Training::step() {

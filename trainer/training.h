@@ -99,7 +99,4 @@ class Training {
   std::int64_t skipped_in_a_row_ = 0, skipped_ = 0;
 };
 
-// The tokenizer that a checkpoint holds, serialised; empty when it holds none.
-std::string saved_tokenizer(const Checkpoint& checkpoint);
-
 }  // namespace infini

@@ -20,7 +20,7 @@ TEST(DataConfig, MakesTheSourceItDescribes) {
   EXPECT_EQ(make_source(config, 8, 1, 100, open_store(config))->batch(3), lanes->batch(3));
   EXPECT_NE(make_source(config, 8, 2, 100)->batch(0), lanes->batch(0));
   EXPECT_THAT(make_source({}, 64, 1, 100)->description(),
-              HasSubstr("passkey rows (words), 5 digits, 2, 4, 8"));
+              HasSubstr("passkey prompts (words), 5 digits, 128, 256, 512 tokens"));
 }
 
 TEST(DataConfig, RefusesValuesOutOfRange) {

@@ -1,6 +1,8 @@
 #include "data/passkey_source.h"
 
+#include <algorithm>
 #include <set>
+#include <span>
 
 #include "tests/data/batch_checks.h"
 #include "tests/data/fixtures.h"
@@ -45,8 +47,8 @@ TEST(PasskeySource, WeighsTheAnswerAndPredictsTheNextToken) {
 TEST(PasskeySource, StartsOnShortRowsAndThenUsesAllLengths) {
   const PasskeySource source = small_source();
   std::set<std::int64_t> later;
-  for (int step = 0; step < 50; ++step) EXPECT_EQ(source.row_segments(step), 3);
-  for (int step = 50; step < 200; ++step) later.insert(source.row_segments(step));
+  for (int step = 0; step < 50; ++step) EXPECT_EQ(source.row_tokens(step), 3 * 32);
+  for (int step = 50; step < 200; ++step) later.insert(source.row_tokens(step) / 32);
   EXPECT_EQ(later, (std::set<std::int64_t>{3, 5, 9}));
 }
 
@@ -66,7 +68,7 @@ TEST(PasskeySource, PacksShorterPromptsIntoRowsOfTheGreatestLength) {
   std::set<std::int64_t> lengths;
   for (const std::int64_t step : {0, 60, 100, 140, 150, 151, 152, 153}) {
     const SequenceBatch batch = source.batch(step);
-    const std::int64_t segments = source.prompt_segments(step), length = segments * 32;
+    const std::int64_t length = source.prompt_tokens(step), segments = length / 32;
     lengths.insert(segments);
     ASSERT_EQ(batch.segments, 12);
     for (std::int64_t i = 0; i < batch.rows * 12 / segments; ++i) {
@@ -76,9 +78,7 @@ TEST(PasskeySource, PacksShorterPromptsIntoRowsOfTheGreatestLength) {
         const auto at = static_cast<std::size_t>(i * length + t);
         EXPECT_EQ(batch.tokens[at], prompt.tokens[static_cast<std::size_t>(t)]);
         EXPECT_EQ(batch.targets[at], t + 1 == length ? -1 : batch.tokens[at + 1]);
-        if (t % 32 == 0) {
-          EXPECT_EQ(batch.resets[at / 32], t == 0);
-        }
+        EXPECT_TRUE(t % 32 != 0 || batch.resets[at / 32] == (t == 0));
       }
     }
   }
@@ -90,7 +90,8 @@ TEST(PasskeySource, AnswersKeepTheirShareOfTheLossAtEveryLength) {
   for (const std::int64_t step : {0, 150, 151, 152, 153}) {
     const SequenceBatch batch = source.batch(step);
     const auto answers = static_cast<double>(std::ranges::count(batch.weights, 1.0f));
-    EXPECT_EQ(answers, 4.0 * static_cast<double>(batch.rows * 12 / source.prompt_segments(step)));
+    EXPECT_EQ(answers,
+              4.0 * static_cast<double>(batch.rows * 12 * 32 / source.prompt_tokens(step)));
     EXPECT_NEAR(answers / batch.total_weight, 0.75, 1e-5);
   }
 }
@@ -99,7 +100,8 @@ TEST(PasskeySource, LengthsJoinOneAfterAnother) {
   const PasskeySource source = packed_source();
   const auto longest = [&](int first, int last) {
     std::int64_t most = 0;
-    for (int step = first; step < last; ++step) most = std::max(most, source.prompt_segments(step));
+    for (int step = first; step < last; ++step)
+      most = std::max(most, source.prompt_tokens(step) / 32);
     return most;
   };
   EXPECT_EQ(longest(0, 50), 3);
@@ -128,8 +130,31 @@ TEST(PasskeySource, RefusesRowsThatAreTooShort) {
       message_of<ConfigError>([] {
         PasskeySource({.row_segments = {8, 1}}, 4, 32, 1, 10);
       }),
-      HasSubstr("data.passkey.row_segments: 1 segments of 32 tokens hold 32 tokens, the shortest "
-                "prompt with 5 digits takes "));
+      HasSubstr("data.passkey.row_segments: the shortest row holds 32 tokens, the shortest prompt "
+                "with 5 digits takes "));
+  EXPECT_THAT(message_of<ConfigError>([] {
+                PasskeySource({.row_tokens = {300, 40}}, 4, 32, 1, 10);
+              }),
+              HasSubstr("data.passkey.row_tokens: the shortest row holds 40 tokens"));
+  EXPECT_THAT(message_of<ConfigError>(
+                  [] { PasskeySource({.row_tokens = {300}, .packed = true}, 4, 32, 1, 10); }),
+              HasSubstr("expected row_segments, not row_tokens"));
+}
+
+// As rows of 5,120 tokens in segments of 2,048.
+TEST(PasskeySource, RowsMayEndWithinASegment) {
+  const PasskeySource source({.digits = 4, .row_tokens = {240, 160}, .short_share = 0.5}, 3, 64, 1,
+                             100);
+  EXPECT_EQ(source.prompt_tokens(0), 160);
+  const SequenceBatch batch = source.batch(3);
+  EXPECT_EQ(batch.row_tokens, 160);
+  EXPECT_EQ(batch.segments, 3);
+  EXPECT_EQ(batch.resets, (std::vector<std::uint8_t>{1, 0, 0, 1, 0, 0, 1, 0, 0}));
+  EXPECT_EQ(batch.scored_tokens, 3 * 159);
+  for (int row = 0; row < 3; ++row) {
+    const PasskeyPrompt prompt = source.prompt(3, row);
+    EXPECT_TRUE(std::ranges::equal(prompt.tokens, std::span(batch.tokens).subspan(160 * row, 160)));
+  }
 }
 
 }  // namespace

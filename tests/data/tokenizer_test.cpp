@@ -36,7 +36,8 @@ TEST(Tokenizer, RefusesForeignBytesAndTokens) {
   EXPECT_EQ(message_of<DataError>([] { load_tokenizer("hello", "a.h5"); }),
             "a.h5: is not a tokenizer of this program");
   EXPECT_EQ(message_of<DataError>([] { load_tokenizer("infini-tokenizer runes\n", "a.h5"); }),
-            "a.h5: tokenizer kind 'runes' is unknown, expected byte, words or sentencepiece");
+            "a.h5: tokenizer kind 'runes' is unknown, expected byte, words, sentencepiece "
+            "or tokenizer.json");
   EXPECT_THAT(
       message_of<DataError>([] { load_tokenizer("infini-tokenizer words\nother\n", "a.h5"); }),
       HasSubstr("are not the passkey words of this build"));

@@ -140,49 +140,17 @@ TEST_P(TransformerFam, ReadsNoPadding) {
   }
 }
 
-// Every parameter, the prompt among them, gets its gradient through all segments: nothing is
-// stopped at the window.
+// The prompt among them; nothing is stopped at the window.
 TEST_P(TransformerFam, HasTheGradientsOfFiniteDifferences) {
-  const InfiniTransformer model = model_of(GetParam());
-  Rows rows = rows_of(18);
-  rows.resets = Tensor::of(std::vector<std::uint8_t>{0, 0, 0, 0, 0, 0, 1, 0}, {2, 4});
-  const Recurrence recurrence(model, {});
-  const Memories nothing = empty_memories(model.config());
-  recurrence.train(rows, nothing, 1, {});
-  for (const Parameter& parameter : model.parameters().all())
-    expect_slopes(recurrence, rows, nothing, parameter, 11, 1e-5);
+  expect_slopes_through_segments(model_of(GetParam()));
 }
 
-// With a horizon of one segment the gradient is that of segments alone, each given its memory.
 TEST_P(TransformerFam, StopsGradientsAtTheHorizon) {
-  const Rows rows = rows_of(20);
-  const auto gradients = [&](std::int64_t horizon, bool together) {
-    const InfiniTransformer model = model_of(GetParam());
-    const Recurrence recurrence(model, {.gradient_horizon = horizon});
-    Memories memory = empty_memories(model.config());
-    if (together) {
-      recurrence.train(rows, memory, 1, {});
-    } else {
-      for (const std::int64_t begin : {0, 5, 10, 15})
-        memory = recurrence.train(part_of(rows, begin, 5), memory, 1, {}).memory;
-    }
-    return model.parameters().gradients().to_vector<double>();
-  };
-  const std::vector<double> apart = gradients(1, false);
-  EXPECT_LE(relative_error(gradients(1, true), apart), 1e-13);
-  EXPECT_GT(relative_error(gradients(0, true), apart), 0.01);
-  EXPECT_GT(relative_error(gradients(2, true), gradients(0, true)), 0.001);
+  expect_gradients_stop_at_the_horizon([&] { return model_of(GetParam()); });
 }
 
-// A memory of zeros in which nothing is written is no memory.
 TEST_P(TransformerFam, FindsOnlyWhatWasWritten) {
-  const InfiniTransformer model = model_of(GetParam());
-  const Rows rows = rows_of(10);
-  const Hidden nothing = hidden_of(model, rows);
-  const Memories zeros = zero_memories(model.config(), 2, DType::kFloat64, Device::kCpu);
-  EXPECT_TRUE(same_bytes(hidden_of(model, rows, zeros).states, nothing.states));
-  const Memories random = random_memories(model.config(), 2, DType::kFloat64);
-  EXPECT_GT(relative_error(hidden_of(model, rows, random).states, nothing.states), 0.01);
+  expect_only_written_is_read(model_of(GetParam()));
 }
 
 TEST_P(TransformerFam, SwitchedOffLeavesEachSegmentAlone) {

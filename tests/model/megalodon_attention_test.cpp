@@ -181,35 +181,11 @@ TEST_P(Megalodon, EqualsPlainLoops) {
 }
 
 TEST_P(Megalodon, HasTheGradientsOfFiniteDifferences) {
-  const InfiniTransformer model = moved_model(GetParam());
-  Rows rows = rows_of(18);
-  rows.resets = Tensor::of(std::vector<std::uint8_t>{0, 0, 0, 0, 0, 0, 1, 0}, {2, 4});
-  const Recurrence recurrence(model, {});
-  const Memories nothing = empty_memories(model.config());
-  recurrence.train(rows, nothing, 1, {});
-  for (const Parameter& parameter : model.parameters().all())
-    expect_slopes(recurrence, rows, nothing, parameter, 11, 1e-5);
+  expect_slopes_through_segments(moved_model(GetParam()));
 }
 
-// With a horizon of one segment the gradient is that of segments alone, each given its memory.
 TEST_P(Megalodon, StopsGradientsAtTheHorizon) {
-  const Rows rows = rows_of(20);
-  const auto gradients = [&](std::int64_t horizon, bool together) {
-    const InfiniTransformer model = moved_model(GetParam());
-    const Recurrence recurrence(model, {.gradient_horizon = horizon});
-    Memories memory = empty_memories(model.config());
-    if (together) {
-      recurrence.train(rows, memory, 1, {});
-    } else {
-      for (const std::int64_t begin : {0, 5, 10, 15})
-        memory = recurrence.train(part_of(rows, begin, 5), memory, 1, {}).memory;
-    }
-    return model.parameters().gradients().to_vector<double>();
-  };
-  const std::vector<double> apart = gradients(1, false);
-  EXPECT_LE(relative_error(gradients(1, true), apart), 1e-12);
-  EXPECT_GT(relative_error(gradients(0, true), apart), 0.001);
-  EXPECT_GT(relative_error(gradients(2, true), gradients(0, true)), 0.001);
+  expect_gradients_stop_at_the_horizon([&] { return moved_model(GetParam()); }, 1e-12);
 }
 
 TEST_P(Megalodon, CountsNoPadding) {
@@ -234,16 +210,7 @@ TEST_P(Megalodon, CountsNoPadding) {
   EXPECT_TRUE(same_bytes(hidden_of(model, rows).at(0, 10, 5), got.at(0, 10, 5)));
 }
 
-// A memory of zeros in which nothing is written is no memory.
-TEST_P(Megalodon, FindsOnlyWhatWasWritten) {
-  const InfiniTransformer model = moved_model(GetParam());
-  const Rows rows = rows_of(10);
-  const Hidden nothing = hidden_of(model, rows);
-  const Memories zeros = zero_memories(model.config(), 2, DType::kFloat64, Device::kCpu);
-  EXPECT_TRUE(same_bytes(hidden_of(model, rows, zeros).states, nothing.states));
-  const Memories random = random_memories(model.config(), 2, DType::kFloat64);
-  EXPECT_GT(relative_error(hidden_of(model, rows, random).states, nothing.states), 0.01);
-}
+TEST_P(Megalodon, FindsOnlyWhatWasWritten) { expect_only_written_is_read(moved_model(GetParam())); }
 
 TEST_P(Megalodon, SwitchedOffTakesEachSegmentForADocument) {
   InfiniTransformer model = moved_model(GetParam());

@@ -115,37 +115,17 @@ TEST(MemorizingTransformer, HasTheGradientsOfFiniteDifferences) {
   }
 }
 
-// A segment alone, its memory given, has all of the gradient of its loss there is: what a later
-// segment finds of it in the memory adds nothing to what it computed.
+// What a later segment finds of this one in the memory adds nothing to its gradient.
 TEST(MemorizingTransformer, StopsGradientsAtTheMemory) {
+  const auto model = [] { return model_of(memorizing(9, 3)); };
   const Rows rows = rows_of(10);
-  const auto gradients = [&](bool together) {
-    const InfiniTransformer model = model_of(memorizing(9, 3));
-    const Recurrence recurrence(model, {});
-    Memories memory = empty_memories(model.config());
-    if (together) {
-      recurrence.train(rows, memory, 1, {});
-    } else {
-      for (const std::int64_t begin : {0, 5})
-        memory = recurrence.train(part_of(rows, begin, 5), memory, 1, {}).memory;
-    }
-    return model.parameters().gradients().to_vector<double>();
-  };
-  EXPECT_LE(relative_error(gradients(true), gradients(false)), 1e-13);
+  EXPECT_LE(
+      relative_error(gradients_of_rows(model(), rows, 0), gradients_of_segments(model(), rows)),
+      1e-13);
 }
 
 TEST(MemorizingTransformer, ReadsARowInPiecesToTheSameBytes) {
-  for (const DType dtype : {DType::kFloat64, DType::kFloat32, DType::kBFloat16}) {
-    Tiny tiny = memorizing(12, 4);
-    tiny.dtype = dtype;
-    const InfiniTransformer model = model_of(tiny);
-    const Hidden whole = hidden_of(model, rich_rows());
-    for (const std::int64_t at_once : {1, 2, 3}) {
-      const Hidden pieces = hidden_of(model, rich_rows(), empty_memories(model.config()), at_once);
-      EXPECT_TRUE(same_bytes(pieces.states, whole.states)) << dtype << " " << at_once;
-      expect_near(pieces.memory, whole.memory, 0);
-    }
-  }
+  expect_same_bytes_in_pieces(memorizing(12, 4));
 }
 
 TEST(MemorizingTransformer, RemembersNoMoreThanTheNewestTokens) {

@@ -181,7 +181,7 @@ TEST_F(Reproduce, RefusesWhatItCannotDo) {
   table_refused("name: local", "name: linear", "rows: two are named linear");
   table_refused("name: local", "name: a/b", "rows: name \"a/b\" must be letters, digits, - and _");
   table_refused("of: bytes", "of: books",
-                "rows: linear quotes books; expected memory, compression or the name of a corpus");
+                "rows: linear quotes books; expected memory, compression, the name of a corpus");
   table_refused("seeds: 2", "corpora: [books]",
                 "rows: linear is for corpus books; known are bytes");
   table_refused("run.yaml", "none.yaml", "configs/small/none.yaml does not exist");

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 const fs::path kConfigs = INFINI_SOURCE_DIR "/configs";
 constexpr const char* kScales[] = {"small", "paper"};
-constexpr const char* kTables[] = {"table1", "table2", "figure3", "longer", "rmt-sizes"};
+constexpr const char* kTables[] = {"table1", "table2", "table3", "figure3", "longer", "rmt-sizes"};
 
 std::vector<std::string> tables_of(const std::string& scale) {
   std::vector<std::string> tables(std::begin(kTables), std::end(kTables));
@@ -29,7 +29,7 @@ std::vector<std::string> tables_of(const std::string& scale) {
 }
 
 RunConfig run_of(const Table& table, const TableRowConfig& row) {
-  return row_run(table, row, table.config.corpora[0], 1, "runs/not-written");
+  return row_run(table, row, table.config.corpora[0], 1, "runs/not-written", "runs/origin");
 }
 
 double tokens_of(const RunConfig& run) {
@@ -54,7 +54,7 @@ TEST(TableConfigs, EveryFileIsATableOrARunOfOne) {
 
 TEST(TableConfigs, RunsCanBePlannedAndFitOneGpuAndEight) {
   for (const char* scale : kScales)
-    for (const std::string& name : {"table2", "longer"}) {
+    for (const char* name : {"table2", "table3", "longer"}) {
       const Table table = read_table(kConfigs, scale, name);
       for (const TableRowConfig& row : table.config.rows) {
         SCOPED_TRACE(text(scale, ", ", row.name));
@@ -118,6 +118,22 @@ TEST(TableConfigs, OtherTablesAreOfTable2sRuns) {
         run.data.store = there->second.data.store;  // its first corpus may be another
         EXPECT_TRUE(config_differences(there->second, run).empty());
       }
+    }
+  }
+}
+
+TEST(TableConfigs, RowsBeginWithTheSameModel) {
+  for (const char* scale : kScales) {
+    const Table table = read_table(kConfigs, scale, "table3");
+    std::map<std::string, RunConfig> runs;
+    for (const TableRowConfig& row : table.config.rows) {
+      const RunConfig run = runs[row.name] = run_of(table, row);
+      if (row.from.empty()) continue;
+      EXPECT_EQ(run.init_from, "runs/origin");
+      EXPECT_EQ(run.data.passkey.tokenizer, table.config.corpora[0].store + "/tokenizer.model");
+      for (const ConfigDifference& difference : config_differences(runs.at(row.from), run))
+        EXPECT_THAT(difference.key, ::testing::Not(::testing::StartsWith("model.")))
+            << scale << ", " << row.name;
     }
   }
 }
