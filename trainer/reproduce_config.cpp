@@ -155,8 +155,9 @@ RunConfig row_run(const Table& table, const TableRowConfig& row, const CorpusCon
                        corpus.name, " has none");
     config.data.store = corpus.examples;
   } else {
-    check<ConfigError>(table.config.kind == TableKind::kPasskey, file.string(),
-                       ": data.source must be store to be trained on a corpus");
+    check<ConfigError>(
+        table.config.kind == TableKind::kPasskey && config.data.source == DataKind::kPasskey,
+        file.string(), ": data.source must be store to be trained on a corpus");
     if (!row.from.empty()) config.data.passkey.tokenizer = tokenizer_of(corpus).string();
   }
   check<ConfigError>(
