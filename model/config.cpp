@@ -44,7 +44,7 @@ void ModelConfig::validate_architecture() const {
                      " has neither model.projection_biases nor model.head_norms");
   check<ConfigError>(memory == MemoryRule::kNone, "model.architecture = ", name,
                      " has no compressive memory and needs model.memory = none, got ",
-                     enum_names(memory)[static_cast<std::size_t>(memory)].first);
+                     name_of(memory));
   check<ConfigError>(d_model % 2 == 0 || !has_relative_positions(), "model.architecture = ", name,
                      " has a sine and a cosine of each position: model.d_model must be even, got ",
                      d_model);

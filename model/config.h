@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/rope_config.h"
+#include "tensor/enum_names.h"
 #include "tensor/error.h"
 
 namespace infini {
@@ -244,9 +245,7 @@ struct ModelConfig {
   std::int64_t positions(std::int64_t tokens) const {
     return read_tokens() + tokens + written_tokens();
   }
-  std::string_view architecture_name() const {
-    return enum_names(architecture)[static_cast<std::size_t>(architecture)].first;
-  }
+  std::string_view architecture_name() const { return name_of(architecture); }
   void validate_architecture() const;
   void validate_retrieval() const;
   void validate_compression() const;

@@ -10,11 +10,7 @@
 //   };
 //
 // Members may be bool, int, std::int64_t, double, std::string, enums, structs with visit, and
-// std::vector of these. An enum lists its names beside its declaration:
-//
-//   constexpr auto enum_names(Rule) {
-//     return std::array{std::pair{std::string_view{"linear"}, Rule::kLinear}, ...};
-//   }
+// std::vector of these; enums as tensor/enum_names.h has them.
 //
 // A key that is absent keeps its default; a list replaces the default list. Everything else is
 // refused with ConfigError naming file, line, dotted key, what came and what was expected.
@@ -28,6 +24,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "tensor/enum_names.h"
 #include "tensor/error.h"
 #include "trainer/config_tree.h"
 
@@ -51,11 +48,6 @@ void refuse_unknown(const ConfigNode& map, const std::string& path,
                     const std::vector<std::string_view>& known);
 [[noreturn]] void refuse_value(const ConfigNode& node, const std::string& path,
                                const std::string& expected);
-
-template <class T>
-concept NamedEnum = std::is_enum_v<T> && requires(T value) {
-  enum_names(value);
-};
 
 // The visitor that fills a struct from a map.
 class ConfigReader {

@@ -64,9 +64,7 @@ class ConfigWriter {
   template <class T>
   static std::string scalar(const T& value) {
     if constexpr (NamedEnum<T>) {
-      for (const auto& [name, option] : enum_names(value))
-        if (option == value) return std::string(name);
-      throw Error(text("an enum without a name: ", static_cast<std::int64_t>(value)));
+      return std::string(name_of(value));
     } else {
       return yaml_scalar(value);
     }

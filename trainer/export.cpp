@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "distributed/world.h"
+#include "tensor/enum_names.h"
 #include "trainer/commands.h"
 #include "trainer/exit_codes.h"
 #include "trainer/export_model.h"
@@ -18,8 +19,7 @@ struct ExportCommand {
 
 int run(ExportCommand command) {
   World().require_single("export");
-  for (const auto& [name, type] : enum_names(StoredType{}))
-    if (name == command.dtype) command.options.dtype = type;
+  if (const auto dtype = value_of<StoredType>(command.dtype)) command.options.dtype = *dtype;
   const ExportedModel exported = export_model(command.path, command.out, command.options);
   std::printf("%s: %zu tensors in %zu file%s%s%s%s\n", command.out.c_str(), exported.tensors,
               exported.files.size(), exported.files.size() == 1 ? "" : "s",

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tensor/enum_names.h"
 #include "trainer/stored_type.h"
 
 namespace infini {
@@ -25,8 +26,8 @@ struct OriginConfig {
   StoredType dtype_of(std::string_view tensor) const {
     for (const std::string& entry : other_dtypes)
       if (const std::size_t at = entry.rfind('='); std::string_view(entry).substr(0, at) == tensor)
-        for (const auto& [name, type] : enum_names(StoredType{}))
-          if (std::string_view(entry).substr(at + 1) == name) return type;
+        if (const auto type = value_of<StoredType>(std::string_view(entry).substr(at + 1)))
+          return *type;
     return dtype;
   }
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tensor/enum_names.h"
+
 namespace infini {
 
 namespace {
@@ -93,8 +95,7 @@ void check_shard(const RunConfig& config, const Axes& axes) {
   if (parallel.shard < Shard::kGradients || axes.data * axes.segments == 1) return;
   if (parallel.row_leaves == 0) return;
   const std::string with =
-      text(" with parallel.shard = ",
-           enum_names(parallel.shard)[static_cast<std::size_t>(parallel.shard)].first,
+      text(" with parallel.shard = ", name_of(parallel.shard),
            ", which sums the gradients of each backward pass over the ranks by itself");
   check<ConfigError>(parallel.row_leaves == axes.data,
                      "parallel.row_leaves = ", parallel.row_leaves,

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "distributed/world.h"
+#include "tensor/enum_names.h"
 #include "trainer/commands.h"
 #include "trainer/exit_codes.h"
 #include "trainer/figures.h"
@@ -66,12 +67,11 @@ std::vector<Place> places_of(const PasskeyOptions& options) {
   }
   if (options.depths > 0) return places;
   for (const std::string& name : options.positions)
-    for (const auto& [known, position] : enum_names(PasskeyPosition{}))
-      if (name == known)
-        places.push_back({name, [=, position = position](const PasskeyWriter& writer,
-                                                         std::int64_t tokens, std::int64_t index) {
-                            return writer.evaluation(seed, tokens, position, index);
-                          }});
+    places.push_back(
+        {name, [=, position = value_of<PasskeyPosition>(name).value()](
+                   const PasskeyWriter& writer, std::int64_t tokens, std::int64_t index) {
+           return writer.evaluation(seed, tokens, position, index);
+         }});
   return places;
 }
 

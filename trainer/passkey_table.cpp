@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "tensor/enum_names.h"
+
 namespace infini {
 namespace {
 
@@ -74,7 +76,7 @@ std::string passkey_json(const std::vector<PasskeyCell>& cells) {
   nlohmann::ordered_json json;
   for (const PasskeyCell& cell : cells)
     json.push_back({{"segments", cell.segments},
-                    {"position", enum_names(cell.position)[static_cast<int>(cell.position)].first},
+                    {"position", name_of(cell.position)},
                     {"memory", cell.memory},
                     {"prompts", cell.score.prompts},
                     {"exact", cell.score.exact},

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/memory_size.h"
+#include "tensor/enum_names.h"
 #include "trainer/plan.h"
 #include "trainer/progress.h"
 
@@ -13,12 +14,6 @@ std::string grouped(std::int64_t value) {
   std::string digits = std::to_string(value);
   for (std::size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, 1, ',');
   return digits;
-}
-
-std::string name_of_shard(Shard shard) {
-  for (const auto& [name, value] : enum_names(shard))
-    if (value == shard) return std::string(name);
-  return "?";
 }
 
 std::string seconds_text(double seconds) {
@@ -93,9 +88,8 @@ std::string plan_text(const Plan& plan) {
   std::string out = fmt::format("{} GPU{} on {} node{}, by the figures of {} ({})\n", plan.ranks(),
                                 plan.ranks() == 1 ? "" : "s", nodes, nodes == 1 ? "" : "s",
                                 plan.figures.card, plan.figures.date);
-  out +=
-      fmt::format("axes            data {} x segment {} x tensor {}, shard {}\n", rank.axes.data,
-                  rank.axes.segments, rank.axes.tensors, name_of_shard(rank.config.parallel.shard));
+  out += fmt::format("axes            data {} x segment {} x tensor {}, shard {}\n", rank.axes.data,
+                     rank.axes.segments, rank.axes.tensors, name_of(rank.config.parallel.shard));
   out +=
       fmt::format("step            {} rows of {} tokens, {} in all\n", rank.config.data.batch_rows,
                   grouped(rank.row_tokens), grouped(rank.step_tokens()));
@@ -135,7 +129,7 @@ std::string plan_json(const Plan& plan) {
                      {"data", rank.axes.data},
                      {"segment", rank.axes.segments},
                      {"tensor", rank.axes.tensors},
-                     {"shard", name_of_shard(rank.config.parallel.shard)},
+                     {"shard", name_of(rank.config.parallel.shard)},
                      {"batch_rows", rank.config.data.batch_rows},
                      {"row_tokens", rank.row_tokens},
                      {"parameters", rank.parameters},

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "distributed/world.h"
+#include "tensor/enum_names.h"
 #include "tensor/error.h"
 #include "trainer/commands.h"
 #include "trainer/exit_codes.h"
@@ -85,20 +86,6 @@ void print(const PrepareReport& report) {
     std::printf("%-12s %s\n", "missing", text("all listed in ", report.missing.string()).c_str());
 }
 
-// The names of an enum's values, and the value of a name.
-template <class E>
-std::vector<std::string> names_of() {
-  std::vector<std::string> names;
-  for (const auto& [name, value] : enum_names(E{})) names.emplace_back(name);
-  return names;
-}
-template <class E>
-E value_of(const std::string& wanted) {
-  for (const auto& [name, value] : enum_names(E{}))
-    if (name == wanted) return value;
-  throw ConfigError(text("prepare: '", wanted, "' is none of the names"));
-}
-
 // What the command line names by words.
 struct Words {
   std::string format = "auto", tokenizer = "sentencepiece", broken = "refuse", utf8 = "keep",
@@ -107,10 +94,10 @@ struct Words {
 
 int run(PrepareOptions options, const Words& words) {
   World().require_single("prepare");
-  options.format = value_of<CorpusFormat>(words.format);
-  options.broken = value_of<OnFault>(words.broken);
-  options.invalid_utf8 = value_of<OnFault>(words.utf8);
-  options.level = value_of<WantedLevels>(words.level);
+  options.format = value_of<CorpusFormat>(words.format).value();
+  options.broken = value_of<OnFault>(words.broken).value();
+  options.invalid_utf8 = value_of<OnFault>(words.utf8).value();
+  options.level = value_of<WantedLevels>(words.level).value();
   if (words.tokenizer == "byte" || words.tokenizer == "bytes") {
     options.tokenizer = TokenizerKind::kByte;
   } else if (words.tokenizer != "sentencepiece") {

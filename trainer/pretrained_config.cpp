@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/durable_file.h"
+#include "tensor/enum_names.h"
 #include "trainer/config_reader.h"
 #include "trainer/pretrained_rope.h"
 
@@ -176,7 +177,7 @@ class JsonWriter {
       member.visit(inner);
       value = inner.root_;
     } else if constexpr (NamedEnum<T>) {
-      value = enum_names(member)[static_cast<std::size_t>(member)].first;
+      value = name_of(member);
     } else {
       value = member;
     }

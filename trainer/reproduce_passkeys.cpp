@@ -2,18 +2,13 @@
 
 #include <spdlog/spdlog.h>
 
+#include "tensor/enum_names.h"
 #include "trainer/passkey_scores.h"
 
 namespace infini {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-PasskeyPosition position_of(const std::string& name) {
-  for (const auto& [known, position] : enum_names(PasskeyPosition{}))
-    if (known == name) return position;
-  throw Error(text(name, " is no position of a key"));
-}
 
 }  // namespace
 
@@ -36,8 +31,9 @@ MeasuredCell measure_passkeys(const LoadedModel& loaded, const Json& cell,
   const auto tokens = cell.at("tokens").get<std::int64_t>();
   std::vector<PasskeyPrompt> prompts;
   for (int i = 0; i < cell.at("prompts").get<int>(); ++i)
-    prompts.push_back(writer.evaluation(static_cast<std::uint64_t>(loaded.config.seed), tokens,
-                                        position_of(cell.at("position")), i));
+    prompts.push_back(writer.evaluation(
+        static_cast<std::uint64_t>(loaded.config.seed), tokens,
+        value_of<PasskeyPosition>(cell.at("position").get<std::string>()).value(), i));
   const PasskeyReading reading = read_passkeys(*loaded.model, prompts, cell.at("memory"),
                                                loaded.config.evaluate.segments_at_once, all);
   spdlog::info("{}: {} tokens, key at the {}{}: {} of {} exact, {} of {} digits",

@@ -8,14 +8,13 @@
 #include <string_view>
 #include <utility>
 
+#include "tensor/enum_names.h"
+
 namespace infini {
 
 enum class StoredType { kFp32, kBf16, kFp16 };
 constexpr std::array<std::pair<std::string_view, StoredType>, 3> enum_names(StoredType) {
   return {{{"fp32", StoredType::kFp32}, {"bf16", StoredType::kBf16}, {"fp16", StoredType::kFp16}}};
-}
-constexpr std::string_view name_of(StoredType type) {
-  return enum_names(type)[static_cast<std::size_t>(type)].first;
 }
 constexpr std::int64_t bytes_of(StoredType type) { return type == StoredType::kFp32 ? 4 : 2; }
 

@@ -8,6 +8,7 @@
 
 #include "data/hdf5.h"
 #include "model/recurrence.h"
+#include "tensor/enum_names.h"
 #include "tensor/system_memory.h"
 
 namespace infini {
@@ -21,8 +22,7 @@ ModelConfig config_of(const Hdf5File& file) {
                          decltype(fallback) aliased = {}) {
     const std::string name = json.at(key);
     if (name == alias) return aliased;
-    for (const auto& [known, value] : enum_names(fallback))
-      if (known == name) return value;
+    if (const auto value = value_of<decltype(fallback)>(name)) return *value;
     throw Error(text("golden config: unknown ", key, " ", name));
   };
   ModelConfig config;

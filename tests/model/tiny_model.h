@@ -8,6 +8,7 @@
 #include <string>
 
 #include "model/recurrence.h"
+#include "tensor/enum_names.h"
 #include "tests/model/memories.h"
 
 namespace infini {
@@ -295,9 +296,7 @@ inline std::vector<Tiny> shared_tinies() {
 }
 
 inline std::string name_of(const Tiny& tiny) {
-  std::string name;
-  for (const auto& [known, rule] : enum_names(tiny.memory))
-    if (rule == tiny.memory) name = known;
+  std::string name(name_of(tiny.memory));
   if (tiny.architecture == Architecture::kTransformerXl)
     name = text("xl_cache_", tiny.cache_tokens);
   if (tiny.architecture == Architecture::kMemorizingTransformer)
