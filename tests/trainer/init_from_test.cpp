@@ -108,14 +108,19 @@ TEST_F(InitFrom, TakesAnImportThroughTheProgram) {
   expect_done("inspect imported");
 }
 
-TEST_F(InitFrom, HasAConfigurationToStartFrom) {
+TEST_F(InitFrom, HasConfigurationsToStartFrom) {
   train_run();
-  const RunConfig config =
-      read_run_config(std::filesystem::path(INFINI_SOURCE_DIR) / "configs/adapt.yaml",
-                      {"init_from=" + path("run").string()});
-  EXPECT_EQ(config.model.d_model, 16);
-  EXPECT_EQ(config.model.segment_tokens, 2048);
-  EXPECT_TRUE(config.fresh_gates);
+  const auto shipped = [&](const char* name) {
+    return read_run_config(std::filesystem::path(INFINI_SOURCE_DIR) / "configs" / name,
+                           {"init_from=" + path("run").string()});
+  };
+  const RunConfig adapt = shipped("adapt.yaml"), passkey = shipped("adapt-passkey.yaml");
+  EXPECT_EQ(adapt.model.d_model, 16);
+  EXPECT_EQ(adapt.model.segment_tokens, 2048);
+  EXPECT_TRUE(adapt.fresh_gates);
+  EXPECT_EQ(passkey.model.d_model, 16);
+  EXPECT_EQ(passkey.data.passkey.row_lengths(passkey.model.segment_tokens),
+            std::vector<std::int64_t>{5120});
 }
 
 TEST_F(InitFrom, TellsBeginningAndContinuingApart) {
