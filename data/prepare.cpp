@@ -6,6 +6,7 @@
 
 #include "data/encode_pool.h"
 #include "data/prepare_source.h"
+#include "data/seconds_since.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "data/token_store.h"
 #include "tensor/error.h"

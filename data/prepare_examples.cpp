@@ -10,6 +10,7 @@
 #include "data/encode_pool.h"
 #include "data/example_store.h"
 #include "data/prepare_source.h"
+#include "data/seconds_since.h"
 #include "data/summaries.h"
 #include "tensor/error.h"
 

@@ -38,8 +38,4 @@ std::uint64_t chained_hash(std::uint64_t before, std::uint64_t next) {
   return XXH3_64bits(pair, sizeof pair);
 }
 
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
 }  // namespace infini

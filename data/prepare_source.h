@@ -1,7 +1,6 @@
 // What prepare() makes stores from: a plain corpus, or documents with summaries. Not for others.
 #pragma once
 
-#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -54,7 +53,5 @@ class TextSample {
 
 // Puts the hash of a document behind those before it, for TokenStore::source_hash().
 std::uint64_t chained_hash(std::uint64_t before, std::uint64_t next);
-
-double seconds_since(std::chrono::steady_clock::time_point begin);
 
 }  // namespace infini

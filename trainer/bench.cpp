@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 
+#include "data/seconds_since.h"
 #include "distributed/watchdog.h"
 #include "model/flops.h"
 #include "tensor/ops/product.h"
@@ -74,8 +75,7 @@ void profile_step(Training& training, const std::string& file) {
   begin_profile();
   const auto begin = std::chrono::steady_clock::now();
   training.step();
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds = seconds_since(begin);
   const std::vector<ProfileEntry> entries = end_profile();
   if (!training.layout().is_first()) return;
   double sum = 0;

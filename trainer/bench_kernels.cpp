@@ -5,6 +5,7 @@
 #include <cmath>
 #include <iostream>
 
+#include "data/seconds_since.h"
 #include "model/transformer.h"
 #include "optim/optimizer.h"
 #include "tensor/ops/activation.h"
@@ -30,7 +31,7 @@ double seconds_of(Device device, const std::function<void()>& work) {
   const auto begin = std::chrono::steady_clock::now();
   work();
   synchronize(device);
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return seconds_since(begin);
 }
 
 // Standard normal numbers; a block of them over and over where there are many.

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "data/passkey_source.h"
+#include "data/seconds_since.h"
 #include "distributed/world.h"
 #include "trainer/commands.h"
 #include "trainer/exit_codes.h"
@@ -42,8 +43,7 @@ class DocumentProgress {
 
   void operator()(std::int64_t documents, std::int64_t tokens) {
     line_.draw([&] {
-      const double seconds =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+      const double seconds = seconds_since(begin_);
       return text(documents, " documents, ", count_text(static_cast<double>(tokens)), " tokens, ",
                   count_text(static_cast<double>(tokens) / std::max(seconds, 1e-3)), " tok/s, ",
                   bytes_text(memory_statistics(device_).peak_bytes));
@@ -96,13 +96,11 @@ void evaluate_examples(const EvaluateOptions& options, const LoadedModel& loaded
 void evaluate_texts(const EvaluateOptions& options, const LoadedModel& loaded,
                     std::shared_ptr<const TokenStore> store) {
   const ExampleRows examples(ExampleStore::of(std::move(store)), loaded.config.data.examples);
-  if (!options.texts.empty()) fs::create_directories(options.texts);
-  const SummaryReport found = write_summaries(
-      *loaded.model, examples, loaded.config.evaluate,
-      static_cast<std::uint64_t>(loaded.config.seed), {}, [&](const WrittenSummary& written) {
-        if (!options.texts.empty())
-          write_text(fs::path(options.texts) / text(written.document, ".txt"), written.text + "\n");
-      });
+  std::function<void(const WrittenSummary&)> on_written;
+  if (!options.texts.empty()) on_written = texts_in(options.texts);
+  const SummaryReport found =
+      write_summaries(*loaded.model, examples, loaded.config.evaluate,
+                      static_cast<std::uint64_t>(loaded.config.seed), {}, on_written);
   report(options, loaded, format_scores(found), scores_json(found).dump(2) + "\n");
 }
 

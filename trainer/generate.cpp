@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "data/seconds_since.h"
 #include "distributed/world.h"
 #include "tensor/system_memory.h"
 #include "trainer/commands.h"
@@ -35,10 +36,6 @@ struct GenerateOptions {
   std::string output;
   bool verbose = false;
 };
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 struct Statistics {
   std::int64_t prompt_tokens = 0, written_tokens = 0;

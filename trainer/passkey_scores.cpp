@@ -4,6 +4,7 @@
 #include <chrono>
 #include <span>
 
+#include "data/seconds_since.h"
 #include "model/recurrence.h"
 #include "tensor/allocator.h"
 
@@ -88,6 +89,15 @@ PasskeyScore score_passkeys(const InfiniTransformer& model,
   return score;
 }
 
+std::vector<PasskeyPrompt> evaluation_prompts(const PasskeyWriter& writer, std::int64_t seed,
+                                              std::int64_t tokens, PasskeyPosition position,
+                                              int count) {
+  std::vector<PasskeyPrompt> prompts;
+  for (int i = 0; i < count; ++i)
+    prompts.push_back(writer.evaluation(static_cast<std::uint64_t>(seed), tokens, position, i));
+  return prompts;
+}
+
 PasskeyReading read_passkeys(InfiniTransformer& model, const std::vector<PasskeyPrompt>& prompts,
                              bool memory, std::int64_t segments_at_once,
                              const Communicator& ranks) {
@@ -105,12 +115,12 @@ PasskeyReading read_passkeys(InfiniTransformer& model, const std::vector<Passkey
   const std::vector<double> sums =
       ranks.sum({static_cast<double>(part.prompts), static_cast<double>(part.exact),
                  static_cast<double>(part.digits), static_cast<double>(part.right_digits)});
-  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
+  const double seconds = seconds_since(begin);
   return {.score = {.prompts = static_cast<int>(sums[0]),
                     .exact = static_cast<int>(sums[1]),
                     .digits = static_cast<std::int64_t>(sums[2]),
                     .right_digits = static_cast<std::int64_t>(sums[3])},
-          .tokens_per_second = static_cast<double>(tokens) / passed.count(),
+          .tokens_per_second = static_cast<double>(tokens) / seconds,
           .peak_bytes = memory_statistics(model.device()).peak_bytes};
 }
 

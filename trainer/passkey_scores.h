@@ -24,8 +24,13 @@ PasskeyScore score_passkeys(const InfiniTransformer& model,
                             const std::vector<PasskeyPrompt>& prompts,
                             std::int64_t segments_at_once);
 
-// The same with what it cost: tokens of all prompts by seconds, and the most bytes of device memory
-// this rank held.
+// The evaluation prompts of one length and position, from the first on.
+std::vector<PasskeyPrompt> evaluation_prompts(const PasskeyWriter& writer, std::int64_t seed,
+                                              std::int64_t tokens, PasskeyPosition position,
+                                              int count);
+
+// score_passkeys() with what it cost: tokens of all prompts by seconds, and the most bytes of
+// device memory this rank held.
 struct PasskeyReading {
   PasskeyScore score;
   double tokens_per_second = 0;

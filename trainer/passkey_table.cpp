@@ -38,11 +38,9 @@ std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer
     for (const bool memory : {true, false})
       for (const auto& [name, position] : enum_names(PasskeyPosition{})) {
         model.use_memory(memory);
-        std::vector<PasskeyPrompt> prompts;
-        for (int i = 0; i < config.evaluate.passkey.prompts; ++i)
-          prompts.push_back(writer.evaluation(static_cast<std::uint64_t>(config.seed),
-                                              segments * model.config().segment_tokens, position,
-                                              i));
+        const std::vector<PasskeyPrompt> prompts =
+            evaluation_prompts(writer, config.seed, segments * model.config().segment_tokens,
+                               position, config.evaluate.passkey.prompts);
         cells.push_back(
             {.segments = segments,
              .position = position,

@@ -59,7 +59,7 @@ struct Rule {
 
 // The first rule whose suffix the word has decides: where its condition does not hold, the word
 // stays.
-std::string apply(std::string_view word, std::span<const Rule> rules) {
+std::string rewritten(std::string_view word, std::span<const Rule> rules) {
   for (const Rule& rule : rules) {
     if (!word.ends_with(rule.suffix)) continue;
     const std::string_view stem = word.substr(0, word.size() - rule.suffix.size());
@@ -73,7 +73,7 @@ std::string without_plural(std::string_view word) {
   if (word.size() == 4 && word.ends_with("ies")) return std::string(word.substr(0, 3));
   static constexpr Rule kRules[] = {
       {"sses", "ss", always}, {"ies", "i", always}, {"ss", "ss", always}, {"s", "", always}};
-  return apply(word, kRules);
+  return rewritten(word, kRules);
 }
 
 // -ed and -ing.
@@ -81,7 +81,7 @@ std::string without_participle(std::string_view word) {
   if (word.ends_with("ied"))
     return std::string(word.substr(0, word.size() - (word.size() == 4 ? 1 : 2)));
   static constexpr Rule kAgreed[] = {{"eed", "ee", is_long}};
-  if (word.ends_with("eed")) return apply(word, kAgreed);
+  if (word.ends_with("eed")) return rewritten(word, kAgreed);
   for (const std::string_view suffix : {"ed", "ing"}) {
     if (!word.ends_with(suffix)) continue;
     const std::string_view stem = word.substr(0, word.size() - suffix.size());
@@ -89,7 +89,7 @@ std::string without_participle(std::string_view word) {
     static constexpr Rule kEnds[] = {
         {"at", "ate", always}, {"bl", "ble", always}, {"iz", "ize", always}};
     if (std::ranges::any_of(kEnds, [&](const Rule& rule) { return stem.ends_with(rule.suffix); }))
-      return apply(stem, kEnds);
+      return rewritten(stem, kEnds);
     const bool keeps = std::string_view("lsz").find(stem.back()) != std::string_view::npos;
     if (ends_in_double_consonant(stem)) return std::string(stem.substr(0, stem.size() - !keeps));
     return std::string(stem).append(measure(stem) == 1 && is_short(stem) ? "e" : "");
@@ -102,7 +102,7 @@ std::string with_i(std::string_view word) {
                                        return stem.size() > 1 &&
                                               is_consonant(stem, stem.size() - 1);
                                      }}};
-  return apply(word, kRules);
+  return rewritten(word, kRules);
 }
 
 std::string with_one_suffix_for_two(std::string_view word) {
@@ -119,7 +119,7 @@ std::string with_one_suffix_for_two(std::string_view word) {
   // The l of -logi counts as part of the stem.
   if (word.ends_with("logi"))
     return std::string(word.substr(0, word.size() - is_long(word.substr(0, word.size() - 3))));
-  return apply(word, kRules);
+  return rewritten(word, kRules);
 }
 
 std::string without_second_suffix(std::string_view word) {
@@ -127,7 +127,7 @@ std::string without_second_suffix(std::string_view word) {
                                     {"alize", "al", is_long}, {"iciti", "ic", is_long},
                                     {"ical", "ic", is_long},  {"ful", "", is_long},
                                     {"ness", "", is_long}};
-  return apply(word, kRules);
+  return rewritten(word, kRules);
 }
 
 std::string without_last_suffix(std::string_view word) {
@@ -154,7 +154,7 @@ std::string without_last_suffix(std::string_view word) {
                                     {"ous", "", is_longer},
                                     {"ive", "", is_longer},
                                     {"ize", "", is_longer}};
-  return apply(word, kRules);
+  return rewritten(word, kRules);
 }
 
 std::string tidied(std::string_view word) {

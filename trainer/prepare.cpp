@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "data/seconds_since.h"
 #include "distributed/world.h"
 #include "tensor/enum_names.h"
 #include "tensor/error.h"
@@ -33,7 +34,7 @@ class StageLine {
       line_.emplace();
     }
     line_->draw([&] {
-      const double seconds = std::chrono::duration<double>(Clock::now() - started_).count();
+      const double seconds = seconds_since(started_);
       return text(stage_, ": ", progress.documents, " documents, ", bytes_text(progress.bytes),
                   ", ",
                   bytes_text(static_cast<std::int64_t>(static_cast<double>(progress.bytes) /

@@ -81,14 +81,12 @@ std::int64_t peak_bytes(const CellResults& cell) {
 
 std::string details(const Table& table, const CorpusConfig& corpus,
                     const std::vector<CellResults>& cells) {
-  std::string out =
-      markdown_head({"model", "seeds", "parameters", "training tokens", "per token",
-                     "per token, memory off", "per word", "per byte", "tokens/s", "peak memory"});
-  bool any = false;
+  std::string out = text("\n", markdown_head({"model", "seeds", "parameters", "training tokens",
+                                              "per token", "per token, memory off", "per word",
+                                              "per byte", "tokens/s", "peak memory"}));
   for (const TableRowConfig& row : table.config.rows) {
     const CellResults* cell = find_results(cells, row.name, corpus.name);
     if (!cell) continue;
-    any = true;
     const Json& first = cell->runs.front().result;
     out += markdown_row({row.title, text(cell->runs.size()),
                          millions_text(first.at("parameters").get<std::int64_t>()),
@@ -99,19 +97,20 @@ std::string details(const Table& table, const CorpusConfig& corpus,
                          perplexity_text(cell, "/test/byte_perplexity"),
                          count_text(median_rate(*cell)), bytes_text(peak_bytes(*cell))});
   }
-  return any ? text("\n## ", corpus.title, "\n\n", out) : "";
+  return out;
 }
 
-std::string tables_of(const Table& table, const CorpusConfig& corpus,
-                      const std::vector<CellResults>& cells) {
-  switch (table.config.kind) {
-    case TableKind::kPasskey:
-      return passkey_tables(table, corpus, cells);
-    case TableKind::kSummaries:
-      return summary_tables(table, corpus, cells);
-    default:
-      return details(table, corpus, cells);
-  }
+// Nothing where no run on the corpus is measured.
+std::string section(const Table& table, const CorpusConfig& corpus,
+                    const std::vector<CellResults>& cells) {
+  const bool any = std::ranges::any_of(cells, [&](const CellResults& cell) {
+    return cell.corpus == corpus.name && !cell.runs.empty();
+  });
+  if (!any) return "";
+  const auto tables = table.config.kind == TableKind::kPasskey     ? passkey_tables
+                      : table.config.kind == TableKind::kSummaries ? summary_tables
+                                                                   : details;
+  return text("\n## ", corpus.title, "\n", tables(table, corpus, cells));
 }
 
 }  // namespace
@@ -134,7 +133,7 @@ std::string table_markdown(const Table& table, const std::vector<CellResults>& c
         "Perplexities are of the test split, documents read whole with the memory carried: mean "
         "over seeds ± sample standard deviation.\n";
   out += text("\n", overview(table, cells));
-  for (const CorpusConfig& corpus : table.config.corpora) out += tables_of(table, corpus, cells);
+  for (const CorpusConfig& corpus : table.config.corpora) out += section(table, corpus, cells);
   for (const DrawnFigure& figure : figures)
     out += text("\n![", figure.title, "](", figure.file, ")\n");
   return out;

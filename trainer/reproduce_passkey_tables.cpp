@@ -123,11 +123,7 @@ std::string costs(const Table& table, const CorpusConfig& corpus,
 
 std::string passkey_tables(const Table& table, const CorpusConfig& corpus,
                            const std::vector<CellResults>& cells) {
-  const bool any = std::ranges::any_of(cells, [&](const CellResults& cell) {
-    return cell.corpus == corpus.name && !cell.runs.empty();
-  });
-  if (!any) return "";
-  std::string out = text("\n## ", corpus.title, "\n");
+  std::string out;
   for (const Figure& figure : kFigures) out += retrieval(table, figure, corpus, cells);
   return out + costs(table, corpus, cells);
 }

@@ -6,8 +6,8 @@
 namespace infini {
 
 // Markdown: digits right and exact matches by length of the prompt, start/middle/end of it in %
-// and the mean over seeds, beside what the paper prints; what training and reading cost. Empty
-// where nothing is measured.
+// and the mean over seeds, beside what the paper prints; what training and reading cost. For a
+// corpus with results.
 std::string passkey_tables(const Table& table, const CorpusConfig& corpus,
                            const std::vector<CellResults>& cells);
 

@@ -29,11 +29,9 @@ MeasuredCell measure_passkeys(const LoadedModel& loaded, const Json& cell,
                               const Communicator& all) {
   const PasskeyWriter writer(*loaded.tokenizer, loaded.config.data.passkey.digits);
   const auto tokens = cell.at("tokens").get<std::int64_t>();
-  std::vector<PasskeyPrompt> prompts;
-  for (int i = 0; i < cell.at("prompts").get<int>(); ++i)
-    prompts.push_back(writer.evaluation(
-        static_cast<std::uint64_t>(loaded.config.seed), tokens,
-        value_of<PasskeyPosition>(cell.at("position").get<std::string>()).value(), i));
+  const auto position = value_of<PasskeyPosition>(cell.at("position").get<std::string>()).value();
+  const std::vector<PasskeyPrompt> prompts =
+      evaluation_prompts(writer, loaded.config.seed, tokens, position, cell.at("prompts"));
   const PasskeyReading reading = read_passkeys(*loaded.model, prompts, cell.at("memory"),
                                                loaded.config.evaluate.segments_at_once, all);
   spdlog::info("{}: {} tokens, key at the {}{}: {} of {} exact, {} of {} digits",

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/durable_file.h"
-#include "data/passkey_source.h"
+#include "data/seconds_since.h"
 #include "distributed/watchdog.h"
 #include "model/memory_size.h"
 #include "trainer/checkpoint.h"
@@ -72,19 +72,19 @@ std::vector<Json> steps_of_log(const fs::path& log) {
 }
 
 // Of all rows of all steps, padding too.
-std::int64_t tokens_of_log(const fs::path& log) {
+std::int64_t tokens_of(const std::vector<Json>& steps) {
   double tokens = 0;
-  for (const Json& step : steps_of_log(log))
+  for (const Json& step : steps)
     tokens +=
         std::round(step.at("tokens_per_second").get<double>() * step.at("seconds").get<double>());
   return static_cast<std::int64_t>(tokens);
 }
 
-// What the steps cost, from the run's log. The median: the first steps also choose algorithms.
-Json training_timings(const fs::path& log) {
+// What the steps cost. The median: the first steps also choose algorithms.
+Json training_timings(const std::vector<Json>& steps) {
   std::vector<double> rates;
   double seconds = 0, peak_bytes = 0;
-  for (const Json& step : steps_of_log(log)) {
+  for (const Json& step : steps) {
     rates.push_back(step.at("tokens_per_second"));
     seconds += step.at("seconds").get<double>();
     peak_bytes = std::max(peak_bytes, step.at("peak_bytes").get<double>());
@@ -153,18 +153,6 @@ int TableRun::train(const World& world,
   return run_training(world, config_, {.start = RunStart::kWhereItStands, .stop_at = stop_at});
 }
 
-std::int64_t TableRun::training_tokens(std::int64_t steps) const {
-  const DataConfig& data = config_.data;
-  if (data.source == DataKind::kStore) return steps * data.batch_rows * data.row_tokens;
-  if (data.source == DataKind::kExamples) return tokens_of_log(directory() / kLog);
-  const PasskeySource source(data.passkey, data.batch_rows, config_.model.segment_tokens,
-                             static_cast<std::uint64_t>(config_.seed), config_.train.steps);
-  std::int64_t tokens = 0;
-  for (std::int64_t step = 0; step < steps; ++step)
-    tokens += source.row_tokens(step) * data.batch_rows;
-  return tokens;
-}
-
 bool TableRun::measure(const World& world, const std::function<bool()>& go_on) const {
   const Communicator all(world);
   const Watchdog watchdog(world, all, config_.parallel);
@@ -178,19 +166,20 @@ bool TableRun::measure(const World& world, const std::function<bool()>& go_on) c
     perplexities = test_perplexities(loaded, fs::path(config_.data.store) / kTestStore, all);
   else if (!measure_cells(loaded, *table_, examples_, directory(), all, go_on))
     return false;
-  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begin;
+  const double seconds = seconds_since(begin);
   all.all_agree(true);  // every rank has looked at what stands in the directory
   if (!all.is_first()) return true;
 
+  const std::vector<Json> steps = steps_of_log(directory() / kLog);
   const ModelConfig& model = loaded.config.model;
   Json result{{"config", config_yaml(loaded.config)},
               {"step", loaded.step},
-              {"training_tokens", training_tokens(loaded.step)},
+              {"training_tokens", tokens_of(steps)},
               {"parameters", parameter_count(model)},
               {"memory_numbers", memory_numbers(model)}};
   result.update(perplexities);
-  Json timings = training_timings(directory() / kLog);
-  timings["measuring_seconds"] = passed.count();
+  Json timings = training_timings(steps);
+  timings["measuring_seconds"] = seconds;
   if (table_->kind != TableKind::kPerplexity) add_cells(directory(), *table_, result, timings);
   if (const Json gates = gates_of(*loaded.model); !gates.empty()) result["gates"] = gates;
   write_file(directory() / kTimings, timings.dump(2) + "\n");

@@ -51,7 +51,6 @@ class TableRun {
   std::optional<ConfigDifference> difference(const std::filesystem::path& recorded,
                                              const std::string& yaml) const;
   void check_same(const std::filesystem::path& recorded, const std::string& yaml) const;
-  std::int64_t training_tokens(std::int64_t steps) const;
 
   const TableConfig* table_;
   std::string examples_;

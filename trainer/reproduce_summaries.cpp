@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 
 #include "trainer/summaries.h"
-#include "trainer/text_file.h"
 
 namespace infini {
 namespace {
@@ -31,14 +30,11 @@ MeasuredCell measure_written_summaries(const LoadedModel& loaded, const Json& ce
   config.document_tokens = cell.at("document_tokens");
   const std::string input = input_text(config.document_tokens);
   const fs::path folder = directory / "summaries" / (input + (memory ? "" : "-memory-off"));
-  fs::create_directories(folder);
 
   loaded.model->use_memory(memory);
-  const SummaryReport report = write_summaries(
-      *loaded.model, ExampleRows(store, loaded.config.data.examples), config,
-      static_cast<std::uint64_t>(loaded.config.seed), all, [&](const WrittenSummary& written) {
-        write_text(folder / text(written.document, ".txt"), written.text + "\n");
-      });
+  const SummaryReport report =
+      write_summaries(*loaded.model, ExampleRows(store, loaded.config.data.examples), config,
+                      static_cast<std::uint64_t>(loaded.config.seed), all, texts_in(folder));
   spdlog::info("{}: summaries of {} documents, {} of each{}: ROUGE-1 {:.2f}, 2 {:.2f}, L {:.2f} %",
                loaded.config.directory, report.plain.documents, input, memory ? "" : ", memory off",
                100 * report.plain.rouge[0].mean, 100 * report.plain.rouge[1].mean,

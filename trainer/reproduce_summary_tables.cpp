@@ -114,12 +114,7 @@ std::string costs(const Table& table, const CorpusConfig& corpus,
 
 std::string summary_tables(const Table& table, const CorpusConfig& corpus,
                            const std::vector<CellResults>& cells) {
-  const bool any = std::ranges::any_of(cells, [&](const CellResults& cell) {
-    return cell.corpus == corpus.name && !cell.runs.empty();
-  });
-  if (!any) return "";
-  return text("\n## ", corpus.title, "\n", scores(table, corpus, cells),
-              costs(table, corpus, cells));
+  return scores(table, corpus, cells) + costs(table, corpus, cells);
 }
 
 std::vector<DrawnFigure> summary_figures(const Table& table, const CorpusConfig& corpus,

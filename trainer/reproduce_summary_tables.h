@@ -6,8 +6,8 @@
 namespace infini {
 
 // Markdown: ROUGE in % by input length, the mean over seeds with the bootstrap interval of the
-// first, and below what the paper prints; what training, reading and writing cost. Empty where
-// nothing is measured.
+// first, and below what the paper prints; what training, reading and writing cost. For a
+// corpus with results.
 std::string summary_tables(const Table& table, const CorpusConfig& corpus,
                            const std::vector<CellResults>& cells);
 

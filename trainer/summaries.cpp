@@ -7,9 +7,11 @@
 #include <list>
 #include <map>
 
+#include "data/seconds_since.h"
 #include "tensor/allocator.h"
 #include "tensor/system_memory.h"
 #include "trainer/generation.h"
+#include "trainer/text_file.h"
 #include "trainer/written_text.h"
 
 namespace infini {
@@ -19,10 +21,6 @@ using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kKinds = kRougeKinds.size();
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // A document and its examples.
 struct Task {
@@ -183,6 +181,13 @@ SummaryReport write_summaries(const InfiniTransformer& model, const ExampleRows&
   report.plain = scores.summary(false, seed);
   report.stemmed = scores.summary(true, seed);
   return report;
+}
+
+std::function<void(const WrittenSummary&)> texts_in(const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder);
+  return [folder](const WrittenSummary& written) {
+    write_text(folder / text(written.document, ".txt"), written.text + "\n");
+  };
 }
 
 Json scores_json(const SummaryReport& report) {

@@ -1,6 +1,7 @@
 // Summaries that a model writes of documents it has read, and their ROUGE against those of people.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -43,6 +44,9 @@ SummaryReport write_summaries(const InfiniTransformer& model, const ExampleRows&
                               const EvaluateConfig& config, std::uint64_t seed,
                               const Communicator& ranks = {},
                               const std::function<void(const WrittenSummary&)>& on_written = {});
+
+// Writes each text as it is to <folder>/<document>.txt; makes the folder.
+std::function<void(const WrittenSummary&)> texts_in(const std::filesystem::path& folder);
 
 // {documents, references, rouge1: {mean, low, high}, ..., geometric_mean, and `stemmed` likewise}:
 // nothing that differs from run to run.

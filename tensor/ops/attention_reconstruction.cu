@@ -3,6 +3,7 @@
 #include "tensor/ops/attention_reconstruction.h"
 #include "tensor/ops/cuda_math.cuh"
 #include "tensor/ops/launch.cuh"
+#include "tensor/ops/shared_numbers.cuh"
 
 namespace infini {
 namespace {
@@ -64,12 +65,6 @@ __device__ void attend(const Reads<N>& in, std::int64_t segment, int head, std::
   sum = block_sum<kThreads>(sum);
   for (std::int64_t j = threadIdx.x; any && j < in.places; j += kThreads) row[j] /= sum;
   __syncthreads();
-}
-
-template <class A>
-__device__ A* shared_numbers() {
-  extern __shared__ __align__(16) unsigned char bytes[];
-  return reinterpret_cast<A*>(bytes);
 }
 
 // One block for each query, head and segment; scores by a thread each, in shared memory.

@@ -3,6 +3,7 @@
 #include "tensor/ops/cuda_math.cuh"
 #include "tensor/ops/launch.cuh"
 #include "tensor/ops/marked_attention.h"
+#include "tensor/ops/shared_numbers.cuh"
 
 namespace infini {
 namespace {
@@ -73,12 +74,6 @@ __device__ void attend(const Reads<N>& in, std::int64_t b, int head, std::int64_
   sum = block_sum<kThreads>(sum);
   for (std::int64_t j = threadIdx.x; j < in.places; j += kThreads) row[j] /= sum > 0 ? sum : A(1);
   __syncthreads();
-}
-
-template <class A>
-__device__ A* shared_numbers() {
-  extern __shared__ __align__(16) unsigned char bytes[];
-  return reinterpret_cast<A*>(bytes);
 }
 
 // One block for each query, head and batch row: a thread sums a score, then a column of values.

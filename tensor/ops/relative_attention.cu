@@ -4,6 +4,7 @@
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/launch.cuh"
 #include "tensor/ops/relative_attention.h"
+#include "tensor/ops/shared_numbers.cuh"
 
 namespace infini {
 namespace {
@@ -119,12 +120,6 @@ __device__ void attend(const Reads<N>& in, std::int64_t segment, int head, std::
   sum = block_sum<kThreads>(sum);
   for (std::int64_t j = threadIdx.x; j < count; j += kThreads) row[j] /= sum;
   __syncthreads();
-}
-
-template <class A>
-__device__ A* shared_numbers() {
-  extern __shared__ __align__(16) unsigned char bytes[];
-  return reinterpret_cast<A*>(bytes);
 }
 
 // One block for each query token, head and segment. Scores are summed by a thread each, in shared

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/recurrence.h"
+#include "tests/relative_error.h"
 
 namespace infini {
 
@@ -72,16 +73,6 @@ inline Memories random_memories(const ModelConfig& config, std::int64_t batch, D
   return memories;
 }
 
-// |a - b| / |b|; 0 for nothing at all.
-inline double relative_error(const std::vector<double>& a, const std::vector<double>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    difference += (a[i] - b[i]) * (a[i] - b[i]);
-    norm += b[i] * b[i];
-  }
-  return std::sqrt(difference) / std::max(std::sqrt(norm), 1e-300);
-}
 inline double relative_error(const Tensor& a, const Tensor& b) {
   EXPECT_EQ(bool(a), bool(b));
   return a ? relative_error(a.to_vector<double>(), b.to_vector<double>()) : 0;

@@ -83,11 +83,11 @@ class SharedBlocks : public ::testing::Test {
     }
   }
   static void expect_close(const Outcome& ranks, const Outcome& one, double tolerance) {
-    EXPECT_LE(relative_difference(ranks.losses, one.losses), tolerance);
-    EXPECT_LE(relative_difference(ranks.norms, one.norms), tolerance);
+    EXPECT_LE(relative_error(ranks.losses, one.losses), tolerance);
+    EXPECT_LE(relative_error(ranks.norms, one.norms), tolerance);
     for (const auto& [name, values] : one.held) {
       if (tolerance > kRounding && name.starts_with("optimizer/")) continue;
-      EXPECT_LE(relative_difference(ranks.held.at(name), values), tolerance) << name;
+      EXPECT_LE(relative_error(ranks.held.at(name), values), tolerance) << name;
     }
   }
   // The first ranks with these axes against one rank.

@@ -69,9 +69,9 @@ class OnRanks : public ::testing::Test {
 
 inline void expect_equal(const Result& ranks, const Result& one) { EXPECT_TRUE(ranks == one); }
 inline void expect_close(const Result& ranks, const Result& one) {
-  EXPECT_LE(relative_difference(ranks.losses, one.losses), 1e-6);
-  EXPECT_LE(relative_difference(ranks.norms, one.norms), 1e-6);
-  EXPECT_LE(relative_difference(ranks.masters, one.masters), 1e-6);
+  EXPECT_LE(relative_error(ranks.losses, one.losses), 1e-6);
+  EXPECT_LE(relative_error(ranks.norms, one.norms), 1e-6);
+  EXPECT_LE(relative_error(ranks.masters, one.masters), 1e-6);
 }
 
 }  // namespace infini

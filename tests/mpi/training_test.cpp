@@ -110,8 +110,8 @@ TEST_F(OnRanks, DividedOptimizerStateChangesNothing) {
       // The norm of the gradients is added in another order, which a step sees when it clips.
       compare(base, [](const Result& ranks, const Result& one) {
         EXPECT_EQ(ranks.losses[0], one.losses[0]);
-        EXPECT_LE(relative_difference(ranks.losses, one.losses), 1e-6);
-        EXPECT_LE(relative_difference(ranks.norms, one.norms), 1e-6);
+        EXPECT_LE(relative_error(ranks.losses, one.losses), 1e-6);
+        EXPECT_LE(relative_error(ranks.norms, one.norms), 1e-6);
       });
       std::vector<std::string> unclipped = base;
       unclipped.push_back("optim.clip_norm=0");

@@ -77,7 +77,7 @@ TEST_F(Architectures, StepsAreTheSameInPartsAndInEitherSchedule) {
     for (const char* how :
          {"train.accumulate=2", "train.schedule=streaming", "train.recompute_blocks=true"}) {
       SCOPED_TRACE(text(one.architecture, ", ", how));
-      EXPECT_LE(relative_difference(gradients(how), whole), 1e-8);
+      EXPECT_LE(relative_error(gradients(how), whole), 1e-8);
     }
   }
 }

@@ -14,16 +14,6 @@ using ::testing::HasSubstr;
 const std::vector<DocumentShape> kShapes = {{40, {3, 5}}, {12, {4}},    {70, {6, 1}}, {3, {2}},
                                             {25, {3, 4}}, {60, {7, 2}}, {8, {2}},     {33, {5}}};
 
-InfiniTransformer model_of(const std::vector<std::string>& overrides = {}) {
-  ModelConfig config = tiny_config(overrides).model;
-  config.vocabulary = 257;
-  config.init_deviation = 0.4;  // far from a uniform guess
-  config.gate_deviation = 1;
-  InfiniTransformer model(config, DType::kFloat64, Device::kCpu);
-  model.parameters().initialise(5);
-  return model;
-}
-
 struct Trained {
   double loss = 0;
   std::vector<double> gradients;
@@ -74,7 +64,7 @@ TEST(ExampleTraining, LeavesNoTraceOfPadding) {
     for (const RowSchedule schedule : {RowSchedule::kParallel, RowSchedule::kStreaming}) {
       SCOPED_TRACE(text(memory, ", schedule ", static_cast<int>(schedule)));
       const RecurrenceOptions options{.schedule = schedule, .segments_per_tape = 2};
-      InfiniTransformer model = model_of({text("model.memory=", memory)});
+      InfiniTransformer model = far_model_of({text("model.memory=", memory)});
       const Trained together = train(model, batch, options);
       Trained sum{.loss = 0,
                   .gradients = std::vector<double>(together.gradients.size()),
@@ -88,9 +78,9 @@ TEST(ExampleTraining, LeavesNoTraceOfPadding) {
                                  one.memories[i].end());
       }
       EXPECT_NEAR(together.loss / sum.loss, 1, 1e-13);
-      EXPECT_LE(relative_difference(together.gradients, sum.gradients), 1e-12);
+      EXPECT_LE(relative_error(together.gradients, sum.gradients), 1e-12);
       for (std::size_t i = 0; i < sum.memories.size(); ++i)
-        EXPECT_LE(relative_difference(together.memories[i], sum.memories[i]), 1e-13) << i;
+        EXPECT_LE(relative_error(together.memories[i], sum.memories[i]), 1e-13) << i;
     }
 }
 
@@ -124,7 +114,7 @@ class SummaryLoss : public ::testing::Test {
 TEST_F(SummaryLoss, IsThatOfTheSummariesByLevel) {
   for (const char* memory : {"linear", "delta"})
     for (const std::int64_t document_tokens : {0, 20}) {
-      InfiniTransformer model = model_of({text("model.memory=", memory)});
+      InfiniTransformer model = far_model_of({text("model.memory=", memory)});
       std::array<SummaryLossReport::Part, 2> direct;
       for (std::int64_t i = 0; i < rows_.size(); ++i) {
         const SequenceBatch row = alone(rows_.row(i, document_tokens), 8);
@@ -148,7 +138,7 @@ TEST_F(SummaryLoss, IsThatOfTheSummariesByLevel) {
 }
 
 TEST_F(SummaryLoss, OfSharesAddsUpToThatOfAll) {
-  const InfiniTransformer model = model_of();
+  const InfiniTransformer model = far_model_of();
   const auto all = measure_summaries(model, rows_, {}).all();
   SummaryLossReport::Part sum;
   for (int share = 0; share < 3; ++share) {

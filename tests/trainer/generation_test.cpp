@@ -4,25 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/model/tiny_model.h"
+#include "tests/trainer/sequences.h"
 
 namespace infini {
 namespace {
 
 using testing::ElementsAre;
 using testing::ThrowsMessage;
-using Ids = std::vector<std::int32_t>;
 using End = Continuation::End;
-
-Ids some_ids(std::int64_t count, std::uint32_t site = 40) {
-  return random_ids({count}, site).to_vector<std::int32_t>();
-}
-
-Sequence sequence_of(const InfiniTransformer& model, const Ids& prompt) {
-  Sequence sequence(model);
-  sequence.give(prompt);
-  return sequence;
-}
 
 Ids tokens_of(const Continuation& done) { return done.tokens; }
 std::vector<Ids> tokens_of(const std::vector<Continuation>& all) {

@@ -39,7 +39,7 @@ TEST_F(MpiReproduce, RanksDivideRowsAndDocumentsAndStopTogether) {
   expect_exit(reproduce_on(1, "--output one"), kExitDone);
   expect_exit(reproduce_on(2, "--output two --minutes 0.0001"), kExitStopped);
   expect_exit(reproduce_on(2, "--output two"), kExitDone);
-  EXPECT_LE(relative_difference(perplexities("two"), perplexities("one")), 1e-12);
+  EXPECT_LE(relative_error(perplexities("two"), perplexities("one")), 1e-12);
   for (const char* row : {"linear", "local"}) {
     const std::string run = text("/bytes/", row, "/seed-1");
     EXPECT_TRUE(held("two" + run) == held("one" + run)) << row;

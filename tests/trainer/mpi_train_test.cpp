@@ -65,7 +65,7 @@ TEST_F(MpiTrain, BeginsWithTheValuesOfAnotherRunOnAnyNumber) {
     const Bytes got = held(run);
     for (const auto& [name, bytes] : alone) {
       if (name == "tokenizer") continue;
-      EXPECT_LE(relative_difference(numbers_of(got, name), numbers_of(alone, name)), 1e-9) << name;
+      EXPECT_LE(relative_error(numbers_of(got, name), numbers_of(alone, name)), 1e-9) << name;
     }
   }
 }
@@ -91,8 +91,7 @@ TEST_F(MpiTrain, SharedBlocksGoOnWhole) {
     ASSERT_EQ(got.size(), unbroken.size());
     for (const auto& [name, bytes] : unbroken) {
       if (name == "tokenizer") continue;
-      EXPECT_LE(relative_difference(numbers_of(got, name), numbers_of(unbroken, name)), 1e-10)
-          << name;
+      EXPECT_LE(relative_error(numbers_of(got, name), numbers_of(unbroken, name)), 1e-10) << name;
     }
   }
   const auto measured = [&](const std::string& run) {
@@ -151,8 +150,7 @@ TEST_F(MpiTrain, WhatArchitecturesAddStaysWholeWhereRanksDivide) {
     const std::vector<double> whole = numbers_of(held(name), parameter);
     for (const char* shard : {"none", "optimizer", "gradients", "parameters"}) {
       expect_exit(train_on(2, text(same, "-", shard, " parallel.shard=", shard)), 0);
-      EXPECT_LE(relative_difference(numbers_of(held(text(name, "-", shard)), parameter), whole),
-                1e-10)
+      EXPECT_LE(relative_error(numbers_of(held(text(name, "-", shard)), parameter), whole), 1e-10)
           << name << ", " << shard;
     }
   }

@@ -12,16 +12,6 @@ namespace {
 // Documents of one segment and less, of whole segments, and of many with a ragged last one.
 const std::vector<int> kLengths = {3, 7, 8, 31, 100, 261};
 
-InfiniTransformer model_of(const std::vector<std::string>& overrides = {}) {
-  ModelConfig config = tiny_config(overrides).model;
-  config.vocabulary = 257;
-  config.init_deviation = 0.4;  // far from a uniform guess
-  config.gate_deviation = 1;
-  InfiniTransformer model(config, DType::kFloat64, Device::kCpu);
-  model.parameters().initialise(5);
-  return model;
-}
-
 // Negative log-likelihoods of all tokens but the first, in one forward pass over the document.
 std::vector<double> direct_nll(const InfiniTransformer& model,
                                const std::vector<std::int32_t>& tokens) {
@@ -58,7 +48,7 @@ class PerplexityOfDocuments : public ::testing::Test {
 TEST_F(PerplexityOfDocuments, EqualsADirectComputation) {
   for (const char* memory : {"linear", "delta", "none"}) {
     SCOPED_TRACE(memory);
-    const InfiniTransformer model = model_of({text("model.memory=", memory)});
+    const InfiniTransformer model = far_model_of({text("model.memory=", memory)});
     double nll = 0;
     std::vector<double> by_segment;
     std::int64_t tokens = 0;
@@ -84,7 +74,7 @@ TEST_F(PerplexityOfDocuments, EqualsADirectComputation) {
 
 TEST_F(PerplexityOfDocuments, DoesNotDependOnHowManySegmentsAreReadAtOnce) {
   for (const char* memory : {"linear", "delta"}) {
-    const InfiniTransformer model = model_of({text("model.memory=", memory)});
+    const InfiniTransformer model = far_model_of({text("model.memory=", memory)});
     const PerplexityReport one = measure_perplexity(model, *store_, {.segments_at_once = 1});
     for (const std::int64_t at_once : {3, 100}) {
       const PerplexityReport many =
@@ -100,7 +90,7 @@ TEST_F(PerplexityOfDocuments, DoesNotDependOnHowManySegmentsAreReadAtOnce) {
 }
 
 TEST_F(PerplexityOfDocuments, OfWordsAndBytesFollowsFromTheCounts) {
-  const PerplexityReport report = measure_perplexity(model_of(), *store_, {});
+  const PerplexityReport report = measure_perplexity(far_model_of(), *store_, {});
   EXPECT_EQ(report.bytes, 3 + 7 + 8 + 31 + 100 + 261);
   EXPECT_EQ(report.words, 6);
   EXPECT_EQ(report.tokens, report.bytes + 6);  // an end of text after each document
@@ -118,7 +108,7 @@ TEST_F(PerplexityOfDocuments, OfWordsAndBytesFollowsFromTheCounts) {
 }
 
 TEST_F(PerplexityOfDocuments, OfTheirBeginningsClaimsNoWordsOrBytes) {
-  const InfiniTransformer model = model_of();
+  const InfiniTransformer model = far_model_of();
   const PerplexityReport report = measure_perplexity(model, *store_, {.document_tokens = 20});
   double nll = 0;
   for (const StoredDocument& document : store_->documents()) {
@@ -134,7 +124,7 @@ TEST_F(PerplexityOfDocuments, OfTheirBeginningsClaimsNoWordsOrBytes) {
 }
 
 TEST_F(PerplexityOfDocuments, WithMemoryOffIsThatOfClosedGates) {
-  InfiniTransformer off = model_of(), closed = model_of();
+  InfiniTransformer off = far_model_of(), closed = far_model_of();
   const double as_made = measure_perplexity(off, *store_, {}).nll;
   off.use_memory(false);
   for (const char* gate : {"blocks.0.attention.gate", "blocks.1.attention.gate"}) {

@@ -7,7 +7,7 @@
 #include "data/durable_file.h"
 #include "data/seal.h"
 #include "tests/data/fixtures.h"
-#include "tests/model/tiny_model.h"
+#include "tests/trainer/sequences.h"
 #include "trainer/checkpoint_shard.h"
 #include "trainer/generation.h"
 
@@ -16,19 +16,8 @@ namespace {
 
 using testing::HasSubstr;
 using testing::StartsWith;
-using Ids = std::vector<std::int32_t>;
 
 const std::string kModel = "0123456789abcdef";
-
-Ids some_ids(std::int64_t count, std::uint32_t site = 40) {
-  return random_ids({count}, site).to_vector<std::int32_t>();
-}
-
-Sequence sequence_of(const InfiniTransformer& model, const Ids& prompt) {
-  Sequence sequence(model);
-  sequence.give(prompt);
-  return sequence;
-}
 
 class SavedSequence : public testing::TestWithParam<Tiny> {
  protected:

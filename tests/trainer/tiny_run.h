@@ -1,7 +1,6 @@
 // A run that takes milliseconds: two layers, 16 wide, over a store of a few documents.
 #pragma once
 
-#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "tests/data/fixtures.h"
+#include "tests/relative_error.h"
 #include "trainer/config_reader.h"
 #include "trainer/training.h"
 
@@ -56,15 +56,15 @@ inline Bytes bytes_of(Training& training) {
   return bytes;
 }
 
-// |a - b| / |b| over all elements.
-inline double relative_difference(const std::vector<double>& a, const std::vector<double>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    difference += (a[i] - b[i]) * (a[i] - b[i]);
-    norm += b[i] * b[i];
-  }
-  return std::sqrt(difference) / std::max(std::sqrt(norm), 1e-300);
+// The run's model with these overrides, of bytes and far from a uniform guess.
+inline InfiniTransformer far_model_of(const std::vector<std::string>& overrides = {}) {
+  ModelConfig config = tiny_config(overrides).model;
+  config.vocabulary = 257;
+  config.init_deviation = 0.4;
+  config.gate_deviation = 1;
+  InfiniTransformer model(config, DType::kFloat64, Device::kCpu);
+  model.parameters().initialise(5);
+  return model;
 }
 
 }  // namespace infini

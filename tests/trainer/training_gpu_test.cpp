@@ -39,13 +39,13 @@ TEST_F(GpuTraining, FollowsTheCpu) {
   for (const char* rule : {"model.memory=linear", "model.memory=delta", "model.memory=none"})
     for (const char* schedule : {"train.schedule=parallel", "train.schedule=streaming"}) {
       const std::vector<double> here = losses({"device=cpu", rule, schedule, kLanes});
-      EXPECT_LT(relative_difference(losses({"device=cuda", rule, schedule, kLanes}), here), 1e-3)
+      EXPECT_LT(relative_error(losses({"device=cuda", rule, schedule, kLanes}), here), 1e-3)
           << rule << ", " << schedule;
-      EXPECT_LT(relative_difference(
+      EXPECT_LT(relative_error(
                     losses({"device=cuda", rule, schedule, kLanes, "train.compute=bf16"}), here),
                 2e-2)
           << rule << ", " << schedule << " in bf16";
-      EXPECT_LT(relative_difference(
+      EXPECT_LT(relative_error(
                     losses({"device=cuda", rule, schedule, kLanes, "train.compute=tf32"}), here),
                 1e-2)
           << rule << ", " << schedule << " in tf32";
@@ -66,8 +66,8 @@ TEST_F(GpuTraining, FollowsTheCpuInArchitecturesThatCarryGradients) {
       };
       SCOPED_TRACE(text(architecture[0], ", ", schedule));
       const std::vector<double> here = on("device=cpu", "train.compute=fp32");
-      EXPECT_LT(relative_difference(on("device=cuda", "train.compute=fp32"), here), 1e-3);
-      EXPECT_LT(relative_difference(on("device=cuda", "train.compute=bf16"), here), 2e-2);
+      EXPECT_LT(relative_error(on("device=cuda", "train.compute=fp32"), here), 1e-3);
+      EXPECT_LT(relative_error(on("device=cuda", "train.compute=bf16"), here), 2e-2);
       EXPECT_EQ(on("device=cuda", "train.compute=bf16"), on("device=cuda", "train.compute=bf16"));
     }
 }

@@ -40,11 +40,11 @@ class TrainingSteps : public ::testing::Test {
     return update;
   }
   static void expect_same(const Result& a, const Result& b, double tolerance) {
-    EXPECT_LE(relative_difference(a.losses, b.losses), tolerance);
-    EXPECT_LE(relative_difference(a.norms, b.norms), tolerance);
-    EXPECT_LE(relative_difference(a.gradients, b.gradients), tolerance);
-    EXPECT_LE(relative_difference(update(a), update(b)), tolerance);
-    EXPECT_LE(relative_difference(a.memories, b.memories), tolerance);
+    EXPECT_LE(relative_error(a.losses, b.losses), tolerance);
+    EXPECT_LE(relative_error(a.norms, b.norms), tolerance);
+    EXPECT_LE(relative_error(a.gradients, b.gradients), tolerance);
+    EXPECT_LE(relative_error(update(a), update(b)), tolerance);
+    EXPECT_LE(relative_error(a.memories, b.memories), tolerance);
   }
 
   TempFolder folder_;
