@@ -15,30 +15,29 @@ RankLender::RankLender(const Communicator& ranks, const Parameters& parameters,
   for (std::size_t i = 0; i < owners.size(); ++i) {
     const Parameter& parameter = parameters.all()[i];
     if (parameter.full_precision) continue;
-    Lent lent{.offset = parameter.offset,
-              .size = parameter.value.size(),
-              .owner = owners[i],
-              .value = {},
-              .gradient = {}};
-    if (lent.owner == ranks.rank()) {
-      lent.value = parameter.value.reshape({lent.size});
-      lent.gradient = parameter.gradient.reshape({lent.size});
-    }
-    lent_.push_back(lent);
+    const bool mine = owners[i] == ranks.rank();
+    const auto lend = [&](std::vector<Lent>& all, std::int64_t offset, const Tensor& tensor) {
+      all.push_back({.offset = offset,
+                     .size = tensor.size(),
+                     .owner = owners[i],
+                     .kept = mine ? tensor.reshape({tensor.size()}) : Tensor{}});
+    };
+    lend(values_, parameter.offset, parameter.value);
+    if (!parameter.frozen) lend(gradients_, parameter.gradient_offset, parameter.gradient);
   }
 }
 
-std::vector<RankLender::Lent> RankLender::in(ElementRange range) const {
+std::vector<RankLender::Lent> RankLender::in(ElementRange range, const std::vector<Lent>& all) {
   std::vector<Lent> found;
-  for (const Lent& lent : lent_)
+  for (const Lent& lent : all)
     if (lent.offset >= range.begin && lent.end() <= range.end) found.push_back(lent);
   return found;
 }
 
 // What is in full precision between two of one owner goes along.
-std::vector<FlatPiece> RankLender::pieces(ElementRange range) const {
+std::vector<FlatPiece> RankLender::pieces(ElementRange range, const std::vector<Lent>& all) {
   std::vector<FlatPiece> pieces;
-  for (const Lent& lent : in(range)) {
+  for (const Lent& lent : in(range, all)) {
     if (pieces.empty() || pieces.back().owner != lent.owner)
       pieces.push_back({.begin = lent.offset, .end = lent.end(), .owner = lent.owner});
     pieces.back().end = lent.end();
@@ -76,16 +75,16 @@ void RankLender::finish() {
 
 RankLender::Elements RankLender::gather(ElementRange range) const {
   const Elements gathered{.range = range, .all = Tensor::empty({range.size()}, compute_, device_)};
-  for (const Lent& lent : in(range))
-    if (lent.value) gathered.all.slice(lent.offset - range.begin, lent.size).copy_from(lent.value);
-  for (const FlatPiece& piece : pieces(range))
+  for (const Lent& lent : in(range, values_))
+    if (lent.kept) gathered.all.slice(lent.offset - range.begin, lent.size).copy_from(lent.kept);
+  for (const FlatPiece& piece : pieces(range, values_))
     ranks_.broadcast(gathered.all.slice(piece.begin - range.begin, piece.size()), piece.owner);
   return gathered;
 }
 
 void RankLender::start(const Elements& gradients) {
   if (!gradients.all) return;
-  for (const FlatPiece& piece : pieces(gradients.range))
+  for (const FlatPiece& piece : pieces(gradients.range, gradients_))
     ranks_.reduce(gradients.all.slice(piece.begin - gradients.range.begin, piece.size()),
                   piece.owner);
   on_their_way_ = gradients;
@@ -94,9 +93,9 @@ void RankLender::start(const Elements& gradients) {
 void RankLender::settle() {
   ranks_.wait();
   if (!on_their_way_.all) return;
-  for (const Lent& lent : in(on_their_way_.range))
-    if (lent.gradient)
-      add_into({.tensor = lent.gradient, .accumulate = true},
+  for (const Lent& lent : in(on_their_way_.range, gradients_))
+    if (lent.kept)
+      add_into({.tensor = lent.kept, .accumulate = true},
                on_their_way_.all.slice(lent.offset - on_their_way_.range.begin, lent.size));
   on_their_way_ = {};
 }

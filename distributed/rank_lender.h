@@ -32,26 +32,27 @@ class RankLender final : public ParameterLender {
   void finish();
 
  private:
+  // The value of a parameter, or its gradient.
   struct Lent {
-    std::int64_t offset;  // in the order of all parameters
+    std::int64_t offset;  // in the order of all parameters, or of all gradients
     std::int64_t size;
     int owner;
-    Tensor value, gradient;  // [size] on the owner
+    Tensor kept;  // [size] on the owner
     std::int64_t end() const { return offset + size; }
   };
   struct Elements {
     ElementRange range;
     Tensor all;  // [n]; empty: none
   };
-  std::vector<Lent> in(ElementRange range) const;
+  static std::vector<Lent> in(ElementRange range, const std::vector<Lent>& all);
   // The range in pieces of one owner.
-  std::vector<FlatPiece> pieces(ElementRange range) const;
+  static std::vector<FlatPiece> pieces(ElementRange range, const std::vector<Lent>& all);
   Elements gather(ElementRange range) const;
   void start(const Elements& gradients);
   void settle();  // waits for what is on its way and adds it
 
   Communicator ranks_;
-  std::vector<Lent> lent_;  // by offset
+  std::vector<Lent> values_, gradients_;  // by offset; what is frozen has no gradient
   bool divides_values_;
   DType compute_;
   Device device_;

@@ -178,8 +178,10 @@ class Losses {
     row_.place(piece, losses.nll, nll_);
     add_into({.tensor = loss_, .accumulate = true}, losses.loss);
   }
-  // Makes a loss a root of the backward pass.
-  void seed_root(Tape& tape, const Tensor& loss) const { tape.seed(loss, one_); }
+  // Makes a loss a root of the backward pass, where it depends on anything that trains.
+  void seed_root(Tape& tape, const Tensor& loss) const {
+    if (loss.tape()) tape.seed(loss, one_);
+  }
 
   RowsResult result(const Memories& memory) const {
     return {.loss = loss_, .nll = nll_, .memory = memory};

@@ -44,7 +44,8 @@ int index_of(const TensorGroup* group) { return group ? group->index() : 0; }
 
 }  // namespace
 
-std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks, int index) {
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks, int index,
+                                           const Frozen& frozen) {
   check<ConfigError>(config.vocabulary > 0, "model.vocabulary is not known yet");
   const Shape table{config.vocabulary, config.d_model};
   const double deviation = config.init_deviation > 0 ? config.init_deviation : 0.02;
@@ -66,6 +67,8 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks,
   if (!config.tied) specs.push_back(rows_of_tokens("head.weight"));
   if (ranks > 1)
     for (ParameterSpec& spec : specs) cut(spec, ranks, index);
+  if (frozen)
+    for (ParameterSpec& spec : specs) spec.frozen = frozen(spec.name);
   return specs;
 }
 
@@ -140,13 +143,14 @@ BlockRows Block::rows(const Pass& pass) const {
 }
 
 InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, Device device,
-                                     const TensorGroup* group, const Keeps& keeps)
+                                     const TensorGroup* group, const Keeps& keeps,
+                                     const Frozen& frozen)
     : config_(config),
       share_(config.share(count_of(group))),
       group_(group),
       device_(device),
-      parameters_(parameter_specs(config, count_of(group), index_of(group)), compute, device,
-                  keeps),
+      parameters_(parameter_specs(config, count_of(group), index_of(group), frozen), compute,
+                  device, keeps),
       embedding_(parameters_["embedding.weight"]),
       final_norm_(parameters_["final_norm.weight"]),
       head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
@@ -167,6 +171,16 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
 
 ElementRange InfiniTransformer::block_range(std::size_t layer) const {
   return layer < block_ranges_.size() ? block_ranges_[layer] : ElementRange{};
+}
+
+Pass InfiniTransformer::recording(const Pass& pass, std::size_t layer, const Tensor& x,
+                                  const MemoryState& memory) const {
+  const auto [begin, end] = block_ranges_[layer];
+  bool records = x.tape() || parameters_.gradient_offset(begin) < parameters_.gradient_offset(end);
+  for (const MemoryPart& part : kMemoryParts) records = records || (memory.*part.tensor).tape();
+  Pass result = pass;
+  if (!records) result.tape = nullptr;
+  return result;
 }
 
 // A pass that records a block is about to go back through it, to the block before it.
@@ -224,10 +238,12 @@ InfiniTransformer::Streamed InfiniTransformer::through_blocks(const Pass& pass, 
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     if (pass.tape && pass.gradients_final)
       pass.tape->on_backward(
-          [final = pass.gradients_final, first = block_ranges_[layer].begin] { (*final)(first); });
+          [final = pass.gradients_final,
+           first = parameters_.gradient_offset(block_ranges_[layer].begin)] { (*final)(first); });
+    const Pass own = recording(pass, layer, stream.x, memory[layer]);
     if (!recompute_blocks) {
       const Block::Output out =
-          blocks_[layer](with_block(pass, layer), stream.x, span, memory[layer]);
+          blocks_[layer](with_block(own, layer), stream.x, span, memory[layer]);
       stream.x = out.x;
       stream.memory.push_back(out.memory);
       continue;
@@ -237,7 +253,7 @@ InfiniTransformer::Streamed InfiniTransformer::through_blocks(const Pass& pass, 
           blocks_[layer](with_block(inner, layer), in[0], span, memory_of(in));
       return with_memory(out.x, out.memory);
     };
-    const std::vector<Tensor> out = recompute(pass, with_memory(stream.x, memory[layer]), piece);
+    const std::vector<Tensor> out = recompute(own, with_memory(stream.x, memory[layer]), piece);
     stream.x = out[0];
     stream.memory.push_back(memory_of(out));
   }

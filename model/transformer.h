@@ -41,9 +41,11 @@ struct Block {
 class InfiniTransformer {
  public:
   // Of a model that a group shares, this process has config.share() alone; what goes in and comes
-  // out is the same on all, and all make the same calls. The group must outlive the model.
+  // out is the same on all, and all make the same calls. The group must outlive the model. What is
+  // frozen has no gradient.
   InfiniTransformer(const ModelConfig& config, DType compute, Device device,
-                    const TensorGroup* group = nullptr, const Keeps& keeps = {});
+                    const TensorGroup* group = nullptr, const Keeps& keeps = {},
+                    const Frozen& frozen = {});
 
   struct Output {
     Tensor hidden;    // [R, D], normalised
@@ -95,6 +97,9 @@ class InfiniTransformer {
   Streamed through_blocks(const Pass& pass, const Tensor& x, const Span& span,
                           const Memories& memory, bool recompute_blocks) const;
   ElementRange block_range(std::size_t layer) const;  // empty where there is none
+  // The pass without its tape where a block that takes this would record nothing.
+  Pass recording(const Pass& pass, std::size_t layer, const Tensor& x,
+                 const MemoryState& memory) const;
   Pass with_head(const Pass& pass) const;
   // The residual stream of a span before its first block, with the prompt where there is one.
   Tensor start(const Pass& pass, const Span& span) const;
@@ -115,7 +120,8 @@ class InfiniTransformer {
 // Every parameter of a model, in the order of the flat buffers: embedding, memory tokens, block
 // after block, final norm, head. Where `ranks` share the model, what the rank with this index has
 // of each: norms whole, of all else a part.
-std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks = 1, int index = 0);
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks = 1, int index = 0,
+                                           const Frozen& frozen = {});
 std::int64_t parameter_count(const ModelConfig& config);  // elements, on all ranks that share it
 
 }  // namespace infini

@@ -47,6 +47,13 @@ void GroupConfig::validate() const {
   check<ConfigError>(!pattern.empty(), "optim.groups: a group without a pattern");
   check_not_negative("groups." + pattern + ".learning_rate", learning_rate);
   check_not_negative("groups." + pattern + ".weight_decay", weight_decay);
+  const auto says_nothing = [&](std::string_view key, bool given) {
+    check<ConfigError>(!frozen || !given, "optim.groups.", pattern, ".", key,
+                       " says nothing beside frozen = true, which never updates the group");
+  };
+  says_nothing("learning_rate", learning_rate > 0);
+  says_nothing("weight_decay", weight_decay > 0);
+  says_nothing("relative", relative);
 }
 
 void OptimConfig::validate() const {

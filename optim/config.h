@@ -65,12 +65,13 @@ struct AdafactorConfig {
   void validate() const;
 };
 
-// Parameters that are updated in their own way.
+// Parameters that are updated in their own way, or not at all.
 struct GroupConfig {
   std::string pattern;
   double learning_rate = 0;
   double weight_decay = 0;
   bool relative = false;
+  bool frozen = false;
 
   template <class Visitor>
   void visit(Visitor& field) {
@@ -78,6 +79,8 @@ struct GroupConfig {
     field("learning_rate", learning_rate, "peak rate of the group; 0: optim.learning_rate");
     field("weight_decay", weight_decay, "decay of the group, vectors included");
     field("relative", relative, "as adafactor.relative, for the group");
+    field("frozen", frozen,
+          "the group stays as it is, without gradients and optimizer state in memory");
   }
   void validate() const;
 };

@@ -1,6 +1,18 @@
 #include "optim/groups.h"
 
+#include <algorithm>
+
 namespace infini {
+namespace {
+
+// The first that matches; null: none does.
+const GroupConfig* group_of(const std::vector<GroupConfig>& groups, std::string_view name) {
+  const auto found = std::ranges::find_if(
+      groups, [&](const GroupConfig& group) { return matches(group.pattern, name); });
+  return found == groups.end() ? nullptr : &*found;
+}
+
+}  // namespace
 
 bool matches(std::string_view pattern, std::string_view name) {
   // The text a star stands for starts empty and grows by one where the rest does not fit; only the
@@ -23,12 +35,40 @@ bool matches(std::string_view pattern, std::string_view name) {
   return pattern.find_first_not_of('*', p) == kNone;
 }
 
+Frozen frozen_by(const OptimConfig& config) {
+  if (std::ranges::none_of(config.groups, &GroupConfig::frozen)) return {};
+  return [groups = config.groups](const std::string& name) {
+    const GroupConfig* const group = group_of(groups, name);
+    return group && group->frozen;
+  };
+}
+
+void check_frozen(const OptimConfig& config, const std::vector<ParameterSpec>& specs) {
+  for (const GroupConfig& group : config.groups) {
+    if (!group.frozen) continue;
+    const auto matched = [&](const ParameterSpec& spec) {
+      return matches(group.pattern, spec.name);
+    };
+    check<ConfigError>(std::ranges::any_of(specs, matched), "optim.groups.", group.pattern,
+                       ".frozen = true, but no parameter of this model has such a name");
+    const auto comes_first = [&](const ParameterSpec& spec) {
+      return group_of(config.groups, spec.name) == &group;
+    };
+    check<ConfigError>(std::ranges::any_of(specs, comes_first), "optim.groups.", group.pattern,
+                       ".frozen = true, but groups before it match all that it does; the first "
+                       "pattern that matches counts");
+  }
+  const Frozen frozen = frozen_by(config);
+  const auto trains = [&](const ParameterSpec& spec) { return !frozen || !frozen(spec.name); };
+  check<ConfigError>(std::ranges::any_of(specs, trains),
+                     "optim.groups freeze every parameter of this model, so that nothing trains");
+}
+
 UpdateSettings settings_of(const OptimConfig& config, const Parameter& parameter) {
-  for (const GroupConfig& group : config.groups)
-    if (matches(group.pattern, parameter.name))
-      return {.learning_rate = group.learning_rate > 0 ? group.learning_rate : config.learning_rate,
-              .weight_decay = group.weight_decay,
-              .relative = group.relative};
+  if (const GroupConfig* const group = group_of(config.groups, parameter.name))
+    return {.learning_rate = group->learning_rate > 0 ? group->learning_rate : config.learning_rate,
+            .weight_decay = group->weight_decay,
+            .relative = group->relative};
   return {.learning_rate = config.learning_rate,
           .weight_decay = parameter.master.shape().rank() >= 2 ? config.weight_decay : 0,
           .relative = config.adafactor.relative};

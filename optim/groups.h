@@ -19,6 +19,11 @@ struct UpdateSettings {
   friend bool operator==(const UpdateSettings&, const UpdateSettings&) = default;
 };
 
+// What groups freeze: parameters whose first group that matches is a frozen one.
+Frozen frozen_by(const OptimConfig& config);
+// Throws ConfigError where a frozen group freezes none of these, or none is left to train.
+void check_frozen(const OptimConfig& config, const std::vector<ParameterSpec>& specs);
+
 // Those of the first group that matches; else the general ones, with decay for matrices alone.
 UpdateSettings settings_of(const OptimConfig& config, const Parameter& parameter);
 

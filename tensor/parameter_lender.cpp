@@ -22,11 +22,13 @@ Pass borrow(const Pass& pass, ParameterLender* lender, const Parameters& paramet
   if (!lender) return result;
   const auto loan = std::make_shared<Loan>();
   loan->range = range;
-  if (pass.tape) {
+  const ElementRange trained{.begin = parameters.gradient_offset(range.begin),
+                             .end = parameters.gradient_offset(range.end)};
+  if (pass.tape && trained.size() > 0) {
     if (shared) loan->gradients = shared->lock();
     if (!loan->gradients) {
-      const auto gradients = std::make_shared<LentGradients>(range, parameters.gradients().dtype(),
-                                                             parameters.gradients().device());
+      const auto gradients = std::make_shared<LentGradients>(
+          trained, parameters.gradients().dtype(), parameters.gradients().device());
       pass.tape->on_backward([gradients, lender] { gradients->give_to(*lender); });
       loan->gradients = gradients;
       if (shared) *shared = gradients;
@@ -46,9 +48,8 @@ Tensor Pass::borrowed(const Parameter& parameter) const {
       loan->values ? loan->values.slice(parameter.offset - range.begin, shape.size()).reshape(shape)
                    : parameter.value;
   if (!tape || parameter.frozen) return value;
-  return tape->watch(value, [gradients = loan->gradients, offset = parameter.offset, shape] {
-    return gradients->of(offset, shape);
-  });
+  return tape->watch(value, [gradients = loan->gradients, offset = parameter.gradient_offset,
+                             shape] { return gradients->of(offset, shape); });
 }
 
 }  // namespace infini

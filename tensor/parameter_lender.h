@@ -23,12 +23,13 @@ class ParameterLender {
   // The values of a range [n] in the compute type; or an empty tensor where the process keeps them.
   // `next`, where it is not empty, is the range that is asked for after this one.
   virtual Tensor values(ElementRange range, ElementRange next) = 0;
-  // Takes the gradients [n] of a range from one backward pass; they are destroyed.
+  // Takes the gradients [n] of a range from one backward pass; they are destroyed. The range is one
+  // of the order of all gradients, in which frozen parameters have no place.
   virtual void add_gradients(ElementRange range, const Tensor& gradients) = 0;
 };
 
-// What the backward pass of one tape adds to the gradients of a range, in memory that is taken when
-// the first op asks for it.
+// What the backward pass of one tape adds to the gradients of a range of theirs, in memory that is
+// taken when the first op asks for it.
 class LentGradients {
  public:
   LentGradients(ElementRange range, DType dtype, Device device)
@@ -48,8 +49,8 @@ class LentGradients {
 
 struct Loan {
   ElementRange range;
-  Tensor values;  // [n], or empty
-  std::shared_ptr<LentGradients> gradients;
+  Tensor values;                             // [n], or empty
+  std::shared_ptr<LentGradients> gradients;  // null where nothing is recorded, or nothing trains
 };
 
 // The pass with the parameters of a range at hand; the pass itself where `lender` is null. While it

@@ -25,6 +25,17 @@ std::int64_t run_of(const Shape& part, int axis) {
 
 }  // namespace
 
+bool frozen_as_one(const std::vector<std::string>& names, const Frozen& frozen) {
+  if (!frozen) return false;
+  const bool first = frozen(names.front());
+  for (const std::string& name : names)
+    check<ConfigError>(frozen(name) == first, first ? name : names.front(), " trains, but ",
+                       first ? names.front() : name,
+                       " is frozen: they are computed as one matrix, all of which trains or "
+                       "nothing");
+  return first;
+}
+
 Shape Division::whole(const Shape& part) const {
   std::vector<std::int64_t> extents(part.begin(), part.end());
   if (is_part()) extents[axis] *= count;
@@ -46,14 +57,20 @@ std::int64_t Division::place(const Shape& part, std::int64_t element) const {
 Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device,
                        const Keeps& keeps)
     : specs_(specs), compute_(compute) {
-  for (const ParameterSpec& spec : specs) count_ += spec.shape.size();
+  for (const ParameterSpec& spec : specs) {
+    count_ += spec.shape.size();
+    if (spec.frozen) frozen_count_ += spec.shape.size();
+  }
   const DType full = accumulator_of(compute);
+  const auto any = [](const ParameterSpec&) { return true; };
+  const auto trains = [](const ParameterSpec& spec) { return !spec.frozen; };
   const auto value = [](const Kept& kept) { return kept.value; };
-  master_ = buffer_of(value, keeps, full, device);
-  value_ = compute == full ? master_ : buffer_of(value, keeps, compute, device);
-  gradient_ = buffer_of([](const Kept& kept) { return kept.gradient; }, keeps, full, device);
+  const auto gradient = [](const Kept& kept) { return kept.gradient; };
+  master_ = buffer_of(any, value, keeps, full, device);
+  value_ = compute == full ? master_ : buffer_of(any, value, keeps, compute, device);
+  gradient_ = buffer_of(trains, gradient, keeps, full, device);
 
-  std::int64_t offset = 0;
+  std::int64_t offset = 0, gradient_offset = 0;
   for (std::size_t i = 0; i < specs.size(); ++i) {
     const ParameterSpec& spec = specs[i];
     check(by_name_.emplace(spec.name, i).second, "two parameters named ", spec.name);
@@ -62,23 +79,29 @@ Parameters::Parameters(const std::vector<ParameterSpec>& specs, DType compute, D
                     .gradient = cut(gradient_, i, spec.shape),
                     .full_precision = spec.full_precision,
                     .master = cut(master_, i, spec.shape),
+                    .frozen = spec.frozen,
                     .division = spec.division,
-                    .offset = offset});
+                    .offset = offset,
+                    .gradient_offset = gradient_offset});
     offset += spec.shape.size();
+    if (!spec.frozen) gradient_offset += spec.shape.size();
   }
 }
 
-Parameters::Buffer Parameters::buffer_of(bool (*kept)(const Kept&), const Keeps& keeps, DType dtype,
+Parameters::Buffer Parameters::buffer_of(bool (*wanted)(const ParameterSpec&),
+                                         bool (*kept)(const Kept&), const Keeps& keeps, DType dtype,
                                          Device device) const {
   Buffer buffer{.flat = {}, .places = std::vector<std::int64_t>(specs_.size(), kNowhere)};
   const auto keeps_it = [&](const ParameterSpec& spec) {
     return !keeps || spec.full_precision || kept(keeps(spec));
   };
-  const bool all = std::ranges::all_of(specs_, keeps_it);
+  const bool all = std::ranges::all_of(
+      specs_, [&](const ParameterSpec& spec) { return !wanted(spec) || keeps_it(spec); });
   std::int64_t place = 0;
   for (const bool full_precision : {true, false})
     for (std::size_t i = 0; i < specs_.size(); ++i) {
       const ParameterSpec& spec = specs_[i];
+      if (!wanted(spec)) continue;
       if (all ? !full_precision : spec.full_precision != full_precision || !keeps_it(spec))
         continue;
       buffer.places[i] = place;
@@ -128,6 +151,11 @@ void Parameters::refresh_values() {
 
 void Parameters::zero_gradients() { gradient_.flat.fill_zero(); }
 
+std::int64_t Parameters::gradient_offset(std::int64_t offset) const {
+  const auto found = std::ranges::lower_bound(all_, offset, {}, &Parameter::offset);
+  return found == all_.end() ? count_ - frozen_count_ : found->gradient_offset;
+}
+
 std::size_t Parameters::index(const std::string& name) const {
   const auto found = by_name_.find(name);
   check(found != by_name_.end(), "no parameter named ", name);
@@ -161,8 +189,10 @@ Parameter Parameters::joined(const std::vector<std::string>& names) const {
           .gradient = part(gradient_),
           .full_precision = specs_[first].full_precision,
           .master = part(master_),
-          .frozen = all_[first].frozen,
-          .offset = all_[first].offset};
+          .frozen = frozen_as_one(
+              names, [this](const std::string& name) { return all_[index(name)].frozen; }),
+          .offset = all_[first].offset,
+          .gradient_offset = all_[first].gradient_offset};
 }
 
 }  // namespace infini

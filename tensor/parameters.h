@@ -33,19 +33,27 @@ struct ParameterSpec {
   bool full_precision =
       false;  // computed with in fp32 even where the model computes in bf16: norms, gates
   Division division{};
+  bool frozen = false;  // stays as it is: it has no gradient
 };
+
+// Whether a parameter is frozen, by its name; an empty function says so of none.
+using Frozen = std::function<bool(const std::string& name)>;
+// The same of parameters that one product takes as one. Throws ConfigError where some are frozen
+// and others are not.
+bool frozen_as_one(const std::vector<std::string>& names, const Frozen& frozen);
 
 // Views of the flat buffers; copies share the elements.
 struct Parameter {
   std::string name;
   Tensor value;     // what ops read: the compute type, or the master itself when full_precision
-  Tensor gradient;  // fp32 (fp64 in fp64 models); ops add into it
+  Tensor gradient;  // fp32 (fp64 in fp64 models); ops add into it; absent where it is frozen
   bool full_precision = false;  // computed with as its master
   Tensor master;  // fp32 (fp64), what the optimizer updates; the same elements as value when types
                   // agree
   bool frozen = false;
   Division division{};
-  std::int64_t offset = 0;  // of its first element in the order of all parameters
+  std::int64_t offset = 0;           // of its first element in the order of all parameters
+  std::int64_t gradient_offset = 0;  // the same in the order of all gradients
 };
 
 // What a process keeps of a parameter; the rest of it is absent, known by shape and type alone.
@@ -60,7 +68,8 @@ class Parameters {
  public:
   // Order matters: parameters named one after the other lie one after the other (see joined).
   // An empty `keeps` keeps all. A flat buffer that does not hold all parameters holds those in full
-  // precision first, then the others that are kept, each in their order.
+  // precision first, then the others that are kept, each in their order. Gradients are those of the
+  // parameters that train: frozen ones are not missed among them.
   Parameters(const std::vector<ParameterSpec>& specs, DType compute, Device device,
              const Keeps& keeps = {});
 
@@ -81,11 +90,15 @@ class Parameters {
   DType compute() const { return compute_; }
   // Where a parameter begins in the order of all, which is that of a flat buffer that holds all.
   std::int64_t offset(const std::string& name) const { return all_[index(name)].offset; }
+  // Where the gradients begin of the parameters from `offset`, where one begins, on: what is frozen
+  // has no place in the order of all gradients.
+  std::int64_t gradient_offset(std::int64_t offset) const;
   const Tensor& masters() const { return master_.flat; }  // [P], or less where not all are kept
   // [P], or less; undefined where a parameter is computed with in full precision and others are not
   const Tensor& values() const { return value_.flat; }
-  const Tensor& gradients() const { return gradient_.flat; }  // [P], or less
+  const Tensor& gradients() const { return gradient_.flat; }  // [P - frozen], or less
   std::int64_t count() const { return count_; }               // P
+  std::int64_t frozen_count() const { return frozen_count_; }
 
  private:
   struct Buffer {
@@ -93,7 +106,9 @@ class Parameters {
     std::vector<std::int64_t> places;  // where a parameter begins, or kNowhere
   };
   static constexpr std::int64_t kNowhere = -1;
-  Buffer buffer_of(bool (*kept)(const Kept&), const Keeps& keeps, DType dtype, Device device) const;
+  // Of the parameters that `wanted` names, those that are kept.
+  Buffer buffer_of(bool (*wanted)(const ParameterSpec&), bool (*kept)(const Kept&),
+                   const Keeps& keeps, DType dtype, Device device) const;
   // Parameters first, first + 1, ... as one tensor of this shape.
   static Tensor cut(const Buffer& buffer, std::size_t first, const Shape& shape);
   // Whether parameters first .. last lie in the buffer, one after the other.
@@ -104,7 +119,7 @@ class Parameters {
   std::vector<Parameter> all_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
   DType compute_;
-  std::int64_t count_ = 0;
+  std::int64_t count_ = 0, frozen_count_ = 0;
   Buffer value_, gradient_, master_;
 };
 

@@ -8,7 +8,7 @@
 
 namespace infini {
 
-// Told during the backward pass that gradients from this element of the flat buffer on are final.
+// Told during the backward pass that gradients from this element of their flat buffer on are final.
 using GradientsFinal = std::function<void(std::int64_t first)>;
 
 struct Loan;  // see parameter_lender.h

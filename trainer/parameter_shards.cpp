@@ -4,15 +4,25 @@
 
 namespace infini {
 
+std::int64_t parameter_weight(const ParameterSpec& spec, Shard shard) {
+  return spec.shape.size() * (!spec.frozen ? 4 : shard == Shard::kParameters ? 1 : 0);
+}
+
+std::vector<int> parameter_owners(const std::vector<ParameterSpec>& specs, int ranks, Shard shard) {
+  std::vector<std::int64_t> weights;
+  for (const ParameterSpec& spec : specs) weights.push_back(parameter_weight(spec, shard));
+  return owners_of(weights, ranks);
+}
+
 ParameterShards::ParameterShards(const Communicator& replicas, const Communicator& tensors,
                                  Shard shard, const std::vector<ParameterSpec>& specs)
-    : replicas_(replicas), tensors_(tensors), shard_(shard) {
-  for (const ParameterSpec& spec : specs) {
-    sizes_.push_back(spec.shape.size());
-    full_precision_.push_back(spec.full_precision);
-    if (spec.full_precision) full_elements_ += spec.shape.size();
-  }
-  owners_ = owners_of(sizes_, replicas_.size());
+    : replicas_(replicas),
+      tensors_(tensors),
+      shard_(shard),
+      specs_(specs),
+      owners_(parameter_owners(specs, replicas.size(), shard)) {
+  for (const ParameterSpec& spec : specs)
+    if (spec.full_precision && !spec.frozen) full_elements_ += spec.shape.size();
   for (std::size_t i = 0; i < specs.size(); ++i) owner_by_name_[specs[i].name] = owners_[i];
 }
 
@@ -49,15 +59,24 @@ Tensor ParameterShards::exchanged(const Parameters& parameters) const {
 
 std::vector<FlatPiece> ParameterShards::pieces() const {
   if (divides(Shard::kGradients)) return {{.begin = 0, .end = full_elements_}};
-  return updated();
+  const std::vector<int> updaters = this->updaters();
+  std::vector<std::int64_t> sizes;
+  std::vector<int> owners;
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    if (specs_[i].frozen) continue;
+    sizes.push_back(specs_[i].shape.size());
+    owners.push_back(updaters[i]);
+  }
+  return pieces_of(sizes, owners);
 }
 
-// Of whom each part of the flat buffers takes its updates: full precision is everyone's.
-std::vector<FlatPiece> ParameterShards::updated() const {
+// Full precision is everyone's, and what is frozen is never updated.
+std::vector<int> ParameterShards::updaters() const {
   std::vector<int> owners = owners_;
   for (std::size_t i = 0; i < owners.size(); ++i)
-    if (!divides(Shard::kOptimizer) || full_precision_[i]) owners[i] = FlatPiece::kEveryone;
-  return pieces_of(sizes_, owners);
+    if (!divides(Shard::kOptimizer) || specs_[i].full_precision || specs_[i].frozen)
+      owners[i] = FlatPiece::kEveryone;
+  return owners;
 }
 
 // What all replicas have is measured by the first of them, and what all ranks that share blocks
@@ -94,7 +113,9 @@ Tensor ParameterShards::square_sum_of_gradients(const Parameters& parameters) co
 
 void ParameterShards::share_values(const Parameters& parameters) const {
   if (!divides(Shard::kOptimizer) || divides(Shard::kParameters)) return;
-  for (const FlatPiece& piece : updated())
+  std::vector<std::int64_t> sizes;
+  for (const ParameterSpec& spec : specs_) sizes.push_back(spec.shape.size());
+  for (const FlatPiece& piece : pieces_of(sizes, updaters()))
     if (piece.owner != FlatPiece::kEveryone)
       replicas_.broadcast(parameters.values().slice(piece.begin, piece.size()), piece.owner);
   replicas_.wait();

@@ -9,6 +9,12 @@
 
 namespace infini {
 
+// What a parameter weighs for its owner: what is frozen nothing, or where ranks divide values a
+// quarter of what trains, which has a gradient and two means beside its value.
+std::int64_t parameter_weight(const ParameterSpec& spec, Shard shard);
+// The owner of each parameter among `ranks`, so that all have about the same to hold.
+std::vector<int> parameter_owners(const std::vector<ParameterSpec>& specs, int ranks, Shard shard);
+
 // Parameters are owned whole, so that what an optimizer measures over one of them (Adafactor: means
 // of rows and columns, root mean squares) is measured by one rank as if it were alone. Those in
 // full precision (norms, gates), of which there are few, are kept and updated by every rank.
@@ -48,17 +54,17 @@ class ParameterShards {
 
  private:
   bool divides(Shard what) const { return shard_ >= what && replicas_.size() > 1; }
-  std::vector<FlatPiece> updated() const;
+  // Of whom each parameter takes its updates, or kEveryone.
+  std::vector<int> updaters() const;
   // The ranges of a buffer of gradients that this rank measures.
   std::vector<FlatPiece> measured(const Parameters& parameters) const;
 
   Communicator replicas_, tensors_;
   Shard shard_;
-  std::vector<std::int64_t> sizes_;  // of each parameter
+  std::vector<ParameterSpec> specs_;
   std::vector<int> owners_;
-  std::vector<bool> full_precision_;
   std::map<std::string, int> owner_by_name_;
-  std::int64_t full_elements_ = 0;  // of those in full precision together
+  std::int64_t full_elements_ = 0;  // of those in full precision that train together
 };
 
 }  // namespace infini

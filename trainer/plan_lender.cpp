@@ -7,7 +7,7 @@ namespace infini {
 PlannedLender::Loan PlannedLender::borrow(SizeTape* tape, int part, int next,
                                           std::weak_ptr<Trace::Block>* shared) {
   Loan loan{.values = {}, .gradients = shared ? shared->lock() : nullptr, .part = part};
-  if (!tape) {
+  if (!tape || options_.parts[part].gradient_elements == 0) {
     loan.gradients = nullptr;
   } else if (!loan.gradients) {
     loan.gradients = std::make_shared<Trace::Block>();
@@ -30,8 +30,8 @@ void PlannedLender::ask(const Loan& loan, SizeTape* tape) {
   if (!loan.gradients) return;
   const auto take = [this, gradients = loan.gradients, part = loan.part] {
     if (!*gradients)
-      *gradients =
-          trace_.take(options_.parts[part].elements * options_.full_bytes, MemoryKind::kExchange);
+      *gradients = trace_.take(options_.parts[part].gradient_elements * options_.full_bytes,
+                               MemoryKind::kExchange);
   };
   if (tape)
     tape->on_backward(take);
@@ -42,8 +42,8 @@ void PlannedLender::ask(const Loan& loan, SizeTape* tape) {
 void PlannedLender::add_gradients(int part, const Trace::Block& gradients) {
   Work& work = trace_.work;
   work.lent_gradient_bytes +=
-      static_cast<double>(options_.parts[part].elements * options_.full_bytes);
-  work.lent_gradient_calls += options_.parts[part].owner_pieces;
+      static_cast<double>(options_.parts[part].gradient_elements * options_.full_bytes);
+  work.lent_gradient_calls += options_.parts[part].gradient_pieces;
   if (waiting_ || !options_.divides_values) {
     settle();
     start(std::exchange(waiting_, nullptr));

@@ -12,7 +12,8 @@ namespace infini {
 // Parameters that are borrowed together: the embedding, a block, or the head.
 struct LentPart {
   std::int64_t elements = 0;
-  std::int64_t owner_pieces = 0;  // of one owner each: a call
+  std::int64_t owner_pieces = 0;                            // of one owner each: a call
+  std::int64_t gradient_elements = 0, gradient_pieces = 0;  // the same of what is not frozen
 };
 
 class PlannedLender {
@@ -30,7 +31,7 @@ class PlannedLender {
   using Gradients = std::shared_ptr<Trace::Block>;
   struct Loan {
     Trace::Block values;  // empty where they are not divided
-    Gradients gradients;  // null where nothing is recorded
+    Gradients gradients;  // null where nothing is recorded, or nothing trains
     int part = kNone;
   };
   // As borrow() of parameter_lender.h: `next` is the part that is asked for after this one, or

@@ -1,34 +1,103 @@
 #include "trainer/plan_model.h"
 
+#include <algorithm>
+
+#include "model/transformer.h"
+
 namespace infini {
 namespace {
 
 // Places among what a lender lends: 0 is the embedding.
 int part_of(int layer) { return layer + 1; }
 
+std::string block_prefix(int layer) { return text("blocks.", layer, "."); }
+
 }  // namespace
 
-Sized PlannedModel::norm(SizeTape* tape, const Sized& x, std::int64_t rows) const {
-  return ops_.rms_norm(tape, x, rows, model_.d_model);
+PlannedModel::PlannedModel(const PlannedOps& ops, const ModelConfig& model, const Frozen& frozen,
+                           int groups, PlannedLender* lender)
+    : ops_(ops),
+      model_(model),
+      frozen_(frozen),
+      memory_(ops, model.memory, groups),
+      lender_(lender),
+      block_trains_(static_cast<std::size_t>(model.layers)) {
+  const std::vector<ParameterSpec> specs = parameter_specs(model, 1, 0, frozen);
+  for (int layer = 0; layer < model.layers; ++layer)
+    block_trains_[layer] = std::ranges::any_of(specs, [&](const ParameterSpec& spec) {
+      return !spec.frozen && spec.name.starts_with(block_prefix(layer));
+    });
 }
 
-Sized PlannedModel::project(SizeTape* tape, const Sized& x, const HeadLayout& layout) const {
-  Sized qkv =
-      ops_.linear(tape, x, layout.rows(), model_.d_model, layout.qkv_width(), Split::kColumns);
-  if (model_.projection_biases) qkv = ops_.add_bias(tape, qkv, layout.rows(), layout.qkv_width());
-  return model_.head_norms ? ops_.head_norm(tape, qkv, layout) : qkv;
+Sized PlannedModel::parameter(SizeTape* tape, const std::vector<std::string>& names) const {
+  return tape && !frozen_as_one(names, frozen_) ? tape->watch({}) : Sized{};
 }
 
-Sized PlannedModel::feed_forward(SizeTape* tape, const Sized& x, const Sized& residual,
-                                 std::int64_t rows) const {
+Sized PlannedModel::block_parameter(SizeTape* tape, int layer,
+                                    std::initializer_list<const char*> names) const {
+  std::vector<std::string> full;
+  if (frozen_)
+    for (const char* const name : names) full.push_back(block_prefix(layer) + name);
+  return parameter(tape, full);
+}
+
+Sized PlannedModel::table(SizeTape* tape) const { return parameter(tape, {"embedding.weight"}); }
+
+void PlannedModel::ask(SizeTape* tape, const PlannedLender::Loan& loan,
+                       const Sized& parameter) const {
+  if (lender_ && parameter.tape) lender_->ask(loan, tape);
+}
+
+Sized PlannedModel::block_norm(SizeTape* tape, int layer, const char* name, const Sized& x,
+                               std::int64_t rows) const {
+  return ops_.rms_norm(tape, x, block_parameter(tape, layer, {name}), rows, model_.d_model);
+}
+
+Sized PlannedModel::final_norm(SizeTape* tape, const Sized& x, std::int64_t rows) const {
+  return ops_.rms_norm(tape, x, parameter(tape, {"final_norm.weight"}), rows, model_.d_model);
+}
+
+Sized PlannedModel::project(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
+                            const PlannedLender::Loan& loan) const {
+  const auto part = [&](std::initializer_list<const char*> names) {
+    return block_parameter(tape, layer, names);
+  };
+  const std::int64_t rows = layout.rows(), width = layout.qkv_width();
+  const Sized weight =
+      part({"attention.query.weight", "attention.key.weight", "attention.value.weight"});
+  Sized qkv = ops_.linear(tape, x, weight, rows, model_.d_model, width, Split::kColumns);
+  ask(tape, loan, weight);
+  if (model_.projection_biases)
+    qkv = ops_.add_bias(
+        tape, qkv, part({"attention.query.bias", "attention.key.bias", "attention.value.bias"}),
+        rows, width);
+  if (!model_.head_norms) return qkv;
+  return ops_.head_norm(tape, qkv, part({"attention.query_norm.weight"}),
+                        part({"attention.key_norm.weight"}), layout);
+}
+
+Sized PlannedModel::feed_forward(SizeTape* tape, int layer, const Sized& x, const Sized& residual,
+                                 std::int64_t rows, const PlannedLender::Loan& loan) const {
   const std::int64_t width = model_.d_model, inner = model_.inner_width();
-  if (model_.activation == Activation::kGelu)
-    return ops_.gelu_feed_forward(tape, x, residual, rows, width, inner);
   const bool gated = model_.activation == Activation::kSwiglu;
-  const Sized up = ops_.linear(tape, x, rows, width, gated ? 2 * inner : inner, Split::kColumns);
+  const Sized up =
+      gated ? block_parameter(tape, layer, {"feed_forward.gate.weight", "feed_forward.up.weight"})
+            : block_parameter(tape, layer, {"feed_forward.up.weight"});
+  const Sized down = block_parameter(tape, layer, {"feed_forward.down.weight"});
+  if (model_.activation == Activation::kGelu) {
+    const Sized y = ops_.gelu_feed_forward(
+        tape, {.x = x, .up = up, .down = down, .residual = residual}, rows, width, inner);
+    ask(tape, loan, up.tape ? up : down);
+    return y;
+  }
+  const Sized hidden =
+      ops_.linear(tape, x, up, rows, width, gated ? 2 * inner : inner, Split::kColumns);
+  ask(tape, loan, up);
   const Sized active =
-      gated ? ops_.swiglu(tape, up, rows, inner) : ops_.relu(tape, up, rows, inner);
-  return ops_.linear(tape, active, rows, inner, width, Split::kRows, residual);
+      gated ? ops_.swiglu(tape, hidden, rows, inner) : ops_.relu(tape, hidden, rows, inner);
+  const Sized y = ops_.linear(tape, active, down, rows, inner, width, Split::kRows, residual);
+  ask(tape, loan, down);
+  return y;
 }
 
 PlannedLender::Loan PlannedModel::borrow_block(SizeTape* tape, int layer) const {
@@ -45,8 +114,9 @@ PlannedLender::Loan PlannedModel::borrow_block(SizeTape* tape, int layer) const 
 Sized PlannedModel::embed(SizeTape* tape, const HeadLayout& layout, const Sized& tokens) const {
   PlannedLender::Loan loan;
   if (lender_) loan = lender_->borrow(tape, 0, part_of(0), &table_gradients_);
-  const Sized x = ops_.embedding(tape, layout.rows(), model_.d_model, tokens);
-  if (lender_) lender_->ask(loan, tape);
+  const Sized weight = table(tape);
+  const Sized x = ops_.embedding(tape, layout.rows(), model_.d_model, tokens, weight);
+  ask(tape, loan, weight);
   return x;
 }
 
@@ -55,11 +125,11 @@ PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, int layer, const S
                                               const SizedState& memory) const {
   const PlannedLender::Loan loan = borrow_block(tape, layer);
   const std::int64_t rows = layout.rows();
-  const Sized before = norm(tape, x, rows);
+  const Sized before = block_norm(tape, layer, "attention_norm.weight", x, rows);
   Sized attended;
   SizedState after;
   {
-    const Sized qkv = project(tape, before, layout);
+    const Sized qkv = project(tape, layer, before, layout, loan);
     Sized mixed;
     if (memory_.rule() == MemoryRule::kNone) {
       mixed = ops_.rotary_attention(tape, qkv, layout);
@@ -67,25 +137,27 @@ PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, int layer, const S
       const PlannedOps::AttentionAndSums local = ops_.rotary_attention_and_sums(tape, qkv, layout);
       const PlannedMemory::History history =
           memory_.accumulate(tape, qkv, local.sums, layout, memory);
-      mixed = memory_.recall(tape, qkv, history.before, local.y, layout);
+      mixed = memory_.recall(tape, qkv, history.before,
+                             block_parameter(tape, layer, {"attention.gate"}), local.y, layout);
       after = history.after;
     }
-    attended =
-        ops_.linear(tape, mixed, rows, layout.query_width(), model_.d_model, Split::kRows, x);
+    const Sized output = block_parameter(tape, layer, {"attention.output.weight"});
+    attended = ops_.linear(tape, mixed, output, rows, layout.query_width(), model_.d_model,
+                           Split::kRows, x);
+    ask(tape, loan, output);
   }
-  const Sized middle = norm(tape, attended, rows);
-  const BlockOutput out{.x = feed_forward(tape, middle, attended, rows), .memory = after};
-  if (lender_) lender_->ask(loan, tape);
-  return out;
+  const Sized middle = block_norm(tape, layer, "feed_forward_norm.weight", attended, rows);
+  return {.x = feed_forward(tape, layer, middle, attended, rows, loan), .memory = after};
 }
 
 PlannedModel::BlockOutput PlannedModel::recomputed_block(SizeTape* tape, int layer, const Sized& x,
                                                          const HeadLayout& layout,
                                                          const SizedState& memory) const {
   if (!tape) return block(nullptr, layer, x, layout, memory);
-  const std::vector<Sized> inputs{x, memory.matrix, memory.normalizer};
+  std::vector<Sized> inputs{x, memory.matrix, memory.normalizer};
   std::vector<Sized> values;
   for (const Sized& input : inputs) values.push_back(input.unwatched());
+  inputs.push_back(tape->watch({}));  // it is recorded whatever comes in
   BlockOutput out =
       block(nullptr, layer, values[0], layout, {.matrix = values[1], .normalizer = values[2]});
   const auto repeat = [=, this](const std::vector<Trace::Block>& doutputs,
@@ -112,7 +184,7 @@ PlannedModel::Output PlannedModel::forward(SizeTape* tape, const HeadLayout& lay
   if (model_.has_memory_tokens())
     return with_memory_tokens(tape, x, layout, memory[0], recompute_blocks);
   const Streamed out = through_blocks(tape, x, layout, memory, recompute_blocks);
-  return {.hidden = norm(tape, out.x, layout.rows()), .memory = out.memory};
+  return {.hidden = final_norm(tape, out.x, layout.rows()), .memory = out.memory};
 }
 
 PlannedModel::Streamed PlannedModel::through_blocks(SizeTape* tape, const Sized& x,
@@ -121,9 +193,12 @@ PlannedModel::Streamed PlannedModel::through_blocks(SizeTape* tape, const Sized&
                                                     bool recompute_blocks) const {
   Streamed stream{.x = x, .memory = {}};
   for (int layer = 0; layer < model_.layers; ++layer) {
-    const BlockOutput out = recompute_blocks
-                                ? recomputed_block(tape, layer, stream.x, layout, memory[layer])
-                                : block(tape, layer, stream.x, layout, memory[layer]);
+    const SizedState& given = memory[layer];
+    const bool records =
+        block_trains_[layer] || stream.x.tape || given.matrix.tape || given.normalizer.tape;
+    SizeTape* const own = records ? tape : nullptr;
+    const BlockOutput out = recompute_blocks ? recomputed_block(own, layer, stream.x, layout, given)
+                                             : block(own, layer, stream.x, layout, given);
     stream.x = out.x;
     stream.memory.push_back(out.memory);
   }
@@ -146,13 +221,15 @@ PlannedModel::Output PlannedModel::with_memory_tokens(SizeTape* tape, const Size
   Sized vectors = memory.vectors ? memory.vectors : ops_.make(read);
   std::vector<Sized> hidden;
   for (std::int64_t s = 0; s < layout.segments; ++s) {
-    const Sized before = ops_.rows_chosen(tape, vectors, read);
-    const Sized last = accumulates ? ops_.rows_chosen(tape, ops_.make(written), written) : before;
+    const Sized learned = parameter(tape, {"memory_tokens.weight"});
+    const Sized before = ops_.rows_chosen(tape, vectors, read, accumulates ? Sized{} : learned);
+    const Sized last =
+        accumulates ? ops_.rows_chosen(tape, ops_.make(written), written, learned) : before;
     Sized rows = ops_.join_columns(tape, {before, ops_.take_columns(tape, x, tokens), last}, batch);
     if (accumulates) rows = ops_.rows_chosen(tape, rows, positions);
     const SizedMemories none(static_cast<std::size_t>(model_.layers));
     Sized out =
-        norm(tape, through_blocks(tape, rows, alone, none, recompute_blocks).x, alone.rows());
+        final_norm(tape, through_blocks(tape, rows, alone, none, recompute_blocks).x, alone.rows());
     if (accumulates) out = ops_.rows_chosen(tape, out, positions);
     hidden.push_back(ops_.take_columns(tape, out, tokens));
     vectors = ops_.take_columns(tape, out, written);
@@ -174,7 +251,9 @@ SizedMemories PlannedModel::remember(const HeadLayout& layout, const Sized& toke
     after.push_back(out.memory);
   }
   const PlannedLender::Loan loan = borrow_block(nullptr, model_.layers - 1);
-  const Sized qkv = project(nullptr, norm(nullptr, x, layout.rows()), layout);
+  const int last = model_.layers - 1;
+  const Sized normed = block_norm(nullptr, last, "attention_norm.weight", x, layout.rows());
+  const Sized qkv = project(nullptr, last, normed, layout, loan);
   if (memory_.rule() == MemoryRule::kNone) {
     after.emplace_back();
   } else {
@@ -185,6 +264,7 @@ SizedMemories PlannedModel::remember(const HeadLayout& layout, const Sized& toke
 }
 
 PlannedOps::Loss PlannedModel::loss(SizeTape* tape, const Sized& hidden, std::int64_t rows) const {
+  const Sized weight = model_.tied ? table(tape) : parameter(tape, {"head.weight"});
   PlannedLender::Loan loan;
   if (lender_) {
     const int head = model_.tied ? 0 : part_of(model_.layers);
@@ -192,7 +272,7 @@ PlannedOps::Loss PlannedModel::loss(SizeTape* tape, const Sized& hidden, std::in
     loan = lender_->borrow(tape, head, next, model_.tied ? &table_gradients_ : nullptr);
     lender_->ask(loan);
   }
-  return ops_.cross_entropy(tape, hidden, rows, model_.d_model, model_.vocabulary);
+  return ops_.cross_entropy(tape, hidden, weight, rows, model_.d_model, model_.vocabulary);
 }
 
 }  // namespace infini

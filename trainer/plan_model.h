@@ -1,6 +1,7 @@
 // An Infini-Transformer in sizes: model/transformer.h, op by op.
 #pragma once
 
+#include "tensor/parameters.h"
 #include "trainer/plan_lender.h"
 #include "trainer/plan_scans.h"
 
@@ -12,8 +13,8 @@ class PlannedModel {
  public:
   // `model` is what one rank has of it: its heads, feed-forward columns and vocabulary. `groups` as
   // PlannedMemory takes it. `lender` null: the rank keeps all parameters.
-  PlannedModel(const PlannedOps& ops, const ModelConfig& model, int groups, PlannedLender* lender)
-      : ops_(ops), model_(model), memory_(ops, model.memory, groups), lender_(lender) {}
+  PlannedModel(const PlannedOps& ops, const ModelConfig& model, const Frozen& frozen, int groups,
+               PlannedLender* lender);
 
   struct Output {
     Sized hidden;
@@ -42,6 +43,12 @@ class PlannedModel {
   // model/memory_tokens.h
   Output with_memory_tokens(SizeTape* tape, const Sized& x, const HeadLayout& layout,
                             const SizedState& memory, bool recompute_blocks) const;
+  // What an op reads as one parameter: watched where it trains.
+  Sized parameter(SizeTape* tape, const std::vector<std::string>& names) const;
+  Sized block_parameter(SizeTape* tape, int layer, std::initializer_list<const char*> names) const;
+  Sized table(SizeTape* tape) const;  // the embedding
+  // The backward pass of an op that was just recorded asks for the gradient of what it borrowed.
+  void ask(SizeTape* tape, const PlannedLender::Loan& loan, const Sized& parameter) const;
   BlockOutput block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
                     const SizedState& memory) const;
   BlockOutput recomputed_block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
@@ -49,15 +56,20 @@ class PlannedModel {
   Sized embed(SizeTape* tape, const HeadLayout& layout, const Sized& tokens) const;
   // What a block borrows while it runs, and its backward pass again.
   PlannedLender::Loan borrow_block(SizeTape* tape, int layer) const;
-  Sized norm(SizeTape* tape, const Sized& x, std::int64_t rows) const;
-  Sized project(SizeTape* tape, const Sized& x, const HeadLayout& layout) const;
-  Sized feed_forward(SizeTape* tape, const Sized& x, const Sized& residual,
-                     std::int64_t rows) const;
+  Sized block_norm(SizeTape* tape, int layer, const char* name, const Sized& x,
+                   std::int64_t rows) const;
+  Sized final_norm(SizeTape* tape, const Sized& x, std::int64_t rows) const;
+  Sized project(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
+                const PlannedLender::Loan& loan) const;
+  Sized feed_forward(SizeTape* tape, int layer, const Sized& x, const Sized& residual,
+                     std::int64_t rows, const PlannedLender::Loan& loan) const;
 
   const PlannedOps& ops_;
   const ModelConfig& model_;
+  Frozen frozen_;
   PlannedMemory memory_;
   PlannedLender* lender_;
+  std::vector<bool> block_trains_;
   mutable std::weak_ptr<Trace::Block> table_gradients_;  // of the embedding
 };
 

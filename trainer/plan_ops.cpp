@@ -48,12 +48,12 @@ void PlannedOps::lose_divided(std::int64_t rows, std::int64_t elements) const {
 }
 
 Sized PlannedOps::embedding(SizeTape* tape, std::int64_t rows, std::int64_t width,
-                            const Sized& tokens) const {
+                            const Sized& tokens, const Sized& table) const {
   Sized y = make(rows * width);
   pass(2 * as_double(rows * width));
   sum_over_tensors(rows * width);
   if (tape)
-    tape->push({&y}, {}, [=, this](const auto&, const SizeTape::Gradients&) {
+    tape->push({&y}, {table}, [=, this](const auto&, const SizeTape::Gradients&) {
       (void)tokens;
       if (on_gpu()) {
         const std::int64_t windows = (rows + kEmbeddingWindow - 1) / kEmbeddingWindow;
@@ -66,20 +66,22 @@ Sized PlannedOps::embedding(SizeTape* tape, std::int64_t rows, std::int64_t widt
   return y;
 }
 
-Sized PlannedOps::linear(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
-                         std::int64_t outputs, Split split, const Sized& residual) const {
+Sized PlannedOps::linear(SizeTape* tape, const Sized& x, const Sized& weight, std::int64_t rows,
+                         std::int64_t width, std::int64_t outputs, Split split,
+                         const Sized& residual) const {
   Sized y = make(rows * outputs);
   product(rows, outputs, width);
   if (split == Split::kRows) finish_sum(rows * outputs, residual);
   if (tape)
-    tape->push({&y}, {x, residual},
-               [=, this, kept = x.block](const auto& doutputs, const auto& gradients) {
+    tape->push({&y}, {x, weight, residual},
+               [=, this, kept = weight.tape ? x.block : nullptr](const auto& doutputs,
+                                                                 const auto& gradients) {
                  if (const auto dx = gradients.of(0)) {
                    product(rows, width, outputs);
                    if (split == Split::kColumns) sum_over_tensors(rows * width);
                  }
-                 product(outputs, width, rows, true);
-                 gradients.hand_on(1, doutputs[0]);
+                 if (gradients.asks(1)) product(outputs, width, rows, true);
+                 gradients.hand_on(2, doutputs[0]);
                });
   return y;
 }
@@ -90,13 +92,13 @@ Trace::Block PlannedOps::norm_workspace(std::int64_t rows, std::int64_t width) c
   return workspace(pieces * width * options_.full_bytes);
 }
 
-Sized PlannedOps::rms_norm(SizeTape* tape, const Sized& x, std::int64_t rows,
+Sized PlannedOps::rms_norm(SizeTape* tape, const Sized& x, const Sized& weight, std::int64_t rows,
                            std::int64_t width) const {
   Sized y = make(rows * width);
   const Sized inverse = make_full(rows);
   pass(2 * as_double(rows * width));
   if (tape)
-    tape->push({&y}, {x}, [=, this, kept = x.block](const auto&, const auto& gradients) {
+    tape->push({&y}, {x, weight}, [=, this, kept = x.block](const auto&, const auto& gradients) {
       const auto dx = gradients.renew(0);
       const auto partial = norm_workspace(rows, width);
       pass((dx.stood ? 4 : 3) * as_double(rows * width));
@@ -112,13 +114,13 @@ Trace::Block PlannedOps::column_workspace(std::int64_t gpu_pieces, std::int64_t 
   return workspace((on_gpu() ? gpu_pieces : cpu_pieces) * width * options_.full_bytes);
 }
 
-Sized PlannedOps::add_bias(SizeTape* tape, const Sized& x, std::int64_t rows,
+Sized PlannedOps::add_bias(SizeTape* tape, const Sized& x, const Sized& bias, std::int64_t rows,
                            std::int64_t width) const {
   Sized y = make(rows * width);
   pass(2 * as_double(rows * width));
   if (tape)
-    tape->push({&y}, {x}, [=, this](const auto& doutputs, const auto& gradients) {
-      {
+    tape->push({&y}, {x, bias}, [=, this](const auto& doutputs, const auto& gradients) {
+      if (gradients.asks(1)) {
         const std::int64_t pieces = (rows + kGpuBiasRows - 1) / kGpuBiasRows;
         const auto partial = column_workspace(std::min(kGpuBiasPieces, pieces), rows, width);
         pass(as_double(rows * width));
@@ -129,43 +131,51 @@ Sized PlannedOps::add_bias(SizeTape* tape, const Sized& x, std::int64_t rows,
   return y;
 }
 
-Sized PlannedOps::head_norm(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const {
+Sized PlannedOps::head_norm(SizeTape* tape, const Sized& qkv, const Sized& query_weight,
+                            const Sized& key_weight, const HeadLayout& layout) const {
   const std::int64_t rows = layout.rows(), elements = rows * layout.qkv_width();
   Sized y = make(elements);
   const Sized inverse = make_full(rows * (layout.heads + layout.kv_heads));
   pass(2 * as_double(elements));
   if (tape)
-    tape->push({&y}, {qkv}, [=, this, kept = qkv.block](const auto&, const auto& gradients) {
-      const auto dqkv = gradients.of(0);
-      const auto partial = column_workspace(kGpuHeadNormPieces, rows, 2 * layout.head_width);
-      pass(3 * as_double(elements));
-      trace_.work.kernels += 2;
-      (void)inverse;
-    });
+    tape->push({&y}, {qkv, query_weight, key_weight},
+               [=, this, kept = qkv.block](const auto&, const auto& gradients) {
+                 const auto dqkv = gradients.of(0);
+                 const auto partial =
+                     column_workspace(kGpuHeadNormPieces, rows, 2 * layout.head_width);
+                 pass(3 * as_double(elements));
+                 trace_.work.kernels += 2;
+                 (void)inverse;
+               });
   return y;
 }
 
-Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const Sized& x, const Sized& residual,
-                                    std::int64_t rows, std::int64_t width,
-                                    std::int64_t inner) const {
+Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const FeedForwardInputs& in, std::int64_t rows,
+                                    std::int64_t width, std::int64_t inner) const {
+  const auto& [x, up, down, residual] = in;
   const Sized hidden = make(rows * inner);
-  const Sized slopes = tape ? make(rows * inner) : Sized{};
+  const Sized slopes = x.tape || up.tape || down.tape ? make(rows * inner) : Sized{};
   Sized y = make(rows * width);
   product(rows, inner, width);
   product(rows, width, inner);
   finish_sum(rows * width, residual);
   if (tape)
-    tape->push({&y}, {x, residual},
-               [=, this, kept = x.block](const auto& doutputs, const auto& gradients) {
-                 product(width, inner, rows, true);
+    tape->push({&y}, {x, up, down, residual},
+               [=, this, up_input = up.tape ? x.block : nullptr,
+                down_input = down.tape ? hidden.block : nullptr](const auto& doutputs,
+                                                                 const auto& gradients) {
+                 if (gradients.asks(2)) product(width, inner, rows, true);
                  const auto dx = gradients.of(0);
-                 const Sized dinner = make(rows * inner);
-                 product(rows, inner, width);
-                 product(rows, width, inner);
-                 sum_over_tensors(rows * width);
-                 product(inner, width, rows, true);
-                 gradients.hand_on(1, doutputs[0]);
-                 (void)hidden, (void)slopes;
+                 const bool inside = dx || gradients.asks(1);
+                 const Sized dinner = inside ? make(rows * inner) : Sized{};
+                 if (inside) product(rows, inner, width);
+                 if (dx) {
+                   product(rows, width, inner);
+                   sum_over_tensors(rows * width);
+                 }
+                 if (gradients.asks(1)) product(inner, width, rows, true);
+                 gradients.hand_on(3, doutputs[0]);
+                 (void)slopes;
                });
   return y;
 }
@@ -173,8 +183,8 @@ Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const Sized& x, const Sized&
 Sized PlannedOps::relu(SizeTape* tape, const Sized& x, std::int64_t rows,
                        std::int64_t width) const {
   Sized y = make(rows * width);
-  const Sized slopes = tape ? make(rows * width) : Sized{};
-  pass((tape ? 3 : 2) * as_double(rows * width));
+  const Sized slopes = x.tape ? make(rows * width) : Sized{};
+  pass((x.tape ? 3 : 2) * as_double(rows * width));
   if (tape)
     tape->push({&y}, {x}, [=, this](const auto&, const auto& gradients) {
       const auto dx = gradients.of(0);
@@ -275,11 +285,12 @@ Sized PlannedOps::take_columns(SizeTape* tape, const Sized& x, std::int64_t elem
   return y;
 }
 
-Sized PlannedOps::rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements) const {
+Sized PlannedOps::rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements,
+                              const Sized& others) const {
   Sized y = make(elements);
   pass(2 * as_double(elements));
   if (tape)
-    tape->push({&y}, {x}, [=, this](const auto&, const auto& gradients) {
+    tape->push({&y}, {x, others}, [=, this](const auto&, const auto& gradients) {
       const auto dx = gradients.of(0);
       pass(2 * as_double(elements));
     });
@@ -316,33 +327,35 @@ PlannedOps::AttentionAndSums PlannedOps::rotary_attention_and_sums(SizeTape* tap
   return result;
 }
 
-PlannedOps::Loss PlannedOps::cross_entropy(SizeTape* tape, const Sized& x, std::int64_t rows,
-                                           std::int64_t width, std::int64_t vocabulary) const {
+PlannedOps::Loss PlannedOps::cross_entropy(SizeTape* tape, const Sized& x, const Sized& weight,
+                                           std::int64_t rows, std::int64_t width,
+                                           std::int64_t vocabulary) const {
   const Sized nll = make_full(rows);
-  const Sized dx = tape ? make(rows * width) : Sized{};
-  const bool narrow = tape && on_gpu();
+  const bool wanted = x.tape || weight.tape;
+  const Sized dx = x.tape ? make(rows * width) : Sized{};
+  const bool narrow = wanted && on_gpu();
   const std::int64_t chunk = logit_rows(rows, vocabulary, options_.device);
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t count = std::min(chunk, rows - begin), elements = count * vocabulary;
     const Sized logits =
         narrow ? make(elements, MemoryKind::kLogits) : make_full(elements, MemoryKind::kLogits);
     const bool same = narrow || options_.element_bytes == options_.full_bytes;
-    const Sized dlogits = tape && !same ? make(elements, MemoryKind::kLogits) : Sized{};
+    const Sized dlogits = wanted && !same ? make(elements, MemoryKind::kLogits) : Sized{};
     product(count, vocabulary, width);
     if (divided())
       lose_divided(count, elements);
     else
       pass(2 * as_double(elements));
-    if (!tape) continue;
-    product(count, width, vocabulary);
-    sum_over_tensors(count * width);
-    product(vocabulary, width, count, true);
+    if (dx) {
+      product(count, width, vocabulary);
+      sum_over_tensors(count * width);
+    }
+    if (weight.tape) product(vocabulary, width, count, true);
   }
   Sized loss = make_full(1);
   if (tape)
-    tape->push({&loss}, {x}, [=, this](const auto&, const auto& gradients) {
-      const auto target = gradients.of(0);
-      pass(2 * as_double(rows * width));
+    tape->push({&loss}, {x, weight}, [=, this](const auto&, const auto& gradients) {
+      if (const auto target = gradients.of(0)) pass(2 * as_double(rows * width));
       (void)dx;
     });
   return {.loss = loss, .nll = nll};

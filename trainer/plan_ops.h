@@ -28,14 +28,23 @@ class PlannedOps {
   };
   PlannedOps(Trace& trace, const Options& options) : trace_(trace), options_(options) {}
 
-  // R rows; `tape` null records nothing. Results are in the compute type unless said otherwise.
-  Sized embedding(SizeTape* tape, std::int64_t rows, std::int64_t width, const Sized& tokens) const;
-  Sized linear(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
-               std::int64_t outputs, Split split, const Sized& residual = {}) const;
-  Sized rms_norm(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
-  Sized add_bias(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
-  Sized head_norm(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
-  Sized gelu_feed_forward(SizeTape* tape, const Sized& x, const Sized& residual, std::int64_t rows,
+  // R rows; `tape` null records nothing. Results are in the compute type unless said otherwise. Of
+  // parameters only whether they are watched counts.
+  Sized embedding(SizeTape* tape, std::int64_t rows, std::int64_t width, const Sized& tokens,
+                  const Sized& table) const;
+  Sized linear(SizeTape* tape, const Sized& x, const Sized& weight, std::int64_t rows,
+               std::int64_t width, std::int64_t outputs, Split split,
+               const Sized& residual = {}) const;
+  Sized rms_norm(SizeTape* tape, const Sized& x, const Sized& weight, std::int64_t rows,
+                 std::int64_t width) const;
+  Sized add_bias(SizeTape* tape, const Sized& x, const Sized& bias, std::int64_t rows,
+                 std::int64_t width) const;
+  Sized head_norm(SizeTape* tape, const Sized& qkv, const Sized& query_weight,
+                  const Sized& key_weight, const HeadLayout& layout) const;
+  struct FeedForwardInputs {
+    Sized x, up, down, residual;
+  };
+  Sized gelu_feed_forward(SizeTape* tape, const FeedForwardInputs& in, std::int64_t rows,
                           std::int64_t width, std::int64_t inner) const;
   Sized relu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
   Sized swiglu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t inner) const;
@@ -43,8 +52,9 @@ class PlannedOps {
   // Matrices of so many rows side by side, and columns of one that make `elements` in all.
   Sized join_columns(SizeTape* tape, const std::vector<Sized>& parts, std::int64_t rows) const;
   Sized take_columns(SizeTape* tape, const Sized& x, std::int64_t elements) const;
-  // standing_rows or turn_rows.
-  Sized rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements) const;
+  // standing_rows, with others in the place of those that do not stand, or turn_rows.
+  Sized rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements,
+                    const Sized& others = {}) const;
   SizedState memory_sums(const HeadLayout& layout) const;  // unrecorded
   struct AttentionAndSums {
     Sized y;
@@ -55,8 +65,8 @@ class PlannedOps {
   struct Loss {
     Sized loss, nll;
   };
-  Loss cross_entropy(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width,
-                     std::int64_t vocabulary) const;
+  Loss cross_entropy(SizeTape* tape, const Sized& x, const Sized& weight, std::int64_t rows,
+                     std::int64_t width, std::int64_t vocabulary) const;
 
   Trace& trace() const { return trace_; }
   const Options& options() const { return options_; }

@@ -3,7 +3,9 @@
 
 #include "data/passkey_source.h"
 #include "distributed/owners.h"
+#include "optim/groups.h"
 #include "trainer/parallel_checks.h"
+#include "trainer/parameter_shards.h"
 #include "trainer/plan_step.h"
 
 namespace infini {
@@ -22,7 +24,12 @@ std::vector<LentPart> lent_parts(const std::vector<ParameterSpec>& specs,
                                  const std::vector<int>& owners) {
   std::vector<LentPart> parts;
   std::string last;
-  int owner = FlatPiece::kEveryone;
+  int owner = FlatPiece::kEveryone, gradient_owner = FlatPiece::kEveryone;
+  const auto add = [](std::int64_t& pieces, int& piece_owner, int next) {
+    if (next == FlatPiece::kEveryone || next == piece_owner) return;
+    piece_owner = next;
+    ++pieces;
+  };
   for (std::size_t i = 0; i < specs.size(); ++i) {
     const std::string& name = specs[i].name;
     if (name.starts_with("final_norm.") || name.starts_with("memory_tokens.")) continue;
@@ -33,12 +40,14 @@ std::vector<LentPart> lent_parts(const std::vector<ParameterSpec>& specs,
     if (part != last) {
       parts.emplace_back();
       last = part;
-      owner = FlatPiece::kEveryone;
+      owner = gradient_owner = FlatPiece::kEveryone;
     }
-    parts.back().elements += specs[i].shape.size();
-    if (owners[i] == FlatPiece::kEveryone || owners[i] == owner) continue;
-    owner = owners[i];
-    ++parts.back().owner_pieces;
+    LentPart& lent = parts.back();
+    lent.elements += specs[i].shape.size();
+    add(lent.owner_pieces, owner, owners[i]);
+    if (specs[i].frozen) continue;
+    lent.gradient_elements += specs[i].shape.size();
+    add(lent.gradient_pieces, gradient_owner, owners[i]);
   }
   return parts;
 }
@@ -52,37 +61,50 @@ PlannedRank planned_rank(const RunConfig& config, int ranks) {
   ModelConfig& whole = rank.config.model;
   if (whole.vocabulary == 0) whole.vocabulary = vocabulary_of(config.data);
   check_parallel(rank.config, rank.axes);
+  check_frozen(config.optim, parameter_specs(whole));
+  rank.frozen = frozen_by(config.optim);
   rank.row_tokens = config.data.longest_row_tokens(whole.segment_tokens);
   rank.model = whole.share(rank.axes.tensors);
 
   const std::vector<ParameterSpec> specs = rank.specs();
-  std::vector<std::int64_t> sizes;
-  for (const ParameterSpec& spec : specs) {
-    rank.parameters += spec.shape.size();
-    if (spec.full_precision) rank.everyones += spec.shape.size();
-    sizes.push_back(spec.shape.size());
-  }
-  std::vector<int> owners = owners_of(sizes, rank.axes.copies());
-  for (std::size_t i = 0; i < specs.size(); ++i)
+  std::vector<int> owners = parameter_owners(specs, rank.axes.copies(), config.parallel.shard);
+  std::vector<std::int64_t> trained_sizes;
+  std::vector<int> trained_owners;
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const std::int64_t size = specs[i].shape.size();
+    rank.parameters += size;
     if (specs[i].full_precision) owners[i] = FlatPiece::kEveryone;
-  for (const FlatPiece& piece : pieces_of(sizes, owners))
+    if (specs[i].frozen) continue;
+    rank.trained += size;
+    if (specs[i].full_precision) rank.everyones += size;
+    trained_sizes.push_back(size);
+    trained_owners.push_back(owners[i]);
+  }
+  for (const FlatPiece& piece : pieces_of(trained_sizes, trained_owners))
     ++(piece.owner == FlatPiece::kEveryone ? rank.everyones_pieces : rank.owner_pieces);
   rank.parts = lent_parts(specs, owners);
   for (const ParameterSpec* spec : rank.updated(specs)) rank.owned += spec->shape.size();
+  for (const ParameterSpec* spec : rank.looked_after(specs)) rank.kept += spec->shape.size();
   return rank;
 }
 
 std::vector<ParameterSpec> PlannedRank::specs() const {
-  return parameter_specs(config.model, axes.tensors);
+  return parameter_specs(config.model, axes.tensors, 0, frozen);
 }
 
 std::vector<const ParameterSpec*> PlannedRank::updated(
     const std::vector<ParameterSpec>& specs) const {
-  std::vector<std::int64_t> sizes;
-  for (const ParameterSpec& spec : specs) sizes.push_back(spec.shape.size());
-  const std::vector<int> owners = owners_of(sizes, axes.copies());
+  std::vector<const ParameterSpec*> result = looked_after(specs);
+  std::erase_if(result, [](const ParameterSpec* spec) { return spec->frozen; });
+  return result;
+}
+
+std::vector<const ParameterSpec*> PlannedRank::looked_after(
+    const std::vector<ParameterSpec>& specs) const {
+  const std::vector<int> owners = parameter_owners(specs, axes.copies(), config.parallel.shard);
   std::vector<std::int64_t> totals(static_cast<std::size_t>(axes.copies()));
-  for (std::size_t i = 0; i < specs.size(); ++i) totals[owners[i]] += sizes[i];
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    totals[owners[i]] += parameter_weight(specs[i], config.parallel.shard);
   const auto most = std::ranges::max_element(totals) - totals.begin();
   std::vector<const ParameterSpec*> result;
   for (std::size_t i = 0; i < specs.size(); ++i)

@@ -94,10 +94,13 @@ std::string plan_text(const Plan& plan) {
       fmt::format("step            {} rows of {} tokens, {} in all\n", rank.config.data.batch_rows,
                   grouped(rank.row_tokens), grouped(rank.step_tokens()));
   out += fmt::format(
-      "GPU             {} row{} of {} tokens, {} tape{}; {} parameters, of which it updates {}\n",
+      "GPU             {} row{} of {} tokens, {} tape{}; {} parameters, of which it updates {}{}\n",
       rank.rows(), rank.rows() == 1 ? "" : "s", grouped(rank.row_tokens / rank.axes.segments),
       plan.step.tapes, plan.step.tapes == 1 ? "" : "s", grouped(rank.parameters),
-      grouped(rank.owned));
+      grouped(rank.owned),
+      rank.trained == rank.parameters
+          ? ""
+          : fmt::format("; {} are frozen", grouped(rank.parameters - rank.trained)));
   out += fmt::format("memory          {} numbers of each row\n\n",
                      grouped(memory_numbers(rank.config.model)));
   return out + memory_text(plan) + "\n" + traffic_text(plan) + time_text(plan);
@@ -134,6 +137,7 @@ std::string plan_json(const Plan& plan) {
                      {"row_tokens", rank.row_tokens},
                      {"parameters", rank.parameters},
                      {"updated_parameters", rank.owned},
+                     {"frozen_parameters", rank.parameters - rank.trained},
                      {"memory_numbers", memory_numbers(rank.config.model)},
                      {"tapes", plan.step.tapes},
                      {"memory_bytes", memory},

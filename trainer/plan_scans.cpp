@@ -49,7 +49,7 @@ PlannedMemory::Scan PlannedMemory::scan(SizeTape* tape, const Sized& overlap, co
   work(2, 3);
   // Accumulating reads nothing back.
   const Trace::Block kept = affine ? made.before.block : nullptr;
-  if (tape && (overlap.tape || sums.tape || initial.tape))
+  if (tape)
     tape->push({&made.before, &made.after}, {overlap, sums, initial},
                [=, this, map = overlap.block](const auto&, const auto& gradients) {
                  const auto doverlap = gradients.of(0), dsums = gradients.of(1);
@@ -204,7 +204,7 @@ PlannedMemory::History PlannedMemory::accumulate_in_groups(SizeTape* tape, const
 }
 
 Sized PlannedMemory::recall(SizeTape* tape, const Sized& qkv, const SizedState& before,
-                            const Sized& local, const HeadLayout& layout) const {
+                            const Sized& gate, const Sized& local, const HeadLayout& layout) const {
   if (rule_ == MemoryRule::kNone) return local;
   Sized y = ops_.make(layout.rows() * layout.query_width());
   const double bytes =
@@ -212,11 +212,11 @@ Sized PlannedMemory::recall(SizeTape* tape, const Sized& qkv, const SizedState& 
   ops_.trace().work.memory_bytes += 3 * bytes;
   ++ops_.trace().work.kernels;
   if (tape)
-    tape->push({&y}, {qkv, before.matrix, before.normalizer, local},
+    tape->push({&y}, {qkv, before.matrix, before.normalizer, gate, local},
                [=, this, q = qkv.block, m = before.matrix.block, z = before.normalizer.block,
                 l = local.block](const auto&, const auto& gradients) {
                  const auto dqkv = gradients.of(0), dmatrix = gradients.of(1);
-                 const auto dnormalizer = gradients.of(2), dlocal = gradients.of(3);
+                 const auto dnormalizer = gradients.of(2), dlocal = gradients.of(4);
                  Trace::Block scratch;
                  if (ops_.on_gpu() && !ops_.has_fast_kernels(layout))
                    scratch =

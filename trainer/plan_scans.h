@@ -20,8 +20,8 @@ class PlannedMemory {
   History accumulate(SizeTape* tape, const Sized& qkv, const SizedState& sums,
                      const HeadLayout& layout, const SizedState& memory) const;
   MemoryRule rule() const { return rule_; }
-  Sized recall(SizeTape* tape, const Sized& qkv, const SizedState& before, const Sized& local,
-               const HeadLayout& layout) const;
+  Sized recall(SizeTape* tape, const Sized& qkv, const SizedState& before, const Sized& gate,
+               const Sized& local, const HeadLayout& layout) const;
 
  private:
   struct Scan {

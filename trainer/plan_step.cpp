@@ -26,7 +26,7 @@ class StepWalk {
                          .divides_values = rank.divides(Shard::kParameters),
                          .element_bytes = ops_.options().element_bytes,
                          .full_bytes = full()}),
-        model_(ops_, rank.model,
+        model_(ops_, rank.model, rank.frozen,
                rank.axes.segments > 1        ? rank.axes.segments
                : options_.group_segments > 0 ? 1
                                              : 0,
@@ -74,15 +74,18 @@ class StepWalk {
   }
   std::int64_t full() const { return ops_.options().full_bytes; }
 
-  // What is divided is held for the parameters that this rank updates (parameter_shards.h).
-  std::int64_t held_parameters(Shard from) const {
-    return rank_.divides(from) ? rank_.owned : rank_.parameters;
+  // What is divided is held for the parameters that this rank looks after (parameter_shards.h).
+  std::int64_t held_values() const {
+    return rank_.divides(Shard::kParameters) ? rank_.kept : rank_.parameters;
+  }
+  std::int64_t held_gradients() const {
+    return rank_.divides(Shard::kGradients) ? rank_.owned : rank_.trained;
   }
   void hold_parameters() {
     if (ops_.options().element_bytes != full())
-      hold(held_parameters(Shard::kParameters) * ops_.options().element_bytes, MemoryKind::kValues);
-    hold(held_parameters(Shard::kGradients) * full(), MemoryKind::kGradients);
-    hold(held_parameters(Shard::kParameters) * full(), MemoryKind::kMasters);
+      hold(held_values() * ops_.options().element_bytes, MemoryKind::kValues);
+    hold(held_gradients() * full(), MemoryKind::kGradients);
+    hold(held_values() * full(), MemoryKind::kMasters);
     const std::vector<ParameterSpec> specs = rank_.specs();
     for (const ParameterSpec* spec : rank_.updated(specs))
       for (const StatePart& part : state_parts(rank_.config.optim, spec->shape, spec->division))
@@ -111,7 +114,7 @@ class StepWalk {
     const int waiting = leaf_ == leaves_ ? 0 : std::popcount(static_cast<unsigned>(leaf_));
     subtrees_.resize(static_cast<std::size_t>(std::max(0, waiting - 1)));
     if (waiting > 0)
-      subtrees_.push_back(trace_.take(rank_.parameters * full(), MemoryKind::kGradients));
+      subtrees_.push_back(trace_.take(rank_.trained * full(), MemoryKind::kGradients));
   }
 
   // The rows of a part on the device, the losses, and what is kept with them.
@@ -154,7 +157,7 @@ class StepWalk {
       const PlannedModel::Output out =
           model_.forward(&tape, at, tokens_of(at), state, options_.recompute_blocks);
       const PlannedOps::Loss loss = model_.loss(&tape, out.hidden, at.rows());
-      tape.seed(loss.loss);
+      if (loss.loss.tape) tape.seed(loss.loss);
       state = out.memory;
     }
     backward(tape);
@@ -193,10 +196,11 @@ class StepWalk {
           model_.forward(&tape, at, tokens_of(at), before, options_.recompute_blocks);
       const PlannedOps::Loss loss = model_.loss(&tape, out.hidden, at.rows());
       if (i + 1 == pieces.size()) after = out.memory;
-      tape.seed(loss.loss);
+      if (loss.loss.tape) tape.seed(loss.loss);
       for (std::size_t layer = 0; layer < passed.size(); ++layer)
         for (const auto part : kSizedParts)
-          if (passed[layer].*part) tape.seed(out.memory[layer].*part);
+          if (passed[layer].*part && (out.memory[layer].*part).tape)
+            tape.seed(out.memory[layer].*part);
       backward(tape);
       if (segment_leaves() > 0) add_leaf();
       if (i == 0) break;
@@ -237,7 +241,7 @@ class StepWalk {
   void update() {
     Work& work = trace_.work;
     const double mine = static_cast<double>(rank_.owned * full());
-    const auto held = static_cast<double>(held_parameters(Shard::kGradients) * full());
+    const auto held = static_cast<double>(held_gradients() * full());
     const double measured = rank_.divides(Shard::kOptimizer) ? mine : held;
     work.elementwise_bytes += held + measured;
     const OptimConfig& optim = rank_.config.optim;

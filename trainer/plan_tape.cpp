@@ -1,5 +1,6 @@
 #include "trainer/plan_tape.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace infini {
@@ -50,6 +51,7 @@ Sized SizeTape::watch(const Sized& value, const Trace::Block& gradient) {
 
 void SizeTape::push(const std::vector<Sized*>& outputs, std::vector<Sized> inputs,
                     Backward backward) {
+  if (std::ranges::none_of(inputs, [](const Sized& input) { return input.tape; })) return;
   Entry entry{.outputs = {}, .inputs = std::move(inputs), .backward = std::move(backward)};
   for (Sized* output : outputs) {
     *output = watch(*output);

@@ -28,6 +28,8 @@ class SizeTape {
    public:
     Gradients(SizeTape& tape, const std::vector<Sized>& inputs) : tape_(tape), inputs_(inputs) {}
     Trace::Block of(std::size_t input) const;
+    // Whether somebody asks for it, who has the memory ready: that of a parameter that trains.
+    bool asks(std::size_t input) const { return inputs_.at(input).tape != nullptr; }
     void hand_on(std::size_t input, const Trace::Block& dy) const;
     struct Renewal {
       Trace::Block stood, sum;
@@ -50,6 +52,7 @@ class SizeTape {
   void seed(const Sized& watched) { target(watched.slot); }
   Trace::Block gradient(const Sized& watched) const { return slots_[watched.slot].gradient; }
 
+  // Records nothing where no input is watched.
   void push(const std::vector<Sized*>& outputs, std::vector<Sized> inputs, Backward backward);
   // Has backward() call action() when everything recorded after this call is done.
   void on_backward(std::function<void()> action);

@@ -73,9 +73,9 @@ std::vector<Exchange> planned_traffic(const PlannedRank& rank, const PlannedStep
   const Axes& axes = rank.axes;
   const Work& work = step.work;
   const DType compute = dtype_of_compute(rank.config.train.compute);
-  const auto parameters = static_cast<double>(rank.parameters);
-  const double gradients = parameters * static_cast<double>(bytes_of(accumulator_of(compute)));
-  const double values = parameters * static_cast<double>(bytes_of(compute));
+  const auto trained = static_cast<double>(rank.trained);
+  const double gradients = trained * static_cast<double>(bytes_of(accumulator_of(compute)));
+  const double values = trained * static_cast<double>(bytes_of(compute));
   const double bucket = rank.config.parallel.bucket_mebibytes * (1 << 20);
   // Gradients leave in buckets; what has an owner leaves apart from what others own.
   const std::int64_t buckets = std::llround(std::ceil(gradients / bucket));

@@ -154,6 +154,15 @@ void check_init_from(const RunConfig& config, const RunRequest& request) {
                      "needs another directory");
 }
 
+std::string parameters_text(const RunConfig& config) {
+  std::int64_t trained = 0, frozen = 0;
+  for (const ParameterSpec& spec : parameter_specs(config.model, 1, 0, frozen_by(config.optim)))
+    (spec.frozen ? frozen : trained) += spec.shape.size();
+  if (frozen == 0) return text(trained, " parameters");
+  return text(trained + frozen, " parameters, of which ", trained, " train and ", frozen,
+              " are frozen,");
+}
+
 void begin_directory(const Training& training, const fs::path& directory) {
   std::error_code error;
   fs::create_directories(directory, error);
@@ -221,7 +230,7 @@ int run_training(const World& world, RunConfig config, const RunRequest& request
   if (!resumed) begin_from(training);
   if (layout.is_first()) begin_directory(training, directory);
   spdlog::info("{}", training.description());
-  spdlog::info("{} parameters on {}; writing to {}", parameter_count(training.config().model),
+  spdlog::info("{} on {}; writing to {}", parameters_text(training.config()),
                layout.all.size() == 1 ? "one rank" : text(layout.all.size(), " ranks"),
                directory.string());
   return run_steps(training, data, request, directory, resumed);

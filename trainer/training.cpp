@@ -25,7 +25,13 @@ RunConfig checked(RunConfig config, const BatchSource& source, const Layout& lay
                      config.model.vocabulary, ", but the data has token ids up to ",
                      source.vocabulary() - 1);
   check_parallel(config, layout);
+  check_frozen(config.optim, parameter_specs(config.model));
   return config;
+}
+
+RunConfig config_of(const Checkpoint& checkpoint) {
+  return read_config_text<RunConfig>(checkpoint.config_yaml(),
+                                     (checkpoint.directory() / "config.yaml").string());
 }
 
 // Rows [first, first + count) of every state; empty states stay empty.
@@ -60,9 +66,10 @@ Training::Training(const RunConfig& config, std::unique_ptr<BatchSource> source,
       source_(std::move(source)),
       tokenizer_(std::move(tokenizer)),
       shards_(layout_.replicas, layout_.tensor_group, config_.parallel.shard,
-              parameter_specs(config_.model, layout_.tensors, layout_.tensor_index)),
+              parameter_specs(config_.model, layout_.tensors, layout_.tensor_index,
+                              frozen_by(config_.optim))),
       model_(config_.model, dtype_of_compute(config_.train.compute), device_of(config_.device),
-             tensor_group(), shards_.keeps()),
+             tensor_group(), shards_.keeps(), frozen_by(config_.optim)),
       lender_(shards_.lender(model_.parameters())),
       buckets_(layout_.replicas, shards_.exchanged(model_.parameters()), shards_.pieces(),
                config_.parallel.bucket_mebibytes) {
@@ -254,6 +261,7 @@ void Training::resume(const Checkpoint& checkpoint) {
   // Before the parameters: another tokenizer often changes their shapes too, which says less.
   check<ConfigError>(saved_tokenizer(checkpoint) == tokenizer_, checkpoint.directory().string(),
                      " was trained with another tokenizer than the data has now");
+  check_frozen_as_before(checkpoint);
   const TensorBuffers tensors = buffers(false);
   std::vector<NamedBuffer> all = tensors.list();
   all.push_back(tokenizer_buffer(tokenizer_));
@@ -270,14 +278,26 @@ void Training::resume(const Checkpoint& checkpoint) {
   optimizer_->restore_steps(position.at("optimizer_steps"));
 }
 
+// The state of the optimizer in a checkpoint is that of what trained then.
+void Training::check_frozen_as_before(const Checkpoint& checkpoint) const {
+  const Frozen before = frozen_by(config_of(checkpoint).optim);
+  for (const Parameter& parameter : model_.parameters().all()) {
+    const bool frozen = before && before(parameter.name);
+    check<ConfigError>(frozen == parameter.frozen, checkpoint.directory().string(), ": ",
+                       parameter.name, frozen ? " was frozen" : " trained",
+                       " when it was saved, but optim.groups ", frozen ? "train" : "freeze",
+                       " it now; --resume goes on with what trained, and a new run with init_from "
+                       "may freeze otherwise");
+  }
+}
+
 void Training::begin_from(const Checkpoint& checkpoint) {
   const std::string tokenizer = saved_tokenizer(checkpoint);
   check<ConfigError>(tokenizer.empty() || tokenizer == tokenizer_,
                      "init_from: ", checkpoint.directory().string(),
                      " was trained with another tokenizer than the data has");
   const auto is_gate = [](const std::string& name) { return name.ends_with("attention.gate"); };
-  const auto theirs = read_config_text<RunConfig>(
-      checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string());
+  const RunConfig theirs = config_of(checkpoint);
   std::set<std::string> there, here;
   for (const ParameterSpec& spec : parameter_specs(theirs.model)) there.insert(spec.name);
   TensorBuffers buffers(false);

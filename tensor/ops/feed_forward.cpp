@@ -25,17 +25,19 @@ Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down,
                    .addend = group ? Tensor{} : residual.unwatched()});
   if (group) finish_sum(*group, y, residual.unwatched());
 
+  // A frozen matrix's gradient needs nothing kept.
+  const Tensor up_input = up.tape() ? in : Tensor{}, down_input = down.tape() ? hidden : Tensor{};
   return record(y, {x, up, down, residual}, [=, &device](const Tensor& dy, Gradients& gradients) {
     // With h = gelu(u):  ddown = dy^T h,  du = (dy down) gelu'(u),  dup = du^T x,  dx = du up.
     if (const GradTarget ddown = gradients.of(2))
       device.multiply({.a = dy,
-                       .b = hidden,
+                       .b = down_input,
                        .c = ddown.tensor,
                        .transpose_a = true,
                        .accumulate = ddown.accumulate});
     const PartialGradient dx(gradients.of(0), group);
     const GradTarget dup = gradients.of(1);
-    const Tensor dinner = dx.part() || dup ? Tensor::empty_like(hidden) : Tensor{};
+    const Tensor dinner = dx.part() || dup ? Tensor::empty_like(kept) : Tensor{};
     if (dinner) device.multiply_gelu_grad({.a = dy, .b = down_matrix, .c = dinner}, kept);
     if (const GradTarget& part = dx.part())
       device.multiply(
@@ -43,7 +45,7 @@ Tensor gelu_feed_forward(const Tensor& x, const Tensor& up, const Tensor& down,
     dx.send();
     if (dup)
       device.multiply({.a = dinner,
-                       .b = in,
+                       .b = up_input,
                        .c = dup.tensor,
                        .transpose_a = true,
                        .accumulate = dup.accumulate});

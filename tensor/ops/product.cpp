@@ -127,6 +127,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual,
             .addend = residual && !sums_y ? residual.unwatched().reshape(rows_out) : Tensor{}});
   if (sums_y) finish_sum(*sums_y, y, residual.unwatched());
 
+  const Tensor kept = weight.tape() ? rows : Tensor{};  // a frozen weight's gradient needs no x
   return record(y, {x, weight, residual}, [=](const Tensor& dy, Gradients& gradients) {
     // dx = dy weight,  dweight = dy^T x.
     const Tensor drows = dy.reshape(rows_out);
@@ -139,7 +140,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& residual,
     dx.send();
     if (const GradTarget dweight = gradients.of(1))
       multiply({.a = drows,
-                .b = rows,
+                .b = kept,
                 .c = dweight.tensor,
                 .transpose_a = true,
                 .accumulate = dweight.accumulate});

@@ -7,6 +7,8 @@
 namespace infini {
 namespace {
 
+const std::string kFrozen =
+    "optim.groups=[{pattern: '*.attention.*'}, {pattern: '*', frozen: true}]";
 const std::vector<std::vector<std::string>> kAxesOfTwo = {
     {"parallel.data=2"},
     {"parallel.segment=2"},
@@ -24,6 +26,10 @@ const std::vector<std::vector<std::string>> kAxesOfTwo = {
     {"parallel.shard=parameters", "train.recompute_blocks=true", "parallel.segment=2"},
     {"parallel.shard=parameters", "train.recompute_blocks=true", "train.schedule=streaming"},
     {"parallel.shard=parameters", "train.recompute_blocks=true", "model.layers=6"},
+    {kFrozen},
+    {kFrozen, "parallel.shard=optimizer"},
+    {kFrozen, "parallel.shard=gradients"},
+    {kFrozen, "parallel.shard=parameters", "train.recompute_blocks=true"},
 };
 const std::vector<std::vector<std::string>> kAxesOfFour = {
     {"parallel.tensor=2", "parallel.segment=2"},

@@ -49,6 +49,16 @@ TEST_F(Shards, GiveTheBitsOfOneRankByTheTreeOverRows) {
       "parallel.row_leaves", expect_same);
 }
 
+TEST_F(Shards, LeaveFrozenParametersOutOfWhatTheyExchange) {
+  for (const char* groups :
+       {"[{pattern: '*.attention.*'}, {pattern: '*', frozen: true}]",
+        "[{pattern: embedding.weight, frozen: true}, {pattern: 'blocks.0.*', frozen: true}]"})
+    for (const char* tied : {"true", "false"})
+      compare_divided({text("optim.groups=", groups), text("model.tied=", tied), "optim.kind=adamw",
+                       "optim.learning_rate=0.01", "optim.clip_norm=0"},
+                      "parallel.row_leaves", expect_same);
+}
+
 // The norm of all gradients is added in another order, which a step sees when it clips; so is
 // every gradient where a rank goes back through its rows in several passes.
 TEST_F(Shards, AreWithinRoundingOtherwise) {

@@ -17,6 +17,17 @@ TEST_F(OnRanks, DataParallelGivesTheBitsOfOneRankByTheTreeOverRows) {
           expect_equal);
 }
 
+TEST_F(OnRanks, FrozenParametersAreNeitherSummedNorUpdated) {
+  for (const char* groups :
+       {"[{pattern: '*.attention.*'}, {pattern: '*', frozen: true}]",
+        "[{pattern: embedding.weight, frozen: true}, {pattern: 'blocks.0.*', frozen: true}]"}) {
+    const std::string key = text("optim.groups=", groups);
+    compare({key, "parallel.row_leaves=4"}, expect_equal);
+    compare({key, "parallel.row_leaves=4", "parallel.shard=optimizer"}, expect_close);
+    compare({key, "parallel.bucket_mebibytes=0.001"}, expect_close);  // a bucket for each block
+  }
+}
+
 TEST_F(OnRanks, DataParallelWithoutTheTreeIsWithinRounding) {
   compare({"data.sampler=lanes"}, expect_close);
   compare({"data.sampler=crops", "train.recompute_blocks=true", "optim.kind=adamw",

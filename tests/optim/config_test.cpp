@@ -49,6 +49,16 @@ TEST(OptimConfig, RefusesWhatCannotTrain) {
   EXPECT_EQ(
       refusal([](OptimConfig& c) { c.groups = {{.pattern = "*.norm", .learning_rate = -2}}; }),
       "optim.groups.*.norm.learning_rate must not be negative, got -2");
+  EXPECT_EQ(refusal([](OptimConfig& c) {
+              c.groups = {{.pattern = "*.norm", .learning_rate = 2, .frozen = true}};
+            }),
+            "optim.groups.*.norm.learning_rate says nothing beside frozen = true, which never "
+            "updates the group");
+  EXPECT_EQ(refusal([](OptimConfig& c) {
+              c.groups = {{.pattern = "*.norm", .weight_decay = 1, .frozen = true}};
+            }),
+            "optim.groups.*.norm.weight_decay says nothing beside frozen = true, which never "
+            "updates the group");
 }
 
 }  // namespace

@@ -42,6 +42,16 @@ TEST(Groups, GiveTheGateItsOwnRateWithoutDecay) {
             (UpdateSettings{.learning_rate = 0.003, .weight_decay = 0, .relative = true}));
 }
 
+TEST(Groups, FreezeByTheFirstPatternThatMatches) {
+  OptimConfig config;
+  EXPECT_FALSE(frozen_by(config)) << "nothing is frozen";
+  config.groups = {{.pattern = "*.gate"}, {.pattern = "blocks.*", .frozen = true}};
+  const Frozen frozen = frozen_by(config);
+  EXPECT_FALSE(frozen("blocks.0.attention.gate"));
+  EXPECT_TRUE(frozen("blocks.0.attention.query.weight"));
+  EXPECT_FALSE(frozen("final_norm.weight"));
+}
+
 TEST(Groups, CountInTheirOrder) {
   const Parameters parameters({{.name = "final_norm.weight", .shape = {4}}}, DType::kFloat32,
                               Device::kCpu);

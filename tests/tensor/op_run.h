@@ -46,14 +46,20 @@ inline Array upstream(const OpCase& row, std::size_t output, std::int64_t count)
   return random_values(count, -1, 1, 100 + output);
 }
 
+constexpr std::size_t kEveryInput = static_cast<std::size_t>(-1);
+
 // Runs the op forwards and backwards. Gradients are added to buffers that hold `stands`, or,
-// without it, left to the tape.
+// without it, left to the tape. Where `only` names an input, that of the others is not asked for.
 inline Results run(const OpCase& row, const std::vector<Tensor>& inputs,
-                   const Arrays* stands = nullptr) {
+                   const Arrays* stands = nullptr, std::size_t only = kEveryInput) {
   Tape tape;
   std::vector<Tensor> watched;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const bool weight = row.inputs[i].role == Role::kWeight;
+    if (only != kEveryInput && only != i) {
+      watched.push_back(inputs[i]);
+      continue;
+    }
     const DType type = weight ? accumulator_of(inputs[i].dtype()) : inputs[i].dtype();
     if (stands)
       watched.push_back(tape.watch(
@@ -73,7 +79,8 @@ inline Results run(const OpCase& row, const std::vector<Tensor>& inputs,
                             .to(output.device()));
   }
   tape.backward();
-  for (const Tensor& input : watched) results.gradients.push_back(tape.gradient(input));
+  for (const Tensor& input : watched)
+    results.gradients.push_back(input.tape() ? tape.gradient(input) : Tensor{});
   return results;
 }
 

@@ -70,6 +70,26 @@ TEST_F(ParameterLenderTest, ReceivesTheGradientsThatWholeParametersGet) {
   EXPECT_EQ(lender_.received[0].second, whole_.gradients().to_vector<double>());
 }
 
+TEST_F(ParameterLenderTest, ReceivesNothingOfWhatIsFrozen) {
+  for (const int frozen : {0, 2}) {
+    std::vector<ParameterSpec> specs = kSpecs;
+    specs[frozen].frozen = true;
+    Parameters part(specs, DType::kFloat32, Device::kCpu,
+                    [](const ParameterSpec&) { return Kept{.value = false, .gradient = false}; });
+    Tape whole_tape, tape;
+    whole_.zero_gradients();
+    train(whole_, nullptr, whole_tape);
+    Lender lender(whole_);
+    train(part, &lender, tape);
+    ASSERT_EQ(lender.received.size(), 1u);
+    EXPECT_EQ(lender.received[0].first, (ElementRange{.begin = 0, .end = 9}));
+    std::vector<double> expected = whole_.gradients().to_vector<double>();
+    const auto first = expected.begin() + (frozen == 0 ? 0 : 9);
+    expected.erase(first, first + 6);
+    EXPECT_EQ(lender.received[0].second, expected);
+  }
+}
+
 TEST_F(ParameterLenderTest, MemoryIsTakenForTheBackwardPassAlone) {
   Tape tape;
   train(none_, &lender_, tape);

@@ -142,6 +142,39 @@ TEST(Parameters, AreWatchedByAPassThatRecordsUnlessFrozen) {
   EXPECT_EQ(Pass{.tape = &tape}(parameters["key"]).tape(), nullptr);
 }
 
+TEST(Parameters, ThatAreFrozenHaveNoGradientAndNoPlaceAmongGradients) {
+  std::vector<ParameterSpec> specs = kSpecs;
+  specs[1].frozen = true;  // key [2, 4]
+  const Parameters parameters = made(DType::kFloat32, 1, specs);
+  EXPECT_EQ(parameters.count(), 36);
+  EXPECT_EQ(parameters.frozen_count(), 8);
+  EXPECT_EQ(parameters.masters().size(), 36);
+  EXPECT_EQ(parameters.gradients().size(), 28);
+  EXPECT_FALSE(parameters["key"].gradient);
+  EXPECT_TRUE(parameters["key"].frozen && parameters["key"].master);
+  EXPECT_EQ(parameters["norm"].gradient.raw(), parameters.gradients().raw() + 4 * 12);
+  for (const Parameter& parameter : parameters.all())
+    EXPECT_EQ(parameters.gradient_offset(parameter.offset), parameter.gradient_offset);
+  EXPECT_EQ(parameters.gradient_offset(12), 12);
+  EXPECT_EQ(parameters.gradient_offset(20), 12);
+  EXPECT_EQ(parameters.gradient_offset(36), 28);
+}
+
+TEST(Parameters, JoinWhatIsFrozenTogether) {
+  std::vector<ParameterSpec> specs = kSpecs;
+  specs[0].frozen = true;
+  EXPECT_THAT(
+      [&] {
+        (void)made(DType::kFloat32, 1, specs).joined({"query", "key"});
+      },
+      ThrowsMessage<ConfigError>("key trains, but query is frozen: they are computed as one "
+                                 "matrix, all of which trains or nothing"));
+  specs[1].frozen = true;
+  const Parameter joined = made(DType::kFloat32, 1, specs).joined({"query", "key"});
+  EXPECT_TRUE(joined.frozen && joined.value);
+  EXPECT_FALSE(joined.gradient);
+}
+
 TEST(Parameters, RefuseUnknownAndRepeatedNames) {
   EXPECT_THAT([] { made(DType::kFloat32)["values"]; },
               ThrowsMessage<Error>("no parameter named values"));

@@ -114,13 +114,21 @@ TEST_F(InitFrom, HasConfigurationsToStartFrom) {
     return read_run_config(std::filesystem::path(INFINI_SOURCE_DIR) / "configs" / name,
                            {"init_from=" + path("run").string()});
   };
-  const RunConfig adapt = shipped("adapt.yaml"), passkey = shipped("adapt-passkey.yaml");
+  const RunConfig adapt = shipped("adapt.yaml"), passkey = shipped("adapt-passkey.yaml"),
+                  frozen = shipped("adapt-frozen.yaml");
   EXPECT_EQ(adapt.model.d_model, 16);
   EXPECT_EQ(adapt.model.segment_tokens, 2048);
   EXPECT_TRUE(adapt.fresh_gates);
   EXPECT_EQ(passkey.model.d_model, 16);
   EXPECT_EQ(passkey.data.passkey.row_lengths(passkey.model.segment_tokens),
             std::vector<std::int64_t>{5120});
+  std::set<std::string> trained;
+  for (const ParameterSpec& spec : parameter_specs(frozen.model, 1, 0, frozen_by(frozen.optim)))
+    if (!spec.frozen && spec.name.starts_with("blocks.1.")) trained.insert(spec.name);
+  EXPECT_THAT(trained, testing::UnorderedElementsAre(
+                           "blocks.1.attention.gate", "blocks.1.attention.query.weight",
+                           "blocks.1.attention.key.weight", "blocks.1.attention.value.weight",
+                           "blocks.1.attention.output.weight"));
 }
 
 TEST_F(InitFrom, TellsBeginningAndContinuingApart) {

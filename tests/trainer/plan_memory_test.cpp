@@ -104,6 +104,26 @@ TEST_F(PlannedMemory, KnowsEveryOptimizer) {
     expect_right(optimizer);
 }
 
+TEST_F(PlannedMemory, KnowsWhatIsFrozen) {
+  for (const char* groups :
+       {"[{pattern: '*.attention.gate'}, {pattern: '*.attention.*.weight'}, {pattern: '*', frozen: "
+        "true}]",
+        "[{pattern: embedding.weight, frozen: true}, {pattern: 'blocks.0.*', frozen: true}]",
+        "[{pattern: '*.feed_forward.*', frozen: true}]"})
+    for (const Overrides& how :
+         {Overrides{"optim.kind=adamw"}, Overrides{"train.schedule=streaming"},
+          Overrides{"train.recompute_blocks=true"}, Overrides{"train.compute=bf16"},
+          Overrides{"model.activation=swiglu", "model.tied=false"},
+          Overrides{"model.activation=relu", "model.memory=delta"},
+          Overrides{"parallel.row_leaves=4"}}) {
+      Overrides all = how;
+      all.push_back(text("optim.groups=", groups));
+      expect_right(all);
+    }
+  expect_right({"model.architecture=rmt", "model.memory=none", "model.memory_tokens=3",
+                "optim.groups=[{pattern: 'memory_tokens.*'}, {pattern: '*', frozen: true}]"});
+}
+
 TEST_F(PlannedMemory, KnowsPartsOfAStep) {
   expect_right({"train.accumulate=2"});
   expect_right({"data.sampler=lanes"});
