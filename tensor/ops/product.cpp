@@ -16,7 +16,7 @@ constexpr std::int64_t kTileColumns = 256;
 
 template <class A, class C>
 void multiply_tiles(const Product& product, const ProductExtents& extents) {
-  const auto [m, n, k] = extents;
+  const auto [m, n, k, batch] = extents;
   const A* a = product.a.data<A>();
   const A* b = product.b.data<A>();
   C* c = product.c.data<C>();
@@ -35,7 +35,11 @@ class CpuProduct final : public ProductKernels {
  public:
   void multiply(const Product& asked) const override {
     const ProductExtents extents = extents_of(asked);
-    const auto [m, n, k] = extents;
+    if (asked.c.shape().rank() == 3) {
+      for (std::int64_t i = 0; i < extents.batch; ++i) multiply(one_of(asked, i));
+      return;
+    }
+    const auto [m, n, k, batch] = extents;
     Product product = asked;
     if (product.addend) {
       product.c.copy_from(product.addend);
@@ -61,6 +65,18 @@ class CpuProduct final : public ProductKernels {
     multiply(product);
     cpu_activation().elementwise_grad(kept, product.c, {.tensor = product.c, .accumulate = false});
   }
+
+ private:
+  static Product one_of(const Product& batch, std::int64_t i) {
+    const auto matrix = [i](const Tensor& matrices) {
+      const auto [count, rows, columns] = matrices.dims<3>();
+      return matrices.slice(i, 1).reshape({rows, columns});
+    };
+    Product product = batch;
+    for (Tensor* tensor : {&product.a, &product.b, &product.c}) *tensor = matrix(*tensor);
+    if (batch.addend) product.addend = matrix(batch.addend);
+    return product;
+  }
 };
 
 const CpuProduct cpu_product;
@@ -73,13 +89,23 @@ void allow_tf32(bool allowed) { tf32 = allowed; }
 bool tf32_allowed() { return tf32; }
 
 ProductExtents extents_of(const Product& product) {
-  const auto [a_rows, a_columns] = product.a.dims<2>();
-  const auto [b_rows, b_columns] = product.b.dims<2>();
+  const bool many = product.c.shape().rank() == 3;
+  const std::int64_t batch = many ? product.c.shape()[0] : 1;
+  const auto rows_and_columns = [&](const Tensor& factor) {
+    if (!many) return factor.dims<2>();
+    const auto [count, rows, columns] = factor.dims<3>();
+    check(count == batch, "multiply: a factor is ", factor.shape(), ", the result ",
+          product.c.shape());
+    return std::array{rows, columns};
+  };
+  const auto [a_rows, a_columns] = rows_and_columns(product.a);
+  const auto [b_rows, b_columns] = rows_and_columns(product.b);
   const auto [m, k] =
       product.transpose_a ? std::pair(a_columns, a_rows) : std::pair(a_rows, a_columns);
   const auto [n, depth] =
       product.transpose_b ? std::pair(b_rows, b_columns) : std::pair(b_columns, b_rows);
-  check(k == depth && product.c.shape() == Shape{m, n}, "multiply: op(A) is ", Shape{m, k},
+  const Shape made = many ? Shape{batch, m, n} : Shape{m, n};
+  check(k == depth && product.c.shape() == made, "multiply: op(A) is ", Shape{m, k},
         " and op(B) is ", Shape{depth, n}, ", which do not make ", product.c.shape());
   const DType type = product.a.dtype();
   check(product.b.dtype() == type &&
@@ -89,7 +115,7 @@ ProductExtents extents_of(const Product& product) {
   check(!addend || (addend.shape() == product.c.shape() && addend.dtype() == product.c.dtype()),
         "multiply: the addend is ", addend.dtype(), addend.shape(), ", the product ",
         product.c.dtype(), product.c.shape());
-  return {m, n, k};
+  return {m, n, k, batch};
 }
 
 const ProductKernels& product_kernels(Device device) {

@@ -29,6 +29,7 @@ void finish_sum(const TensorGroup& group, const Tensor& y, const Tensor& residua
 
 // One product on a device: C = op(A) op(B), C += op(A) op(B), or C = op(A) op(B) + addend. Rank-2
 // tensors or views; op transposes. A and B share a type; C is of that type or its accumulator.
+// Rank-3 tensors are batches of matrices, of which each is multiplied with the one of its number.
 struct Product {
   Tensor a, b, c;
   bool transpose_a = false, transpose_b = false;
@@ -42,14 +43,16 @@ void multiply(const Product& product);
 void allow_tf32(bool allowed);
 bool tf32_allowed();
 
-// C [m, n] from op(A) [m, k] and op(B) [k, n]; throws when the matrices do not fit together.
+// C [m, n] from op(A) [m, k] and op(B) [k, n], `batch` times; throws when the matrices do not fit
+// together.
 struct ProductExtents {
-  std::int64_t m, n, k;
+  std::int64_t m, n, k, batch;
 };
 ProductExtents extents_of(const Product& product);
 
 // What a device provides, but for addends where the activation rides on: product.cpp for the CPU
-// (oneDNN for fp32 and bf16, gemm.h else), product_cublaslt.cpp for CUDA.
+// (oneDNN for fp32 and bf16, gemm.h else), product_cublaslt.cpp for CUDA. Only multiply() takes
+// batches.
 class ProductKernels {
  public:
   virtual void multiply(const Product& product) const = 0;

@@ -35,10 +35,14 @@ cudaDataType_t cuda_type(DType dtype) {
                                      : CUDA_R_32F;
 }
 
-// The least alignment of all addresses, up to the 16 bytes that the fast kernels ask for.
-int common_alignment(std::initializer_list<const void*> addresses) {
+// The least alignment of all matrices, up to the 16 bytes that the fast kernels ask for.
+int common_alignment(std::initializer_list<const Tensor*> tensors) {
   std::uintptr_t bits = 16;
-  for (const void* address : addresses) bits |= reinterpret_cast<std::uintptr_t>(address);
+  for (const Tensor* tensor : tensors) {
+    const Shape& shape = tensor->shape();
+    bits |= reinterpret_cast<std::uintptr_t>(tensor->raw());
+    if (shape.rank() == 3 && shape[0] > 1) bits |= tensor->bytes() / shape[0];
+  }
   return static_cast<int>(bits & (~bits + 1));
 }
 
@@ -50,6 +54,7 @@ class LtProduct {
       : shape_{.m = extents.n,
                .n = extents.m,
                .k = extents.k,
+               .batch = extents.batch,
                .transpose_a = product.transpose_b,
                .transpose_b = product.transpose_a,
                .accumulate = product.accumulate || product.addend,
@@ -57,10 +62,9 @@ class LtProduct {
                .out = product.c.dtype(),
                .tf32 = product.a.dtype() == DType::kFloat32 && tf32_allowed(),
                .epilogue = epilogue,
-               .alignment =
-                   common_alignment({product.a.raw(), product.b.raw(), product.c.raw(),
-                                     (auxiliary ? auxiliary : product.c).raw(),
-                                     (product.addend ? product.addend : product.c).raw()})},
+               .alignment = common_alignment({&product.a, &product.b, &product.c,
+                                              auxiliary ? &auxiliary : &product.c,
+                                              product.addend ? &product.addend : &product.c})},
         a_(product.b.raw()),
         b_(product.a.raw()),
         c_(product.c.raw()),
@@ -169,10 +173,18 @@ class LtProduct {
     lt_check(cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof value),
              "cublasLtMatmulDescSetAttribute");
   }
-  static void layout(cublasLtMatrixLayout_t& made, DType type, std::int64_t rows,
-                     std::int64_t columns) {
+  // Of matrices that stand one after the other.
+  void layout(cublasLtMatrixLayout_t& made, DType type, std::int64_t rows,
+              std::int64_t columns) const {
     lt_check(cublasLtMatrixLayoutCreate(&made, cuda_type(type), rows, columns, rows),
              "cublasLtMatrixLayoutCreate");
+    if (shape_.batch == 1) return;
+    const auto set_to = [&](cublasLtMatrixLayoutAttribute_t attribute, auto value) {
+      lt_check(cublasLtMatrixLayoutSetAttribute(made, attribute, &value, sizeof value),
+               "cublasLtMatrixLayoutSetAttribute");
+    };
+    set_to(CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, static_cast<std::int32_t>(shape_.batch));
+    set_to(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, rows * columns);
   }
 
   ProductShape shape_;
@@ -217,7 +229,7 @@ class CudaProduct final : public ProductKernels {
  public:
   void multiply(const Product& product) const override {
     const ProductExtents extents = extents_of(product);
-    if (extents.m == 0 || extents.n == 0) return;
+    if (extents.m == 0 || extents.n == 0 || extents.batch == 0) return;
     if (extents.k == 0) {
       if (product.addend)
         product.c.copy_from(product.addend);
@@ -285,6 +297,7 @@ class CudaProduct final : public ProductKernels {
   // C [m, n] and the depth of the sum, in row-major order.
   static std::string profile_name(const ProductShape& shape) {
     return text("product ", shape.n, " x ", shape.m, " x ", shape.k,
+                shape.batch > 1 ? text(", ", shape.batch, " times") : "",
                 shape.epilogue == CUBLASLT_EPILOGUE_DEFAULT ? ""
                 : shape.epilogue == CUBLASLT_EPILOGUE_DGELU ? " with gelu's gradient"
                                                             : " with gelu",
@@ -298,7 +311,7 @@ class CudaProduct final : public ProductKernels {
     const std::vector<cublasLtMatmulAlgo_t> candidates = product.candidates(at.handle);
     if (candidates.size() == 1) return candidates[0];
     const ProductShape& shape = product.shape();
-    const Tensor scratch = Tensor::zeros({shape.n, shape.m}, shape.out, Device::kCuda);
+    const Tensor scratch = Tensor::zeros({shape.batch, shape.n, shape.m}, shape.out, Device::kCuda);
     std::vector<Timed> timed;
     float best = std::numeric_limits<float>::infinity();
     for (const cublasLtMatmulAlgo_t& candidate : candidates) {
@@ -317,7 +330,7 @@ class CudaProduct final : public ProductKernels {
     std::ranges::stable_sort(timed, {}, &Timed::milliseconds);
     check<DeviceError>(!timed.empty(), "cuBLASLt runs none of its algorithms for a product of ",
                        shape.in, " [", shape.n, ", ", shape.k, "] by [", shape.k, ", ", shape.m,
-                       "]");
+                       "], ", shape.batch, " times");
     if (timed[0].milliseconds < kShortest) return timed[0].algorithm;
     const float limit = kNearly * timed[0].milliseconds;
     std::erase_if(timed, [&](const Timed& one) { return one.milliseconds > limit; });

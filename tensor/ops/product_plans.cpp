@@ -40,10 +40,10 @@ std::string file_name() {
 // One line of the file: the shape, then the algorithm as eight words.
 std::string line_of(const ProductShape& shape, const cublasLtMatmulAlgo_t& algorithm) {
   std::ostringstream out;
-  out << shape.m << ' ' << shape.n << ' ' << shape.k << ' ' << shape.transpose_a << ' '
-      << shape.transpose_b << ' ' << shape.accumulate << ' ' << static_cast<int>(shape.in) << ' '
-      << static_cast<int>(shape.out) << ' ' << shape.tf32 << ' ' << shape.epilogue << ' '
-      << shape.alignment << std::hex;
+  out << shape.m << ' ' << shape.n << ' ' << shape.k << ' ' << shape.batch << ' '
+      << shape.transpose_a << ' ' << shape.transpose_b << ' ' << shape.accumulate << ' '
+      << static_cast<int>(shape.in) << ' ' << static_cast<int>(shape.out) << ' ' << shape.tf32
+      << ' ' << shape.epilogue << ' ' << shape.alignment << std::hex;
   for (const std::uint64_t word : algorithm.data) out << ' ' << word;
   out << '\n';
   return out.str();
@@ -54,11 +54,12 @@ std::optional<std::pair<ProductShape, cublasLtMatmulAlgo_t>> parsed(const std::s
   ProductShape shape{};
   cublasLtMatmulAlgo_t algorithm{};
   int from = 0, to = 0;
-  in >> shape.m >> shape.n >> shape.k >> shape.transpose_a >> shape.transpose_b >>
+  in >> shape.m >> shape.n >> shape.k >> shape.batch >> shape.transpose_a >> shape.transpose_b >>
       shape.accumulate >> from >> to >> shape.tf32 >> shape.epilogue >> shape.alignment >> std::hex;
   for (std::uint64_t& word : algorithm.data) in >> word;
   std::string more;
-  if (!in || in >> more) return std::nullopt;  // a line cut short by a full disk, or two in one
+  // A line cut short by a full disk, two in one, or one of a version that knew no batches.
+  if (!in || in >> more) return std::nullopt;
   shape.in = static_cast<DType>(from);
   shape.out = static_cast<DType>(to);
   return std::pair{shape, algorithm};

@@ -15,14 +15,14 @@
 namespace infini {
 
 // What a choice depends on, in the column-major order of cuBLASLt: D [m, n] = op(A) [m, k] op(B)
-// [k, n].
+// [k, n], `batch` times.
 struct ProductShape {
-  std::int64_t m, n, k;
+  std::int64_t m, n, k, batch;
   bool transpose_a, transpose_b, accumulate;
   DType in, out;
   bool tf32;
   int epilogue;   // cublasLtEpilogue_t
-  int alignment;  // of all addresses, in bytes, at most 16
+  int alignment;  // of all matrices, in bytes, at most 16
 
   auto operator<=>(const ProductShape&) const = default;
 };

@@ -1,13 +1,14 @@
-#include <cmath>
-
-#include "tensor/ops/cuda_math.cuh"
-#include "tensor/ops/elementwise.h"
+#include "tensor/ops/attention_scores.cuh"
+#include "tensor/ops/column_sums.cuh"
 #include "tensor/ops/launch.cuh"
+#include "tensor/ops/product.h"
 #include "tensor/ops/relative_attention.h"
-#include "tensor/ops/shared_numbers.cuh"
 
 namespace infini {
 namespace {
+
+using Attention = RelativeAttentionKernels::Attention;
+using AttentionGrad = RelativeAttentionKernels::AttentionGrad;
 
 constexpr int kThreads = 128;
 
@@ -25,241 +26,174 @@ __global__ void seen_kernel(const std::uint8_t* present, const std::uint8_t* kee
   seen[i] = stands;
 }
 
-// What the heads read of the segments from `segment` on, see relative_attention.cpp.
-template <class N>
-struct Reads {
-  using A = Compute<N>;
-  const N *qkv, *cached, *keys;  // first rows of all
-  const A *content_bias, *position_bias;
-  const std::uint8_t* seen;
-  int segments, heads, group, width;
-  std::int64_t tokens, cache, context, step;
-  std::int64_t leading, cached_leading, distance_leading;
-  A scale;
+// What a vector of each head scores with the rows of a table of places, u . k or v . r: [Hk U,
+// group, P']. A warp for each row. Added to scores in the accumulator, u and v lose nothing; q + u
+// in bf16 would.
+template <class N, class A = Compute<N>>
+__global__ void __launch_bounds__(kThreads)
+    added_scores_kernel(AttentionChunk chunk, unsigned rows, const N* places, const A* bias,
+                        A* scores) {
+  const unsigned row = blockIdx.x * (kThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  const unsigned table = row / chunk.padded_places, j = row % chunk.padded_places;
+  const N* place = places + std::int64_t{row} * chunk.padded_width;
+  for (int h = 0; h < chunk.group; ++h) {
+    const A* numbers = bias + (table / chunk.units * chunk.group + h) * chunk.width;
+    A sum = 0;
+    for (int c = lane; c < chunk.width; c += 32) sum += numbers[c] * A(place[c]);
+    sum = warp_sum(sum);
+    if (lane == 0) scores[(std::int64_t{table} * chunk.group + h) * chunk.padded_places + j] = sum;
+  }
+}
 
-  __device__ std::int64_t row(std::int64_t segment) const { return segment * tokens; }
-  __device__ std::int64_t cached_row(std::int64_t segment) const {
-    return segment / segments * context + segment % segments * step;
+constexpr int kSlices = 8;  // threads that share the sum of a column
+
+// The sums over the queries of each unit and head of a table: sums [B S, H K]. A block for each,
+// which adds what slices of its queries give in their order.
+template <class A>
+__global__ void __launch_bounds__(32 * kSlices)
+    query_sums_kernel(AttentionChunk chunk, const A* table, A* sums) {
+  __shared__ A slices[kSlices][32];
+  const int lane = threadIdx.x % 32, slice = threadIdx.x / 32;
+  const QueryAt at = chunk.query(blockIdx.x * chunk.queries);
+  table += std::int64_t{blockIdx.x} * chunk.queries * chunk.padded_width;
+  sums += (at.unit * chunk.kv_heads * chunk.group + at.head) * chunk.width;
+  for (int c = lane; c - lane < chunk.width; c += 32) {
+    A sum = 0;
+    if (c < chunk.width)
+      for (int i = slice; i < chunk.queries; i += kSlices)
+        sum += table[std::int64_t{i} * chunk.padded_width + c];
+    __syncthreads();  // the columns before may still be read
+    slices[slice][lane] = sum;
+    __syncthreads();
+    if (slice > 0 || c >= chunk.width) continue;
+    sum = 0;
+    for (int s = 0; s < kSlices; ++s) sum += slices[s][lane];
+    sums[c] = sum;
   }
-  __device__ const N* query(std::int64_t segment, int head, std::int64_t i) const {
-    return qkv + (row(segment) + i) * leading + head * width;
-  }
-  // Place j of the cache and the segment's own tokens after it.
-  __device__ const N* key(std::int64_t segment, int head, std::int64_t j) const {
-    const int kv = head / group;
-    return j < cache ? cached + (cached_row(segment) + j) * cached_leading + kv * width
-                     : qkv + (row(segment) + j - cache) * leading + (heads + kv) * width;
-  }
-  __device__ const N* value(std::int64_t segment, int head, std::int64_t j) const {
-    return key(segment, head, j) + distance_leading;
-  }
-  __device__ const N* distance_key(int head, std::int64_t distance) const {
-    return keys + distance * distance_leading + head / group * width;
-  }
-  __device__ bool reads(std::int64_t segment, std::int64_t j) const {
-    const std::int64_t border = segment / segments * (segments + 1) + segment % segments;
-    return j >= cache || seen[border * cache + j];
-  }
+}
+
+// The cached rows that segments of a chunk read: `count` of each batch row from `batch` on, from
+// row `begin` of its context on.
+struct CachedRows {
+  std::int64_t batch, begin, count, context, step;
+  int cache, segments;
 };
 
-template <class N>
-Reads<N> reads_of(const RelativeAttentionKernels::Attention& args, const N* qkv, const N* cached,
-                  const N* keys) {
-  using A = Compute<N>;
-  const HeadLayout& n = args.layout;
-  const std::int64_t width = std::int64_t{n.kv_heads} * n.head_width;
-  return {.qkv = qkv,
-          .cached = cached,
+// A thread for each piece of each such row: dcached [B context, 2 Hk K] += what the segments that
+// read it give, in their order.
+template <class A>
+__global__ void __launch_bounds__(kThreads)
+    cached_grad_kernel(AttentionChunk chunk, CachedRows rows, unsigned pieces, const A* dkeys,
+                       const A* dvalues, A* dcached) {
+  const unsigned piece = blockIdx.x * kThreads + threadIdx.x;
+  if (piece >= pieces) return;
+  const unsigned across = chunk.padded_width / kPiece, head = piece / across,
+                 row = head / chunk.kv_heads, count = rows.count;
+  const int c = static_cast<int>(piece % across) * kPiece, g = head % chunk.kv_heads;
+  const std::int64_t b = rows.batch + row / count, place = rows.begin + row % count,
+                     first_unit = b * rows.segments;
+  const std::int64_t oldest = place < rows.cache ? 0 : (place - rows.cache) / rows.step + 1,
+                     newest = min(std::int64_t{rows.segments} - 1, place / rows.step);
+  const std::int64_t begin = max(oldest, chunk.first - first_unit),
+                     last = min(newest, chunk.first + chunk.units - 1 - first_unit);
+  if (begin > last) return;
+
+  A* to = dcached + (b * rows.context + place) * 2 * chunk.kv_heads * chunk.width + g * chunk.width;
+  A* to_value = to + chunk.kv_heads * chunk.width;
+  A dkey[kPiece], dvalue[kPiece];
+  load_piece(to, c, chunk.width, dkey);
+  load_piece(to_value, c, chunk.width, dvalue);
+  for (std::int64_t s = begin; s <= last; ++s) {
+    const std::int64_t table = g * chunk.units + first_unit + s - chunk.first,
+                       at = (table * chunk.padded_places + place - s * rows.step) *
+                                chunk.padded_width +
+                            c;
+    A more_key[kPiece], more_value[kPiece];
+    load_pack<kPiece>(dkeys + at, more_key);
+    load_pack<kPiece>(dvalues + at, more_value);
+#pragma unroll
+    for (int n = 0; n < kPiece; ++n) {
+      dkey[n] += more_key[n];
+      dvalue[n] += more_value[n];
+    }
+  }
+  put_piece(to, c, chunk.width, false, dkey);
+  put_piece(to_value, c, chunk.width, false, dvalue);
+}
+
+// r and its scores: what all units share.
+struct Distances {
+  AttentionChunk chunk;  // of one unit, whose places are distances
+  Tensor keys;           // [Hk, P', K']
+  Tensor added;          // [H, P'], v . r
+};
+
+Tensor added_scores(const AttentionChunk& chunk, const Tensor& places, const Tensor& bias) {
+  const Tensor scores =
+      Tensor::empty({std::int64_t{chunk.kv_heads} * chunk.units, chunk.group, chunk.padded_places},
+                    bias.dtype(), Device::kCuda);
+  const unsigned rows = static_cast<unsigned>(places.size() / chunk.padded_width);
+  dispatch_float(places.dtype(), [&]<class T>() {
+    using A = Compute<Native<T>>;
+    launch("attention_added_scores", added_scores_kernel<Native<T>>,
+           blocks_for(rows, kThreads / 32), kThreads, 0, chunk, rows, native<T>(places),
+           bias.data<A>(), scores.data<A>());
+  });
+  return scores;
+}
+
+Distances distances_of(const Attention& args) {
+  const AttentionChunk chunk = chunk_of(args.layout, args.cache_tokens + args.layout.tokens, 0, 1);
+  const Tensor keys = pack_places(chunk, {.own = {args.positions.keys}});
+  return {.chunk = chunk,
           .keys = keys,
-          .content_bias = args.positions.content_bias.data<A>(),
-          .position_bias = args.positions.position_bias.data<A>(),
-          .seen = args.seen.data<std::uint8_t>(),
-          .segments = static_cast<int>(n.segments),
-          .heads = n.heads,
-          .group = n.group(),
-          .width = n.head_width,
-          .tokens = n.tokens,
-          .cache = args.cache_tokens,
-          .context = args.context_tokens(),
-          .step = args.step,
-          .leading = n.qkv_width(),
-          .cached_leading = 2 * width,
-          .distance_leading = width,
-          .scale = static_cast<A>(args.scale)};
+          .added = added_scores(chunk, keys, args.positions.position_bias)};
 }
 
-// The probabilities of query i over the first `count` places, by one block. content and position,
-// [K] each, receive q + u and q + v.
-template <class N, class A = Compute<N>>
-__device__ void attend(const Reads<N>& in, std::int64_t segment, int head, std::int64_t i,
-                       std::int64_t count, A* content, A* position, A* row) {
-  const N* query = in.query(segment, head, i);
-  for (int c = threadIdx.x; c < in.width; c += kThreads) {
-    content[c] = A(query[c]) + in.content_bias[head * in.width + c];
-    position[c] = A(query[c]) + in.position_bias[head * in.width + c];
-  }
-  __syncthreads();
-  A highest = -INFINITY;
-  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) {
-    A score = -INFINITY;
-    if (in.reads(segment, j)) {
-      const N *key = in.key(segment, head, j), *far = in.distance_key(head, count - 1 - j);
-      score = 0;
-      for (int c = 0; c < in.width; ++c) score += content[c] * A(key[c]) + position[c] * A(far[c]);
-      score *= in.scale;
-    }
-    row[j] = score;
-    highest = score > highest ? score : highest;
-  }
-  highest = block_max<kThreads>(highest);
-  A sum = 0;
-  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) {
-    row[j] = exp(row[j] - highest);
-    sum += row[j];
-  }
-  sum = block_sum<kThreads>(sum);
-  for (std::int64_t j = threadIdx.x; j < count; j += kThreads) row[j] /= sum;
-  __syncthreads();
-}
+// What the segments of a chunk read.
+class ChunkReads {
+ public:
+  Tensor queries, keys, values;
+  ReadMarks marks;
+  Scores scores;
 
-// One block for each query token, head and segment. Scores are summed by a thread each, in shared
-// memory; bound by the reads of keys, which neighbours find in the cache.
-template <class N>
-__global__ void __launch_bounds__(kThreads) forward_kernel(Reads<N> in, N* y) {
-  using A = Compute<N>;
-  const std::int64_t i = blockIdx.x, segment = blockIdx.z, count = in.cache + i + 1;
-  const int head = blockIdx.y;
-  A *content = shared_numbers<A>(), *position = content + in.width, *row = position + in.width;
-  attend(in, segment, head, i, count, content, position, row);
-  N* out = y + ((in.row(segment) + i) * in.heads + head) * in.width;
-  for (int c = threadIdx.x; c < in.width; c += kThreads) {
-    A sum = 0;
-    for (std::int64_t j = 0; j < count; ++j)
-      if (in.reads(segment, j)) sum += row[j] * A(in.value(segment, head, j)[c]);
-    out[c] = N(sum);
+  ChunkReads(const Attention& args, const AttentionChunk& chunk, const Distances& distances)
+      : queries(pack_queries(chunk, {args.qkv}, args.qkv.dtype())),
+        keys(packed(args, chunk, args.layout.key_column(0), 0)),
+        values(packed(args, chunk, args.layout.value_column(0),
+                      std::int64_t{chunk.kv_heads} * chunk.width)),
+        marks{.seen = args.seen,
+              .marked = args.cache_tokens,
+              .segments = args.layout.segments,
+              .borders = args.layout.segments + 1,
+              .own = true} {
+    const DType wide = accumulator_of(args.qkv.dtype());
+    scores = {.content = multiplied({.a = queries, .b = keys, .transpose_b = true}, wide),
+              .position = multiplied(
+                  {.a = by_head(chunk, queries), .b = distances.keys, .transpose_b = true}, wide),
+              .content_added = added_scores(chunk, keys, args.positions.content_bias),
+              .position_added = distances.added};
   }
-}
 
-// What the kernels of one segment's backward pass hand each other.
-template <class A>
-struct Scratch {
-  A *probabilities, *dscores;  // [H, T, M + T]
-  A *dcontent, *dposition;     // [H, T, K], gradients of q + u and q + v
+  // A table of queries or scores as one matrix for each key head.
+  static Tensor by_head(const AttentionChunk& chunk, const Tensor& table) {
+    return table.reshape({chunk.kv_heads, chunk.query_rows() / chunk.kv_heads, table.shape()[2]});
+  }
+
+ private:
+  static Tensor packed(const Attention& args, const AttentionChunk& chunk, std::int64_t own,
+                       std::int64_t cached) {
+    return pack_places(chunk, {.own = {args.qkv, own},
+                               .cached = {args.cached, cached},
+                               .cache = args.cache_tokens,
+                               .segments = args.layout.segments,
+                               .context = args.context_tokens(),
+                               .step = args.step});
+  }
 };
 
-// One block for each query token and head of a segment, as forward_kernel.
-template <class N, class A = Compute<N>>
-__global__ void __launch_bounds__(kThreads)
-    query_grad_kernel(Reads<N> in, std::int64_t segment, const N* dy, Scratch<A> out, N* dqkv,
-                      bool accumulate) {
-  const std::int64_t i = blockIdx.x, places = in.cache + in.tokens, count = in.cache + i + 1;
-  const int head = blockIdx.y;
-  A *content = shared_numbers<A>(), *position = content + in.width;
-  const std::int64_t at = head * in.tokens + i;
-  A *row = out.probabilities + at * places, *drow = out.dscores + at * places;
-  attend(in, segment, head, i, count, content, position, row);
-
-  const N* dy_row = dy + ((in.row(segment) + i) * in.heads + head) * in.width;
-  A delta = 0;
-  for (std::int64_t j = threadIdx.x; j < places; j += kThreads) {
-    A sum = 0;
-    if (j < count && in.reads(segment, j)) {
-      const N* value = in.value(segment, head, j);
-      for (int c = 0; c < in.width; ++c) sum += A(dy_row[c]) * A(value[c]);
-      delta += row[j] * sum;
-    } else {
-      row[j] = 0;
-    }
-    drow[j] = sum;
-  }
-  delta = block_sum<kThreads>(delta);
-  for (std::int64_t j = threadIdx.x; j < places; j += kThreads)
-    drow[j] = in.scale * row[j] * (drow[j] - delta);
-  __syncthreads();
-  for (int c = threadIdx.x; c < in.width; c += kThreads) {
-    A by_content = 0, by_position = 0;
-    for (std::int64_t j = 0; j < count; ++j) {
-      if (!in.reads(segment, j)) continue;
-      by_content += drow[j] * A(in.key(segment, head, j)[c]);
-      by_position += drow[j] * A(in.distance_key(head, count - 1 - j)[c]);
-    }
-    out.dcontent[at * in.width + c] = by_content;
-    out.dposition[at * in.width + c] = by_position;
-    if (!dqkv) continue;
-    N* to = dqkv + (in.row(segment) + i) * in.leading + head * in.width + c;
-    *to = N(by_content + by_position + (accumulate ? A(*to) : A(0)));
-  }
-}
-
-// One block for each place and key head of a segment. Heads of the group and queries are added in
-// their order. Gradients of cached places are added up over segments in dcached [B context, 2 Hk
-// K].
-template <class N, class A = Compute<N>>
-__global__ void __launch_bounds__(kThreads)
-    key_grad_kernel(Reads<N> in, std::int64_t segment, const N* dy, Scratch<A> from, N* dqkv,
-                    bool accumulate, A* dcached) {
-  const std::int64_t j = blockIdx.x, places = in.cache + in.tokens;
-  const int kv = blockIdx.y;
-  const std::int64_t first = j < in.cache ? 0 : j - in.cache;
-  for (int c = threadIdx.x; c < in.width; c += kThreads) {
-    A dkey = 0, dvalue = 0;
-    for (int head = kv * in.group; head < (kv + 1) * in.group; ++head)
-      for (std::int64_t i = first; i < in.tokens; ++i) {
-        const std::int64_t at = (head * in.tokens + i) * places + j;
-        dkey += from.dscores[at] *
-                (A(in.query(segment, head, i)[c]) + in.content_bias[head * in.width + c]);
-        dvalue += from.probabilities[at] *
-                  A(dy[((in.row(segment) + i) * in.heads + head) * in.width + c]);
-      }
-    if (j < in.cache) {
-      A* to = dcached + (in.cached_row(segment) + j) * in.cached_leading + kv * in.width + c;
-      to[0] += dkey;
-      to[in.distance_leading] += dvalue;
-    } else if (dqkv) {
-      N* to = dqkv + (in.row(segment) + first) * in.leading + (in.heads + kv) * in.width + c;
-      N* to_value = to + in.distance_leading;
-      *to = N(dkey + (accumulate ? A(*to) : A(0)));
-      *to_value = N(dvalue + (accumulate ? A(*to_value) : A(0)));
-    }
-  }
-}
-
-// One block for each distance and key head: dkeys [M + T, Hk K] += what a segment adds.
-template <class N, class A = Compute<N>>
-__global__ void __launch_bounds__(kThreads)
-    distance_grad_kernel(Reads<N> in, std::int64_t segment, Scratch<A> from, A* dkeys) {
-  const std::int64_t distance = blockIdx.x, places = in.cache + in.tokens;
-  const int kv = blockIdx.y;
-  const std::int64_t first = distance > in.cache ? distance - in.cache : 0;
-  for (int c = threadIdx.x; c < in.width; c += kThreads) {
-    A sum = 0;
-    for (int head = kv * in.group; head < (kv + 1) * in.group; ++head)
-      for (std::int64_t i = first; i < in.tokens; ++i)
-        sum += from.dscores[(head * in.tokens + i) * places + in.cache + i - distance] *
-               (A(in.query(segment, head, i)[c]) + in.position_bias[head * in.width + c]);
-    dkeys[distance * in.distance_leading + kv * in.width + c] += sum;
-  }
-}
-
-// A thread for each of the H K numbers: du and dv += the sums of a segment's queries, in their
-// order.
-template <class A>
-__global__ void __launch_bounds__(kThreads)
-    bias_grad_kernel(Scratch<A> from, int count, int width, std::int64_t tokens, A* du, A* dv) {
-  const int n = blockIdx.x * kThreads + threadIdx.x;
-  if (n >= count) return;
-  A by_content = 0, by_position = 0;
-  for (std::int64_t i = 0; i < tokens; ++i) {
-    const std::int64_t at = (n / width * tokens + i) * width + n % width;
-    by_content += from.dcontent[at];
-    by_position += from.dposition[at];
-  }
-  du[n] += by_content;
-  dv[n] += by_position;
-}
-
-unsigned blocks(std::int64_t count) { return static_cast<unsigned>(count); }
-
+// Most of what moves are the tables of scores and of probabilities, which go to memory and back.
 class CudaRelativeAttention final : public RelativeAttentionKernels {
  public:
   void seen(const Seen& args) const override {
@@ -274,67 +208,114 @@ class CudaRelativeAttention final : public RelativeAttentionKernels {
   }
 
   void attention(const Attention& args, const Tensor& y) const override {
-    dispatch_float(args.qkv.dtype(), [&]<class T>() {
-      using N = Native<T>;
-      const HeadLayout& n = args.layout;
-      const std::size_t numbers = 2 * n.head_width + args.cache_tokens + n.tokens;
-      launch("relative_attention", forward_kernel<N>,
-             dim3(blocks(n.tokens), n.heads, blocks(n.batch * n.segments)), kThreads,
-             numbers * sizeof(Compute<N>), given<T>(args), native<T>(y));
-    });
+    const DType type = args.qkv.dtype();
+    const Distances distances = distances_of(args);
+    for (const AttentionChunk& chunk : chunks(args)) {
+      const ChunkReads in(args, chunk, distances);
+      const Tensor probabilities = softmax_rows(chunk, in.marks, in.scores, args.scale, type);
+      unpack_queries(chunk, multiplied({.a = probabilities, .b = in.values}, type), {}, {y}, false);
+    }
   }
 
-  // Segment by segment: the probabilities of one, and their gradients, lie in memory in full.
+  // With dD the dS by distance:  dq = dS K + dD r,  dK = dS^T (q + u),  dr = dD^T (q + v),  dV =
+  // P^T dy;  du and dv are the sums of dS K and of dD r over queries. The forward pass keeps
+  // nothing: scores are made again.
   void attention_grad(const AttentionGrad& args) const override {
-    dispatch_float(args.forward.qkv.dtype(), [&]<class T>() {
-      using N = Native<T>;
-      using A = Compute<N>;
-      const HeadLayout& n = args.forward.layout;
-      const std::int64_t places = args.forward.cache_tokens + n.tokens;
-      const DType dtype = accumulator_of(args.dy.dtype());
-      const Tensor rows = Tensor::empty({2, n.heads, n.tokens, places}, dtype, Device::kCuda);
-      const Tensor queries =
-          Tensor::empty({2, n.heads, n.tokens, n.head_width}, dtype, Device::kCuda);
-      const Scratch<A> scratch{.probabilities = rows.data<A>(),
-                               .dscores = rows.data<A>() + rows.size() / 2,
-                               .dcontent = queries.data<A>(),
-                               .dposition = queries.data<A>() + queries.size() / 2};
-      const auto sums = [&](const Tensor& like) {
-        return Tensor::zeros(like.shape(), dtype, Device::kCuda);
-      };
-      const Tensor dcached = sums(args.forward.cached), dkeys = sums(args.forward.positions.keys),
-                   du = sums(args.forward.positions.content_bias),
-                   dv = sums(args.forward.positions.position_bias);
-      const Reads<N> in = given<T>(args.forward);
-      const N* dy = native<T>(args.dy);
-      N* dqkv = native<T>(args.dqkv.tensor);
-      const bool accumulate = args.dqkv.accumulate;
-      const int biases = n.heads * n.head_width;
-      for (std::int64_t segment = 0; segment < n.batch * n.segments; ++segment) {
-        launch("relative_attention_grad", query_grad_kernel<N>, dim3(blocks(n.tokens), n.heads),
-               kThreads, 2 * n.head_width * sizeof(A), in, segment, dy, scratch, dqkv, accumulate);
-        launch("relative_attention_grad", key_grad_kernel<N>, dim3(blocks(places), n.kv_heads),
-               kThreads, 0, in, segment, dy, scratch, dqkv, accumulate, dcached.data<A>());
-        launch("relative_attention_grad", distance_grad_kernel<N>, dim3(blocks(places), n.kv_heads),
-               kThreads, 0, in, segment, scratch, dkeys.data<A>());
-        launch("relative_attention_grad", bias_grad_kernel<A>, blocks_for(biases, kThreads),
-               kThreads, 0, scratch, biases, n.head_width, n.tokens, du.data<A>(), dv.data<A>());
+    const Attention& forward = args.forward;
+    const HeadLayout& layout = forward.layout;
+    const DType type = args.dy.dtype(), wide = accumulator_of(type);
+    const Distances distances = distances_of(forward);
+    const Tensor dcached =
+        args.dcached ? Tensor::zeros(forward.cached.shape(), wide, Device::kCuda) : Tensor{};
+    const Tensor dkeys = Tensor::zeros(distances.keys.shape(), wide, Device::kCuda);
+    const Shape by_unit{layout.batch * layout.segments, layout.query_width()};
+    const Tensor by_content = Tensor::empty(by_unit, wide, Device::kCuda),
+                 by_position = Tensor::empty_like(by_content);
+    for (const AttentionChunk& chunk : chunks(forward)) {
+      const ChunkReads in(forward, chunk, distances);
+      const Tensor dy = pack_queries(chunk, {args.dy}, type);
+      const ScoresGrad made =
+          softmax_rows_grad(chunk, in.marks, in.scores, forward.scale,
+                            multiplied({.a = dy, .b = in.values, .transpose_b = true}, wide), type);
+      const Tensor dvalues =
+          multiplied({.a = made.probabilities, .b = dy, .transpose_a = true}, wide);
+      const Tensor content =
+          pack_queries(chunk, {forward.qkv}, type, forward.positions.content_bias);
+      const Tensor dplaces =
+          multiplied({.a = made.dscores, .b = content, .transpose_a = true}, wide);
+      if (dcached) add_cached(forward, chunk, dplaces, dvalues, dcached);
+      if (args.dqkv) {
+        const auto put = [&](const Tensor& table, std::int64_t column) {
+          unpack_places(chunk, table, forward.cache_tokens, {args.dqkv.tensor, column},
+                        args.dqkv.accumulate);
+        };
+        put(dplaces, layout.key_column(0));
+        put(dvalues, layout.value_column(0));
       }
-      const auto put = [](const GradTarget& target, const Tensor& values) {
-        if (target) add_into(target, values);
-      };
-      put(args.dcached, dcached);
-      put(args.dkeys, dkeys);
-      put(args.dcontent_bias, du);
-      put(args.dposition_bias, dv);
+
+      const Tensor position =
+          pack_queries(chunk, {forward.qkv}, type, forward.positions.position_bias);
+      const Tensor ddistances = ChunkReads::by_head(chunk, made.ddistances);
+      multiply({.a = ddistances,
+                .b = ChunkReads::by_head(chunk, position),
+                .c = dkeys,
+                .transpose_a = true,
+                .accumulate = true});
+      const Tensor dcontent = multiplied({.a = made.dscores, .b = in.keys}, wide);
+      const Tensor dposition =
+          multiplied({.a = ddistances, .b = distances.keys}, wide).reshape(dcontent.shape());
+      if (args.dqkv)
+        unpack_queries(chunk, dcontent, dposition, {args.dqkv.tensor}, args.dqkv.accumulate);
+      sum_queries(chunk, dcontent, by_content);
+      sum_queries(chunk, dposition, by_position);
+    }
+    if (args.dcached) add_into(args.dcached, dcached);
+    if (args.dkeys)
+      unpack_places(distances.chunk, dkeys, 0, {args.dkeys.tensor}, args.dkeys.accumulate);
+    dispatch_accumulator(wide, [&]<class A>() {
+      if (args.dcontent_bias)
+        add_column_sums<A>("relative_attention_grad", by_content, 0, args.dcontent_bias);
+      if (args.dposition_bias)
+        add_column_sums<A>("relative_attention_grad", by_position, 0, args.dposition_bias);
     });
   }
 
  private:
-  template <class T>
-  static Reads<Native<T>> given(const Attention& args) {
-    return reads_of<Native<T>>(args, native<T>(args.qkv), native<T>(args.cached),
-                               native<T>(args.positions.keys));
+  static std::vector<AttentionChunk> chunks(const Attention& args) {
+    return chunks_of(args.layout, args.cache_tokens + args.layout.tokens,
+                     accumulator_of(args.qkv.dtype()));
+  }
+
+  static void sum_queries(const AttentionChunk& chunk, const Tensor& table, const Tensor& sums) {
+    dispatch_accumulator(table.dtype(), [&]<class A>() {
+      launch("relative_attention_grad", query_sums_kernel<A>,
+             static_cast<unsigned>(chunk.query_rows() / chunk.queries), 32 * kSlices, 0, chunk,
+             table.data<A>(), sums.data<A>());
+    });
+  }
+
+  static void add_cached(const Attention& args, const AttentionChunk& chunk, const Tensor& dkeys,
+                         const Tensor& dvalues, const Tensor& dcached) {
+    const std::int64_t segments = args.layout.segments, last = chunk.first + chunk.units - 1,
+                       batches = last / segments - chunk.first / segments + 1;
+    CachedRows rows{.batch = chunk.first / segments,
+                    .begin = 0,
+                    .count = args.context_tokens(),
+                    .context = args.context_tokens(),
+                    .step = args.step,
+                    .cache = static_cast<int>(args.cache_tokens),
+                    .segments = static_cast<int>(segments)};
+    if (batches == 1) {
+      rows.begin = chunk.first % segments * args.step;
+      rows.count = (chunk.units - 1) * args.step + args.cache_tokens;
+    }
+    const unsigned pieces = static_cast<unsigned>(batches * rows.count * chunk.kv_heads *
+                                                  (chunk.padded_width / kPiece));
+    dispatch_accumulator(dcached.dtype(), [&]<class A>() {
+      launch("relative_attention_grad", cached_grad_kernel<A>, blocks_for(pieces, kThreads),
+             kThreads, 0, chunk, rows, pieces, dkeys.data<A>(), dvalues.data<A>(),
+             dcached.data<A>());
+    });
   }
 };
 

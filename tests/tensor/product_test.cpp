@@ -86,6 +86,32 @@ TEST(Multiply, EqualsTheProductInEveryLayoutAndType) {
       }
 }
 
+TEST(Multiply, OfABatchIsTheProductOfEach) {
+  for (int layout = 0; layout < 8; ++layout) {
+    Product batch = random_product({3 * 5, 7, 4}, 0, DType::kFloat32, DType::kFloat32);
+    batch.transpose_a = layout & 1;
+    batch.transpose_b = layout & 2;
+    batch.accumulate = layout & 4;
+    batch.a = batch.a.reshape(batch.transpose_a ? Shape{3, 4, 5} : Shape{3, 5, 4});
+    batch.b =
+        random_tensor(batch.transpose_b ? Shape{3, 7, 4} : Shape{3, 4, 7}, DType::kFloat32, 4);
+    batch.c = batch.c.reshape({3, 5, 7});
+    const auto matrix = [](const Tensor& tensor, std::int64_t i) {
+      return tensor.slice(i, 1).reshape({tensor.shape()[1], tensor.shape()[2]});
+    };
+    std::vector<Product> each(3, batch);
+    for (int i = 0; i < 3; ++i) {
+      each[i].a = matrix(batch.a, i);
+      each[i].b = matrix(batch.b, i);
+      each[i].c = matrix(batch.c, i).clone();
+      multiply(each[i]);
+    }
+    multiply(batch);
+    for (int i = 0; i < 3; ++i)
+      EXPECT_EQ(bytes_of_tensor(matrix(batch.c, i)), bytes_of_tensor(each[i].c)) << layout;
+  }
+}
+
 TEST(Multiply, GivesTheSameBytesEveryTimeAndFromEveryThread) {
   for (const DType dtype : {DType::kFloat64, DType::kFloat32, DType::kBFloat16}) {
     const Product product = random_product({300, 200, 150}, 2, dtype, accumulator_of(dtype));
@@ -141,6 +167,8 @@ TEST(Multiply, RefusesMatricesThatDoNotFit) {
             "multiply: op(A) is [2, 3] and op(B) is [4, 5], which do not make [2, 5]");
   EXPECT_EQ(message({.a = zeros({2, 3}), .b = zeros({3, 5}), .c = zeros({5, 2})}),
             "multiply: op(A) is [2, 3] and op(B) is [3, 5], which do not make [5, 2]");
+  EXPECT_EQ(message({.a = zeros({2, 2, 3}), .b = zeros({1, 3, 5}), .c = zeros({2, 2, 5})}),
+            "multiply: a factor is [1, 3, 5], the result [2, 2, 5]");
   EXPECT_EQ(message({.a = zeros({2, 3}), .b = zeros({3, 5}, DType::kBFloat16), .c = zeros({2, 5})}),
             "multiply: A is f32, B is bf16, C is f32");
 }
