@@ -276,14 +276,6 @@ __global__ void __launch_bounds__(kThreads)
              accumulate_values);
 }
 
-__global__ void add_block_kernel(const __nv_bfloat16* source, std::int64_t count, int width,
-                                 __nv_bfloat16* target, std::int64_t leading) {
-  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= count) return;
-  __nv_bfloat16& element = target[i / width * leading + i % width];
-  element = __nv_bfloat16(float(element) + float(source[i]));
-}
-
 template <class T, class Args>
 PackedHeads<Native<T>> packed_heads(const Args& args, std::int64_t first_query) {
   const HeadLayout& n = args.layout;
@@ -375,15 +367,6 @@ class CudaAttention final : public AttentionKernels {
 };
 
 }  // namespace
-
-void add_block(const Tensor& source, const Tensor& target, std::int64_t first_row,
-               std::int64_t first_column) {
-  const auto [rows, width] = source.dims<2>();
-  const std::int64_t leading = target.shape()[1];
-  launch("attention: sum of gradients", add_block_kernel, blocks_for(source.size(), kThreads),
-         kThreads, 0, native<BFloat16>(source), source.size(), static_cast<int>(width),
-         native<BFloat16>(target) + first_row * leading + first_column, leading);
-}
 
 const AttentionKernels& cuda_attention() {
   static const CudaAttention attention;

@@ -9,6 +9,7 @@
 
 #include "tensor/cuda.h"
 #include "tensor/ops/cudnn_graph.h"
+#include "tensor/ops/elementwise.h"
 
 namespace infini {
 namespace {
@@ -26,6 +27,7 @@ constexpr std::int64_t kScoreGradBytes = std::int64_t{512} << 20;
 constexpr std::size_t kOldestVersion = 91002;      // 9.10.0 and 9.10.1 compute wrong attention
 constexpr std::size_t kRaggedGradVersion = 91501;  // before it, keys must fill tiles of 128
 constexpr int kDeterministicCapability = 9;        // newer devices need other engines for that
+constexpr std::size_t kMostPlans = 256;            // in memory
 
 // What a plan is made for.
 struct Key {
@@ -234,8 +236,6 @@ class Library {
     std::string reason;
   };
 
-  static constexpr std::size_t kMostPlans = 256;
-
   Entry make(const Key& key) {
     try {
       if (!handle_) {
@@ -277,8 +277,7 @@ void* at(const Tensor& tensor, std::int64_t row, std::int64_t leading, std::int6
 }
 
 // Constants that plans read while they are launched.
-float hidden = -std::numeric_limits<float>::infinity();
-float one = 1;
+float hidden = -std::numeric_limits<float>::infinity(), one = 1;
 
 }  // namespace
 
@@ -329,8 +328,7 @@ bool attention_grad_cudnn(const AttentionKernels::AttentionGrad& args, bool dete
                     : segments;
   const std::int64_t runs = (segments + most - 1) / most, each = (segments + runs - 1) / runs;
 
-  // A gradient that is asked for and overwritten is written where it belongs, any other into rows
-  // of its own.
+  // What is asked for and overwritten is written where it belongs, all else into rows of its own.
   const bool own_rotated = !args.drotated || args.drotated.accumulate;
   const bool own_values = !args.dqkv || args.dqkv.accumulate;
   const std::int64_t rotated_leading = n.rotated_width(), qkv_leading = n.qkv_width(),
@@ -377,8 +375,10 @@ bool attention_grad_cudnn(const AttentionKernels::AttentionGrad& args, bool dete
     const Tensor sums = deterministic ? Tensor() : scratch({rows, y_leading}, DType::kFloat32);
     if (sums) bindings.emplace_back(kDQuerySums, sums.data<float>());
     library.run(key, *plan, bindings);
-    if (own_rotated && args.drotated) add_block(drotated, args.drotated.tensor, row, 0);
-    if (own_values && args.dqkv) add_block(dvalues, args.dqkv.tensor, row, n.value_column(0));
+    if (own_rotated && args.drotated)
+      add_into_columns(args.drotated.tensor.slice(row, rows), 0, drotated);
+    if (own_values && args.dqkv)
+      add_into_columns(args.dqkv.tensor.slice(row, rows), n.value_column(0), dvalues);
   }
   return true;
 }

@@ -19,9 +19,4 @@ bool attention_grad_cudnn(const AttentionKernels::AttentionGrad& args, bool dete
 // Why the last of these calls that returned false did so; empty before one did.
 std::string attention_cudnn_reason();
 
-// What attention.cu does for this file. Adds source [r, c] to the rows of target from first_row on
-// and its columns from first_column on; both bf16.
-void add_block(const Tensor& source, const Tensor& target, std::int64_t first_row,
-               std::int64_t first_column);
-
 }  // namespace infini

@@ -52,9 +52,7 @@ Tensor take_columns(const Tensor& x, Columns columns) {
                   const GradTarget dx = gradients.of(0, columns);
                   if (!dx) return;
                   if (!dx.accumulate) return put_columns(dx.tensor, columns, dy);
-                  const Tensor sum = columns_of(dx.tensor, columns).clone();
-                  add_into({.tensor = sum, .accumulate = true}, dy);
-                  put_columns(dx.tensor, columns, sum);
+                  add_into_columns(dx.tensor, columns.begin, dy);
                 });
 }
 

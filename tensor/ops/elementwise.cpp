@@ -1,5 +1,7 @@
 #include "tensor/ops/elementwise.h"
 
+#include <algorithm>
+
 #include "tensor/parallel.h"
 
 namespace infini {
@@ -23,6 +25,25 @@ class CpuElementwise final : public ElementwiseKernels {
           else
             for (std::int64_t i = begin; i < end; ++i) to[i] = To(static_cast<Sum>(from[i]));
         });
+      });
+    });
+  }
+
+  void add_into_columns(const Tensor& target, std::int64_t first,
+                        const Tensor& source) const override {
+    const auto [rows, columns] = source.dims<2>();
+    const std::int64_t leading = target.shape()[1];
+    dispatch_float(target.dtype(), [&]<class T>() {
+      T* to = target.data<T>() + first;
+      const T* from = source.data<T>();
+      const std::int64_t grain = std::max<std::int64_t>(kElementGrain / columns, 1);
+      parallel_ranges(rows, grain, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row)
+          for (std::int64_t c = 0; c < columns; ++c) {
+            T& element = to[row * leading + c];
+            element = T(static_cast<Accumulator<T>>(element) +
+                        static_cast<Accumulator<T>>(from[row * columns + c]));
+          }
       });
     });
   }
@@ -75,6 +96,16 @@ void add_into(const GradTarget& target, const Tensor& source) {
         target.tensor.shape());
   on<cpu_elementwise, cuda_elementwise>(source.device())
       .add_into(target.tensor, source, target.accumulate);
+}
+
+void add_into_columns(const Tensor& target, std::int64_t first, const Tensor& source) {
+  const auto [rows, columns] = source.dims<2>();
+  const auto [all, width] = target.dims<2>();
+  check(rows == all && first >= 0 && first + columns <= width && source.dtype() == target.dtype(),
+        "add_into_columns: ", source.dtype(), source.shape(), " from column ", first, " on of ",
+        target.dtype(), target.shape());
+  if (source.size() > 0)
+    on<cpu_elementwise, cuda_elementwise>(source.device()).add_into_columns(target, first, source);
 }
 
 Tensor add(const Tensor& x, const Tensor& y) {

@@ -49,6 +49,18 @@ void launch_add(const To* a, const From* b, To* out, std::int64_t count) {
       });
 }
 
+// A thread for each pack of n columns of the source, of which a row has `across`.
+template <int n, class N>
+__global__ void __launch_bounds__(kThreads)
+    add_columns_kernel(const N* source, std::int64_t packs, std::int64_t across, N* target,
+                       std::int64_t leading) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= packs) return;
+  Compute<N> values[n];
+  load_pack<n>(source + i * n, values);
+  put_pack<n>(target + i / across * leading + i % across * n, true, values);
+}
+
 // A fixed number, so that sums do not depend on the device: 8 for each of 132 multiprocessors.
 constexpr std::int64_t kSumBlocks = 1056;
 
@@ -107,6 +119,27 @@ class CudaElementwise final : public ElementwiseKernels {
         launch_add<Native<To>, Native<From>>(accumulate ? to : nullptr, native<From>(source), to,
                                              target.size());
       });
+    });
+  }
+
+  void add_into_columns(const Tensor& target, std::int64_t first,
+                        const Tensor& source) const override {
+    const std::int64_t columns = source.shape()[1], leading = target.shape()[1];
+    dispatch_float(target.dtype(), [&]<class T>() {
+      using N = Native<T>;
+      constexpr int kSize = kPackSize<N>;
+      const N* const from = native<T>(source);
+      N* const to = native<T>(target) + first;
+      const auto start = [&]<int n>() {
+        const std::int64_t packs = source.size() / n;
+        add_columns_kernel<n><<<blocks_for(packs, kThreads), kThreads, 0, cuda_stream()>>>(
+            from, packs, columns / n, to, leading);
+        check_launch("add_columns");
+      };
+      if (columns % kSize == 0 && leading % kSize == 0 && takes_packs<kSize>(from, to))
+        start.template operator()<kSize>();
+      else
+        start.template operator()<1>();
     });
   }
 

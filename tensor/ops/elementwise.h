@@ -9,6 +9,9 @@ namespace infini {
 // types.
 void add_into(const GradTarget& target, const Tensor& source);
 
+// The columns of target [R, C] from `first` on += source [R, c], of its type.
+void add_into_columns(const Tensor& target, std::int64_t first, const Tensor& source);
+
 // x + y, same shape and type.
 Tensor add(const Tensor& x, const Tensor& y);
 
@@ -24,6 +27,8 @@ Tensor square_sum(const Tensor& values);
 class ElementwiseKernels {
  public:
   virtual void add_into(const Tensor& target, const Tensor& source, bool accumulate) const = 0;
+  virtual void add_into_columns(const Tensor& target, std::int64_t first,
+                                const Tensor& source) const = 0;
   virtual void add(const Tensor& x, const Tensor& y, const Tensor& sum) const = 0;
   // Into an fp64 scalar.
   virtual void sum(const Tensor& values, bool of_squares, const Tensor& total) const = 0;

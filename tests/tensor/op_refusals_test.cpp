@@ -107,6 +107,10 @@ const Refusal kRefusals[] = {
      }},
     {"add: f32[2] and f64[2]", [] { add(zeros({2}), zeros({2}, DType::kFloat64)); }},
     {"add_into: [3] into [2]", [] { add_into({.tensor = zeros({2})}, zeros({3})); }},
+    {"add_into_columns: f32[3, 2] from column 3 on of f32[3, 4]",
+     [] {
+       add_into_columns(zeros({3, 4}), 3, zeros({3, 2}));
+     }},
     {"rms_norm: weight is f32[3], expected f32[4]",
      [] {
        rms_norm(zeros({2, 4}), zeros({3}), 1e-6);
