@@ -17,25 +17,17 @@ __global__ void __launch_bounds__(kThreads)
   if (i < count) y[i] = factor * (y[i] - (minus ? minus[i] : A(0)));
 }
 
-// What the segments of a chunk read.
-class ChunkReads {
- public:
-  Tensor queries, keys, values;
-  ReadMarks marks;
-  Scores scores;
+std::int64_t value_column(const Attention& args) {
+  return std::int64_t{args.layout.kv_heads} * args.layout.head_width;
+}
 
-  ChunkReads(const Attention& args, const AttentionChunk& chunk)
-      : queries(pack_queries(chunk, {args.qkv}, args.qkv.dtype())),
-        keys(pack_places(chunk, {.own = {args.pairs.rows}})),
-        values(pack_places(chunk, {.own = {args.pairs.rows, value_column(args)}})),
-        marks{.seen = args.pairs.seen, .marked = args.places, .own = false},
-        scores{.content = multiplied({.a = queries, .b = keys, .transpose_b = true},
-                                     accumulator_of(queries.dtype()))} {}
-
-  static std::int64_t value_column(const Attention& args) {
-    return std::int64_t{args.layout.kv_heads} * args.layout.head_width;
-  }
-};
+ContentReads reads(const Attention& args, const AttentionChunk& chunk) {
+  return {chunk,
+          {args.qkv},
+          {args.pairs.rows},
+          {args.pairs.rows, value_column(args)},
+          {.seen = args.pairs.seen, .marked = args.places, .own = false}};
+}
 
 // Most of what moves are the tables of scores and of probabilities, which go to memory and back.
 class CudaAttentionReconstruction final : public AttentionReconstructionKernels {
@@ -43,7 +35,7 @@ class CudaAttentionReconstruction final : public AttentionReconstructionKernels 
   void attention(const Attention& args, const Tensor& minus, double factor,
                  const Tensor& y) const override {
     for (const AttentionChunk& chunk : chunks(args)) {
-      const ChunkReads in(args, chunk);
+      const ContentReads in = reads(args, chunk);
       const Tensor probabilities =
           softmax_rows(chunk, in.marks, in.scores, args.scale, args.qkv.dtype());
       unpack_queries(chunk, multiplied({.a = probabilities, .b = in.values}, y.dtype()), {}, {y},
@@ -61,7 +53,7 @@ class CudaAttentionReconstruction final : public AttentionReconstructionKernels 
                       const Tensor& drows) const override {
     const DType type = args.qkv.dtype(), wide = dy.dtype();
     for (const AttentionChunk& chunk : chunks(args)) {
-      const ChunkReads in(args, chunk);
+      const ContentReads in = reads(args, chunk);
       const Tensor given = pack_queries(chunk, {dy}, type, {}, factor);
       const ScoresGrad made = softmax_rows_grad(
           chunk, in.marks, in.scores, args.scale,
@@ -71,7 +63,7 @@ class CudaAttentionReconstruction final : public AttentionReconstructionKernels 
                       {drows, column}, false);
       };
       put(made.dscores, in.queries, 0);
-      put(made.probabilities, given, ChunkReads::value_column(args));
+      put(made.probabilities, given, value_column(args));
     }
   }
 

@@ -177,6 +177,16 @@ void by_row(const AttentionChunk& chunk, bool distances, Start start) {
 
 }  // namespace
 
+ContentReads::ContentReads(const AttentionChunk& chunk, const HeadRows& query_rows,
+                           const HeadRows& key_rows, const HeadRows& value_rows,
+                           const ReadMarks& may_read)
+    : queries(pack_queries(chunk, query_rows, query_rows.rows.dtype())),
+      keys(pack_places(chunk, {.own = key_rows})),
+      values(pack_places(chunk, {.own = value_rows})),
+      marks(may_read),
+      scores{.content = multiplied({.a = queries, .b = keys, .transpose_b = true},
+                                   accumulator_of(queries.dtype()))} {}
+
 Tensor softmax_rows(const AttentionChunk& chunk, const ReadMarks& marks, const Scores& scores,
                     double scale, DType type) {
   const Tensor probabilities = Tensor::empty(chunk.score_table(), type, Device::kCuda);

@@ -23,6 +23,16 @@ struct Scores {
   Tensor position_added;  // [H, P']
 };
 
+// What the units of a chunk read by content alone, packed, and their scores.
+struct ContentReads {
+  Tensor queries, keys, values;
+  ReadMarks marks;
+  Scores scores;
+
+  ContentReads(const AttentionChunk& chunk, const HeadRows& query_rows, const HeadRows& key_rows,
+               const HeadRows& value_rows, const ReadMarks& may_read);
+};
+
 // softmax_j(scale scores) in `type`; exact zeros where nothing is read.
 Tensor softmax_rows(const AttentionChunk& chunk, const ReadMarks& marks, const Scores& scores,
                     double scale, DType type);

@@ -7,28 +7,20 @@ namespace {
 using Attention = MarkedAttentionKernels::Attention;
 using AttentionGrad = MarkedAttentionKernels::AttentionGrad;
 
-// What the batch rows of a chunk read.
-class ChunkReads {
- public:
-  Tensor queries, keys, values;
-  ReadMarks marks;
-  Scores scores;
-
-  ChunkReads(const Attention& args, const AttentionChunk& chunk)
-      : queries(pack_queries(chunk, {args.queries}, args.queries.dtype())),
-        keys(pack_places(chunk, {.own = {args.keys}})),
-        values(pack_places(chunk, {.own = {args.values}})),
-        marks{.seen = args.seen, .marked = args.places(), .own = args.options.own},
-        scores{.content = multiplied({.a = queries, .b = keys, .transpose_b = true},
-                                     accumulator_of(queries.dtype()))} {}
-};
+ContentReads reads(const Attention& args, const AttentionChunk& chunk) {
+  return {chunk,
+          {args.queries},
+          {args.keys},
+          {args.values},
+          {.seen = args.seen, .marked = args.places(), .own = args.options.own}};
+}
 
 // Most of what moves are the tables of scores and of probabilities, which go to memory and back.
 class CudaMarkedAttention final : public MarkedAttentionKernels {
  public:
   void attention(const Attention& args, const Tensor& y) const override {
     for (const AttentionChunk& chunk : chunks(args)) {
-      const ChunkReads in(args, chunk);
+      const ContentReads in = reads(args, chunk);
       const Tensor probabilities =
           softmax_rows(chunk, in.marks, in.scores, args.options.scale, y.dtype());
       unpack_queries(chunk, multiplied({.a = probabilities, .b = in.values}, y.dtype()), {}, {y},
@@ -40,7 +32,7 @@ class CudaMarkedAttention final : public MarkedAttentionKernels {
   void attention_grad(const AttentionGrad& args) const override {
     const DType type = args.dy.dtype(), wide = accumulator_of(type);
     for (const AttentionChunk& chunk : chunks(args.forward)) {
-      const ChunkReads in(args.forward, chunk);
+      const ContentReads in = reads(args.forward, chunk);
       const Tensor dy = pack_queries(chunk, {args.dy}, type);
       const ScoresGrad made =
           softmax_rows_grad(chunk, in.marks, in.scores, args.forward.options.scale,

@@ -1,7 +1,6 @@
 // The golden cases: whole models worked out in fp64 by an independent implementation.
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -10,6 +9,7 @@
 #include "model/recurrence.h"
 #include "tensor/enum_names.h"
 #include "tensor/system_memory.h"
+#include "tests/relative_error.h"
 
 namespace infini {
 namespace {
@@ -51,14 +51,7 @@ Tensor tensor_of(const Hdf5File& file, const std::string& path, DType dtype) {
 }
 
 double relative_error(const Tensor& got, const Tensor& expected) {
-  const auto a = got.to_vector<double>(), b = expected.to_vector<double>();
-  EXPECT_EQ(a.size(), b.size());
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < b.size(); ++i) {
-    difference += (a[i] - b[i]) * (a[i] - b[i]);
-    norm += b[i] * b[i];
-  }
-  return std::sqrt(difference) / std::max(std::sqrt(norm), 1e-30);
+  return infini::relative_error(got.to_vector<double>(), expected.to_vector<double>(), 1e-30);
 }
 
 struct Tolerance {

@@ -116,6 +116,18 @@ inline void expect_near(const std::vector<Tensor>& got, const Arrays& expected, 
         << what << " " << i;
 }
 
+// The gradient of each input is the same whether it is asked for alone or with all.
+inline void expect_gradients_alone(const OpCase& row, const std::vector<Tensor>& inputs,
+                                   double tolerance, double least = 1e-30) {
+  const Results all = run(row, inputs);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    SCOPED_TRACE(text("input ", i));
+    const Tensor alone = run(row, inputs, nullptr, i).gradients[i];
+    ASSERT_EQ(static_cast<bool>(alone), static_cast<bool>(all.gradients[i]));
+    if (alone) expect_near({alone}, arrays({all.gradients[i]}), tolerance, "gradient", least);
+  }
+}
+
 inline void expect_same_bytes(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   ASSERT_EQ(a.size(), b.size());
   for (std::size_t i = 0; i < a.size(); ++i) {

@@ -36,14 +36,7 @@ TEST_P(GpuOpTable, GivesAGradientThatIsAskedForAlone) {
   const OpCase& row = GetParam();
   for (const auto& [dtype, tolerance] : kTolerances) {
     SCOPED_TRACE(dtype);
-    const std::vector<Tensor> inputs = inputs_of(row, dtype, Device::kCuda);
-    const Results all = run(row, inputs);
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      SCOPED_TRACE(text("input ", i));
-      const Tensor alone = run(row, inputs, nullptr, i).gradients[i];
-      ASSERT_EQ(static_cast<bool>(alone), static_cast<bool>(all.gradients[i]));
-      if (alone) expect_near({alone}, arrays({all.gradients[i]}), tolerance, "gradient", kLeast);
-    }
+    expect_gradients_alone(row, inputs_of(row, dtype, Device::kCuda), tolerance, kLeast);
   }
 }
 

@@ -106,15 +106,7 @@ TEST_P(OpTable, AddsToGradientsThatStandThere) {
 
 // As for what is frozen.
 TEST_P(OpTable, GivesAGradientThatIsAskedForAlone) {
-  const OpCase& row = GetParam();
-  const std::vector<Tensor> inputs = inputs_of(row, DType::kFloat64);
-  const Results all = run(row, inputs);
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    SCOPED_TRACE(text("input ", i));
-    const Tensor alone = run(row, inputs, nullptr, i).gradients[i];
-    ASSERT_EQ(static_cast<bool>(alone), static_cast<bool>(all.gradients[i]));
-    if (alone) expect_near({alone}, arrays({all.gradients[i]}), 1e-13, "gradient");
-  }
+  expect_gradients_alone(GetParam(), inputs_of(GetParam(), DType::kFloat64), 1e-13);
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, OpTable, testing::ValuesIn(op_table()), op_test_name);
