@@ -14,15 +14,28 @@ cudaStream_t cuda_stream() {
   return stream;
 }
 
+namespace {
+int attribute(cudaDeviceAttr name) {
+  int device = 0, found = 0;
+  cuda_check(cudaGetDevice(&device), "cudaGetDevice");
+  cuda_check(cudaDeviceGetAttribute(&found, name, device), "cudaDeviceGetAttribute");
+  return found;
+}
+}  // namespace
+
 int multiprocessor_count() {
-  static const int count = [] {
-    int device = 0, found = 0;
-    cuda_check(cudaGetDevice(&device), "cudaGetDevice");
-    cuda_check(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device),
-               "cudaDeviceGetAttribute");
-    return found;
-  }();
+  static const int count = attribute(cudaDevAttrMultiProcessorCount);
   return count;
+}
+
+ComputeCapability compute_capability() {
+  static const ComputeCapability found{attribute(cudaDevAttrComputeCapabilityMajor),
+                                       attribute(cudaDevAttrComputeCapabilityMinor)};
+  return found;
+}
+
+bool is_hopper() {
+  return compute_capability().major == 9 && compute_capability().minor == 0;
 }
 
 }  // namespace infini

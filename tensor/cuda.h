@@ -13,6 +13,12 @@ cudaStream_t cuda_stream();
 
 // Of the current device.
 int multiprocessor_count();
+struct ComputeCapability {
+  int major = 0, minor = 0;
+};
+ComputeCapability compute_capability();
+// Capability 9.0: what is compiled for sm_90a runs there alone.
+bool is_hopper();
 
 inline void cuda_check(cudaError_t status, const char* who) {
   check<DeviceError>(status == cudaSuccess, who, ": ", cudaGetErrorString(status));

@@ -26,7 +26,7 @@ using cudnn::Plan;
 constexpr std::int64_t kScoreGradBytes = std::int64_t{512} << 20;
 constexpr std::size_t kOldestVersion = 91002;      // 9.10.0 and 9.10.1 compute wrong attention
 constexpr std::size_t kRaggedGradVersion = 91501;  // before it, keys must fill tiles of 128
-constexpr int kDeterministicCapability = 9;        // newer devices need other engines for that
+constexpr int kDeterministicMajor = 9;             // newer devices need other engines for that
 constexpr std::size_t kMostPlans = 256;            // in memory
 
 // What a plan is made for.
@@ -254,14 +254,6 @@ class Library {
   std::string reason_;
 };
 
-int compute_capability() {
-  int device = 0, major = 0;
-  cuda_check(cudaGetDevice(&device), "cudaGetDevice");
-  cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-             "cudaDeviceGetAttribute");
-  return major;
-}
-
 // Empty when cuDNN may be asked.
 std::string refusal(const Tensor& qkv, const HeadLayout& layout) {
   if (qkv.dtype() != DType::kBFloat16) return text("attention of ", qkv.dtype());
@@ -315,9 +307,9 @@ bool attention_grad_cudnn(const AttentionKernels::AttentionGrad& args, bool dete
   if (n.tokens % 128 != 0 && cudnnGetVersion() < kRaggedGradVersion)
     return library.refuse(
         text("the gradient of attention of ", n.tokens, " tokens by cuDNN ", cudnnGetVersion()));
-  if (deterministic && compute_capability() != kDeterministicCapability)
+  if (deterministic && compute_capability().major != kDeterministicMajor)
     return library.refuse(text("a deterministic gradient of attention on a device of capability ",
-                               compute_capability()));
+                               compute_capability().major));
 
   // Runs of about the same number of segments, so that there are at most two plans.
   const std::int64_t segments = n.batch * n.segments;

@@ -17,16 +17,6 @@ using hopper::kTile;
 
 constexpr std::int64_t kMostScoreBytes = std::int64_t{5} << 29;  // 2.5 GiB
 
-bool is_hopper() {
-  int device = 0, major = 0, minor = 0;
-  cuda_check(cudaGetDevice(&device), "cudaGetDevice");
-  cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-             "cudaDeviceGetAttribute");
-  cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
-             "cudaDeviceGetAttribute");
-  return major == 9 && minor == 0;
-}
-
 // The driver's function, found without linking to the driver; null where it has none.
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
 EncodeTiled encode_tiled() {

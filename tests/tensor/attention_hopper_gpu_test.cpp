@@ -25,10 +25,8 @@ class GpuHopperAttention : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!is_available(Device::kCuda)) GTEST_SKIP() << "this machine has no GPU";
-    int major = 0, minor = 0;
-    cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "device");
-    cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "device");
-    if (major != 9 || minor != 0)
+    const auto [major, minor] = compute_capability();
+    if (!is_hopper())
       GTEST_SKIP() << "this device is of capability " << major << "." << minor << ", not 9.0";
   }
 };
