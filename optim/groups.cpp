@@ -12,6 +12,11 @@ const GroupConfig* group_of(const std::vector<GroupConfig>& groups, std::string_
   return found == groups.end() ? nullptr : &*found;
 }
 
+bool matches_any(const std::string& pattern, const std::vector<ParameterSpec>& specs) {
+  return std::ranges::any_of(
+      specs, [&](const ParameterSpec& spec) { return matches(pattern, spec.name); });
+}
+
 }  // namespace
 
 bool matches(std::string_view pattern, std::string_view name) {
@@ -46,10 +51,7 @@ Frozen frozen_by(const OptimConfig& config) {
 void check_frozen(const OptimConfig& config, const std::vector<ParameterSpec>& specs) {
   for (const GroupConfig& group : config.groups) {
     if (!group.frozen) continue;
-    const auto matched = [&](const ParameterSpec& spec) {
-      return matches(group.pattern, spec.name);
-    };
-    check<ConfigError>(std::ranges::any_of(specs, matched), "optim.groups.", group.pattern,
+    check<ConfigError>(matches_any(group.pattern, specs), "optim.groups.", group.pattern,
                        ".frozen = true, but no parameter of this model has such a name");
     const auto comes_first = [&](const ParameterSpec& spec) {
       return group_of(config.groups, spec.name) == &group;
@@ -62,6 +64,19 @@ void check_frozen(const OptimConfig& config, const std::vector<ParameterSpec>& s
   const auto trains = [&](const ParameterSpec& spec) { return !frozen || !frozen(spec.name); };
   check<ConfigError>(std::ranges::any_of(specs, trains),
                      "optim.groups freeze every parameter of this model, so that nothing trains");
+}
+
+std::vector<std::string> idle_patterns(const OptimConfig& config,
+                                       const std::vector<ParameterSpec>& specs) {
+  const auto is_default = [](const GroupConfig& group) {
+    return std::ranges::any_of(OptimConfig{}.groups, [&](const GroupConfig& one) {
+      return one.pattern == group.pattern;
+    });
+  };
+  std::vector<std::string> idle;
+  for (const GroupConfig& group : config.groups)
+    if (!is_default(group) && !matches_any(group.pattern, specs)) idle.push_back(group.pattern);
+  return idle;
 }
 
 UpdateSettings settings_of(const OptimConfig& config, const Parameter& parameter) {

@@ -1,7 +1,9 @@
 // Which settings a parameter is updated with.
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "optim/config.h"
 #include "tensor/parameters.h"
@@ -23,6 +25,9 @@ struct UpdateSettings {
 Frozen frozen_by(const OptimConfig& config);
 // Throws ConfigError where a frozen group freezes none of these, or none is left to train.
 void check_frozen(const OptimConfig& config, const std::vector<ParameterSpec>& specs);
+// Patterns that match none of these, the one that a configuration has by itself left out.
+std::vector<std::string> idle_patterns(const OptimConfig& config,
+                                       const std::vector<ParameterSpec>& specs);
 
 // Those of the first group that matches; else the general ones, with decay for matrices alone.
 UpdateSettings settings_of(const OptimConfig& config, const Parameter& parameter);

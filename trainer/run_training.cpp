@@ -233,6 +233,9 @@ int run_training(const World& world, RunConfig config, const RunRequest& request
   spdlog::info("{} on {}; writing to {}", parameters_text(training.config()),
                layout.all.size() == 1 ? "one rank" : text(layout.all.size(), " ranks"),
                directory.string());
+  for (const std::string& pattern :
+       idle_patterns(training.config().optim, parameter_specs(training.config().model)))
+    spdlog::warn("optim.groups.{}: no parameter of this model has such a name", pattern);
   return run_steps(training, data, request, directory, resumed);
 }
 

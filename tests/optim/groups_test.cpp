@@ -1,5 +1,6 @@
 #include "optim/groups.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace infini {
@@ -61,6 +62,14 @@ TEST(Groups, CountInTheirOrder) {
                    {.pattern = "*", .learning_rate = 0.1, .relative = true}};
   EXPECT_EQ(settings_of(config, parameters["final_norm.weight"]),
             (UpdateSettings{.learning_rate = 0.5, .weight_decay = 0.2, .relative = false}));
+}
+
+TEST(Groups, ThatMatchNothingAreNamed) {
+  const std::vector<ParameterSpec> specs = {{.name = "final_norm.weight", .shape = {4}}};
+  OptimConfig config;  // its own group for gates may find none: local attention has none
+  EXPECT_THAT(idle_patterns(config, specs), testing::IsEmpty());
+  config.groups = {{.pattern = "*norm*"}, {.pattern = "*.nrom"}, {.pattern = "blocks.*"}};
+  EXPECT_THAT(idle_patterns(config, specs), testing::ElementsAre("*.nrom", "blocks.*"));
 }
 
 }  // namespace

@@ -43,6 +43,13 @@ TEST_F(CommandLine, MistakesInTheConfigurationExitWith2) {
   EXPECT_FALSE(fs::exists(run_));
 }
 
+TEST_F(CommandLine, GroupThatFindsNoParameterIsNamed) {
+  const Outcome outcome =
+      infini("train run.yaml train.steps=1 'optim.groups=[{pattern: \"*.gaet\"}]'");
+  EXPECT_EQ(outcome.code, 0) << outcome.said;
+  EXPECT_THAT(outcome.said, HasSubstr("optim.groups.*.gaet: no parameter of this model has such"));
+}
+
 TEST_F(CommandLine, HelpOfEveryCommandExitsWith0) {
   for (const char* command :
        {"", "prepare", "train", "evaluate", "score", "generate", "inspect", "plan", "reproduce"}) {
