@@ -5,6 +5,14 @@
 namespace infini {
 namespace {
 
+// More ranks than there are anywhere; products of three such numbers stay numbers.
+constexpr int kMostRanks = 1 << 20;
+
+void check_axis(const char* key, int ranks, int least) {
+  check<ConfigError>(ranks >= least && ranks <= kMostRanks, key, " must be from ", least, " to ",
+                     kMostRanks, ", got ", ranks);
+}
+
 void check_leaves(const char* key, int leaves) {
   check<ConfigError>(leaves >= 0 && (leaves == 0 || std::has_single_bit(unsigned(leaves))), key,
                      " must be 0 or a power of two, got ", leaves);
@@ -13,9 +21,9 @@ void check_leaves(const char* key, int leaves) {
 }  // namespace
 
 void ParallelConfig::validate() const {
-  check<ConfigError>(data >= 0, "parallel.data must not be negative, got ", data);
-  check<ConfigError>(tensor >= 1, "parallel.tensor must be at least 1, got ", tensor);
-  check<ConfigError>(segment >= 1, "parallel.segment must be at least 1, got ", segment);
+  check_axis("parallel.data", data, 0);
+  check_axis("parallel.tensor", tensor, 1);
+  check_axis("parallel.segment", segment, 1);
   check_leaves("parallel.row_leaves", row_leaves);
   check_leaves("parallel.segment_leaves", segment_leaves);
   check<ConfigError>(silence_seconds >= 1, "parallel.silence_seconds must be at least 1, got ",

@@ -4,16 +4,16 @@ namespace infini {
 
 Axes axes_of(int ranks, const ParallelConfig& config) {
   config.validate();
-  const int others = config.tensor * config.segment;
+  const std::int64_t others = std::int64_t{config.tensor} * config.segment;
   check<ConfigError>(config.data > 0 || ranks % others == 0, "parallel.tensor = ", config.tensor,
                      " times parallel.segment = ", config.segment, " is ", others,
                      ", which does not divide the ", ranks, " ranks of this run");
-  const int data = config.data > 0 ? config.data : ranks / others;
+  const std::int64_t data = config.data > 0 ? config.data : ranks / others;
   check<ConfigError>(
       data * others == ranks, "parallel.data = ", data, " times parallel.tensor = ", config.tensor,
       " times parallel.segment = ", config.segment, " is ", data * others, ", but this run has ",
       ranks, ranks == 1 ? " rank" : " ranks", "; start it with mpirun -np ", data * others);
-  return {.data = data, .segments = config.segment, .tensors = config.tensor};
+  return {.data = static_cast<int>(data), .segments = config.segment, .tensors = config.tensor};
 }
 
 Layout make_layout(const Communicator& all, const ParallelConfig& config) {

@@ -1,6 +1,9 @@
 // What a model must satisfy.
 #include "model/config.h"
 
+#include <cmath>
+#include <concepts>
+
 namespace infini {
 
 void ModelConfig::validate() const {
@@ -19,12 +22,21 @@ void ModelConfig::validate() const {
   check<ConfigError>(vocabulary >= 0, "model.vocabulary must not be negative, got ", vocabulary);
   check<ConfigError>(segment_tokens >= 1, "model.segment_tokens must be at least 1, got ",
                      segment_tokens);
+  check_finite();
   check<ConfigError>(norm_eps > 0, "model.norm_eps must be positive, got ", norm_eps);
   check<ConfigError>(memory_eps > 0, "model.memory_eps must be positive, got ", memory_eps);
   check<ConfigError>(rope_base > 1, "model.rope_base must be above 1, got ", rope_base);
   validate_architecture();
   check<ConfigError>(gate_deviation >= 0 && init_deviation >= 0,
                      "model: deviations must not be negative");
+}
+
+void ModelConfig::check_finite() const {
+  const auto check_number = [](std::string_view name, const auto& value, std::string_view) {
+    if constexpr (std::same_as<std::decay_t<decltype(value)>, double>)
+      check<ConfigError>(std::isfinite(value), "model.", name, " must be finite, got ", value);
+  };
+  ModelConfig(*this).visit(check_number);
 }
 
 void ModelConfig::validate_architecture() const {

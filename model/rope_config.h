@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <string_view>
 #include <utility>
 
@@ -36,7 +37,10 @@ struct RopeScalingConfig {
           "of llama3: the context in which turns are counted, that of the first training");
   }
   void validate() const {
-    check<ConfigError>(factor > 0, "model.rope_scaling.factor must be positive, got ", factor);
+    check<ConfigError>(factor > 0 && std::isfinite(factor),
+                       "model.rope_scaling.factor must be positive and finite, got ", factor);
+    check<ConfigError>(std::isfinite(fast_turns),
+                       "model.rope_scaling.fast_turns must be finite, got ", fast_turns);
     check<ConfigError>(slow_turns < fast_turns,
                        "model.rope_scaling.slow_turns must be below fast_turns = ", fast_turns,
                        ", got ", slow_turns);

@@ -78,6 +78,8 @@ std::int64_t parameter_count(const ModelConfig& config) {
   return count;
 }
 
+bool is_gate(std::string_view parameter) { return parameter.ends_with("attention.gate"); }
+
 Block::Block(const ModelConfig& config, int layer, const Parameters& parameters,
              const Tensor& positions, const TensorGroup* group)
     : norm_eps(config.norm_eps),

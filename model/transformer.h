@@ -124,4 +124,8 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks 
                                            const Frozen& frozen = {});
 std::int64_t parameter_count(const ModelConfig& config);  // elements, on all ranks that share it
 
+// Whether a parameter of this name is the gate of a block, all that a memory adds to what a block
+// learns.
+bool is_gate(std::string_view parameter);
+
 }  // namespace infini

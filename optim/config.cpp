@@ -5,14 +5,18 @@
 namespace infini {
 namespace {
 
+void check_finite(std::string_view key, double value) {
+  check<ConfigError>(std::isfinite(value), "optim.", key, " must be finite, got ", value);
+}
+
 void check_positive(std::string_view key, double value) {
-  check<ConfigError>(value > 0 && std::isfinite(value), "optim.", key, " must be positive, got ",
-                     value);
+  check_finite(key, value);
+  check<ConfigError>(value > 0, "optim.", key, " must be positive, got ", value);
 }
 
 void check_not_negative(std::string_view key, double value) {
-  check<ConfigError>(value >= 0 && std::isfinite(value), "optim.", key,
-                     " must not be negative, got ", value);
+  check_finite(key, value);
+  check<ConfigError>(value >= 0, "optim.", key, " must not be negative, got ", value);
 }
 
 void check_share(std::string_view key, double value) {

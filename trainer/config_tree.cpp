@@ -213,7 +213,7 @@ ConfigNode read_config_tree(const std::filesystem::path& file) {
 void apply_override(ConfigNode& root, const std::string& assignment) {
   const std::size_t equals = assignment.find('=');
   check<ConfigError>(equals != assignment.npos && equals > 0, "command line: \"", assignment,
-                     "\" is not understood, expected key=value, as in optim.peak_rate=0.01");
+                     "\" is not understood, expected key=value, as in optim.learning_rate=0.01");
   const std::string path = assignment.substr(0, equals);
   const std::string value = assignment.substr(equals + 1);
 

@@ -107,6 +107,7 @@ void evaluate_texts(const EvaluateOptions& options, const LoadedModel& loaded,
 int evaluate(const EvaluateOptions& options) {
   const World world;
   world.require_single("evaluate");
+  check_destination("--output", options.output);
   LoadedModel loaded = load_model(options.path, options.overrides);
   check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
                      " holds no tokenizer");

@@ -29,8 +29,6 @@ struct Exported {
   StoredTensor tensor;
 };
 
-bool is_gate(const ParameterSpec& spec) { return spec.name.ends_with("attention.gate"); }
-
 std::uint64_t bytes_of(const Exported& one) {
   return static_cast<std::uint64_t>(one.spec.shape.size() * bytes_of(one.tensor.type));
 }
@@ -38,12 +36,12 @@ std::uint64_t bytes_of(const Exported& one) {
 std::vector<Exported> exported_tensors(const RunConfig& config, const ExportOptions& options) {
   std::vector<Exported> result;
   for (const ParameterSpec& spec : parameter_specs(config.model)) {
-    if (is_gate(spec) && !options.with_memory) continue;
+    if (is_gate(spec.name) && !options.with_memory) continue;
     Exported one{.spec = spec, .tensor = {}};
     one.tensor.name = pretrained_name(spec.name);
     one.tensor.shape = {spec.shape.begin(), spec.shape.end()};
     one.tensor.type = options.dtype.value_or(config.origin.dtype_of(spec.name));
-    if (is_gate(spec)) one.tensor.type = StoredType::kFp32;
+    if (is_gate(spec.name)) one.tensor.type = StoredType::kFp32;
     result.push_back(one);
   }
   return result;

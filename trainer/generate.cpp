@@ -71,12 +71,8 @@ void check_options(const GenerateOptions& options) {
   options.generation.repetition.validate();
   for (const std::string& stop : options.stops)
     check<ConfigError>(!stop.empty(), "--stop: an empty text would stop everything");
-  // What comes out at the end must not fail for a folder that is not there.
-  for (const std::string& file : {options.save_state, options.output}) {
-    const std::filesystem::path folder = std::filesystem::path(file).parent_path();
-    check<ConfigError>(folder.empty() || std::filesystem::is_directory(folder), "cannot write ",
-                       file, ": there is no folder ", folder.string());
-  }
+  check_destination("--save-state", options.save_state);
+  check_destination("--output", options.output);
 }
 
 // The prompt: a document's beginning, or what goes on with a state.

@@ -32,8 +32,6 @@ struct Source {
   Place place;
 };
 
-bool is_gate(const std::string& name) { return name.ends_with("attention.gate"); }
-
 std::vector<Source> sources_of(const ModelConfig& model, const PretrainedWeights& weights) {
   std::vector<Source> sources;
   for (const ParameterSpec& spec : parameter_specs(model)) {

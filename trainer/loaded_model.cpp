@@ -1,8 +1,9 @@
 #include "trainer/loaded_model.h"
 
+#include <set>
+
 #include "data/durable_file.h"
 #include "tensor/ops/product.h"
-#include "trainer/checkpoint.h"
 #include "trainer/config_reader.h"
 #include "trainer/saved_tokenizer.h"
 #include "trainer/tensor_buffers.h"
@@ -19,6 +20,19 @@ std::filesystem::path checkpoint_directory(const std::filesystem::path& path) {
   return latest->directory();
 }
 
+RunConfig config_of(const Checkpoint& checkpoint, const std::vector<std::string>& overrides) {
+  return read_config_text<RunConfig>(checkpoint.config_yaml(),
+                                     (checkpoint.directory() / "config.yaml").string(), overrides);
+}
+
+void check_takes_all(const ModelConfig& model, const ModelConfig& saved, const std::string& where) {
+  std::set<std::string> here;
+  for (const ParameterSpec& spec : parameter_specs(model)) here.insert(spec.name);
+  for (const ParameterSpec& spec : parameter_specs(saved))
+    check<ConfigError>(here.contains(spec.name) || is_gate(spec.name), where, ": has ", spec.name,
+                       ", which this model does not; it is a checkpoint of another model");
+}
+
 LoadedModel load_model(const std::filesystem::path& path,
                        const std::vector<std::string>& overrides) {
   const Checkpoint checkpoint(checkpoint_directory(path));
@@ -27,8 +41,8 @@ LoadedModel load_model(const std::filesystem::path& path,
   loaded.step = checkpoint.step();
   // The manifest holds the hashes of all files.
   loaded.identity = hash_digits(hash_file(checkpoint.directory() / "manifest.json"));
-  loaded.config = read_config_text<RunConfig>(
-      checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string(), overrides);
+  loaded.config = config_of(checkpoint, overrides);
+  check_takes_all(loaded.config.model, config_of(checkpoint).model, loaded.checkpoint.string());
   loaded.model = std::make_unique<InfiniTransformer>(loaded.config.model,
                                                      dtype_of_compute(loaded.config.train.compute),
                                                      device_of(loaded.config.device));

@@ -7,6 +7,7 @@
 
 #include "data/tokenizer.h"
 #include "model/transformer.h"
+#include "trainer/checkpoint.h"
 #include "trainer/run_config.h"
 
 namespace infini {
@@ -28,5 +29,12 @@ LoadedModel load_model(const std::filesystem::path& path,
 
 // The checkpoint that `path` names in the same way.
 std::filesystem::path checkpoint_directory(const std::filesystem::path& path);
+
+// The configuration of the run that saved it, with "key=value" on top.
+RunConfig config_of(const Checkpoint& checkpoint, const std::vector<std::string>& overrides = {});
+
+// ConfigError, beginning with `where`, if a model of `saved` has parameters, gates aside, that one
+// of `model` has no place for: half of a model computes something, and nobody meant it.
+void check_takes_all(const ModelConfig& model, const ModelConfig& saved, const std::string& where);
 
 }  // namespace infini

@@ -3,7 +3,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <iostream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +39,16 @@ void yield_while_waiting(char** argv) {
   setenv("GOMP_SPINCOUNT", "1000", 1);  // a few microseconds
   execv("/proc/self/exe",
         argv);  // returns only where there is no /proc; then things stay as they are
+}
+
+// What was printed may still wait in a buffer, and a pipe or disk may be full.
+void check_standard_output() {
+  std::cout.flush();
+  const bool flushed = std::fflush(stdout) == 0;
+  const int cause = errno;
+  infini::check<infini::DeviceError>(flushed && !std::ferror(stdout) && std::cout.good(),
+                                     "cannot write standard output",
+                                     flushed ? "" : infini::text(": ", std::strerror(cause)));
 }
 
 }  // namespace
@@ -69,6 +83,7 @@ int main(int argc, char** argv) {
       if (error.get_exit_code() == 0) return app.exit(error);  // --help
       throw infini::ConfigError(infini::text(error.what(), "; see infini --help"));
     }
+    check_standard_output();
     return exit_code;
   });
 }

@@ -10,6 +10,8 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string_view>
 
 #include "data/durable_file.h"
 #include "tensor/error.h"
@@ -27,20 +29,21 @@ std::string number(double value) {
   return {digits, end.ptr};
 }
 
-// Bytes of the leading lines that are whole and belong to steps up to `last_step`.
-std::size_t kept_bytes(const std::string& log, std::int64_t last_step) {
+// The step of a line, or nothing where it is none of ours.
+std::optional<std::int64_t> step_of(std::string_view line) {
+  const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer())
+    return std::nullopt;
+  return json["step"].get<std::int64_t>();
+}
+
+// Bytes of the whole lines before the first of a step after `last_step`, those among them that
+// somebody else wrote included.
+std::size_t kept_bytes(std::string_view log, std::int64_t last_step) {
   std::size_t kept = 0;
-  while (true) {
-    const std::size_t end = log.find('\n', kept);
-    if (end == log.npos) return kept;
-    const auto line = nlohmann::json::parse(log.begin() + static_cast<std::ptrdiff_t>(kept),
-                                            log.begin() + static_cast<std::ptrdiff_t>(end), nullptr,
-                                            /*allow_exceptions=*/false);
-    if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer() ||
-        line["step"].get<std::int64_t>() > last_step)
-      return kept;
-    kept = end + 1;
-  }
+  for (std::size_t end; (end = log.find('\n', kept)) != log.npos; kept = end + 1)
+    if (step_of(log.substr(kept, end - kept)).value_or(last_step) > last_step) break;
+  return kept;
 }
 
 }  // namespace

@@ -143,6 +143,8 @@ int passkey(const PasskeyOptions& options) {
   const World world;
   world.require_single("passkey");
   for (const std::string& length : options.lengths) length_of(length);  // before anything is read
+  check_destination("--output", options.output);
+  check_destination("--figure", options.figure);
   LoadedModel loaded = load_model(options.path, options.overrides);
   check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
                      " holds no tokenizer");

@@ -30,6 +30,17 @@ std::vector<std::int64_t> passkey_lengths(const RunConfig& config) {
   return lengths;
 }
 
+void check_passkey_table(const Tokenizer& tokenizer, const RunConfig& config) {
+  const std::int64_t needed =
+      PasskeyWriter(tokenizer, config.data.passkey.digits).shortest_tokens();
+  for (const std::int64_t segments : passkey_lengths(config))
+    check<ConfigError>(
+        segments >= (needed + config.model.segment_tokens - 1) / config.model.segment_tokens,
+        "evaluate.passkey.row_segments: a row of ", segments, " segments of ",
+        config.model.segment_tokens, " tokens, the shortest prompt with ",
+        config.data.passkey.digits, " digits takes ", needed, " tokens");
+}
+
 std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer,
                                        const RunConfig& config) {
   const PasskeyWriter writer(tokenizer, config.data.passkey.digits);

@@ -17,6 +17,9 @@ struct PasskeyCell {
   PasskeyScore score;
 };
 
+// ConfigError where a length of the table has no room for a prompt; to be called before training.
+void check_passkey_table(const Tokenizer& tokenizer, const RunConfig& config);
+
 std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer,
                                        const RunConfig& config);
 

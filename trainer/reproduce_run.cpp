@@ -37,8 +37,7 @@ constexpr const char* kTestStore = "test.h5";
 Json gates_of(const InfiniTransformer& model) {
   Json layers = Json::array();
   for (const Parameter& parameter : model.parameters().all())
-    if (parameter.name.ends_with(".attention.gate"))
-      layers.push_back(parameter.master.to_vector<double>());
+    if (is_gate(parameter.name)) layers.push_back(parameter.master.to_vector<double>());
   return layers;
 }
 

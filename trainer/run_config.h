@@ -65,9 +65,8 @@ struct TrainConfig {
     field("recompute_blocks", recompute_blocks,
           "backward computes each block again instead of keeping its activations");
     field("skips_allowed", skips_allowed,
-          "steps with a loss, gradient or memory that is not finite are skipped; after this many "
-          "in a row "
-          "the run stops");
+          "steps with a loss, gradient or memory that is not finite are skipped; more than this "
+          "many in a row end the run");
   }
   void validate() const {
     check<ConfigError>(steps >= 1, "train.steps must be at least 1, got ", steps);

@@ -12,6 +12,7 @@
 #include "trainer/passkey_table.h"
 #include "trainer/perplexity.h"
 #include "trainer/reporter.h"
+#include "trainer/run_lock.h"
 #include "trainer/signals.h"
 #include "trainer/summary_loss.h"
 #include "trainer/text_file.h"
@@ -22,14 +23,22 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A directory that holds no run yet: the name itself, or name-2, name-3, ...
-fs::path fresh_directory(const fs::path& name) {
-  fs::path directory = name;
+struct RunDirectory {
+  fs::path path;
+  std::optional<RunLock> lock;  // the first rank's
+};
+
+// One that holds no run and no other process: the name itself, or name-2, name-3, ...
+RunDirectory fresh_directory(const fs::path& name) {
   const auto holds_run = [](const fs::path& path) {
     return fs::exists(path / "metrics.jsonl") || fs::exists(path / "checkpoints");
   };
-  for (int i = 2; holds_run(directory); ++i) directory = text(name.string(), "-", i);
-  return directory;
+  fs::path directory = name;
+  for (int i = 2;; directory = text(name.string(), "-", i++)) {
+    if (holds_run(directory)) continue;
+    std::optional<RunLock> lock = RunLock::try_take(directory);
+    if (lock && !holds_run(directory)) return {directory, std::move(lock)};
+  }
 }
 
 struct RunData {
@@ -51,6 +60,7 @@ RunData open_data(const RunConfig& config) {
     }
   } else {
     data.passkey_tokens = passkey_tokenizer(config.data.passkey);
+    check_passkey_table(*data.passkey_tokens, config);
   }
   data.source = make_source(config.data, config.model.segment_tokens,
                             static_cast<std::uint64_t>(config.seed), config.train.steps, data.store,
@@ -110,10 +120,17 @@ void report_passkeys(Training& training, const RunData& data, const fs::path& di
   fmt::print("{}", format_passkey_table(cells, training.config()));
 }
 
-// The directory of the run, as the first rank finds it.
-fs::path run_directory(const RunRequest& request, const RunConfig& config, const Layout& layout) {
-  if (request.start != RunStart::kFreshDirectory) return config.directory;
-  return layout.all.from_first(layout.is_first() ? fresh_directory(config.directory).string() : "");
+// That of the run, as the first rank finds it.
+RunDirectory run_directory(const RunRequest& request, const RunConfig& config,
+                           const Layout& layout) {
+  fs::path name = config.directory;
+  if (!name.has_filename()) name = name.parent_path();  // ends with a slash
+  if (!layout.is_first()) return {.path = layout.all.from_first(""), .lock = {}};
+  RunDirectory directory = request.start == RunStart::kFreshDirectory
+                               ? fresh_directory(name)
+                               : RunDirectory{.path = name, .lock = RunLock::take(name)};
+  layout.all.from_first(directory.path.string());
+  return directory;
 }
 
 // Whether there was a checkpoint to go on from.
@@ -164,9 +181,6 @@ std::string parameters_text(const RunConfig& config) {
 }
 
 void begin_directory(const Training& training, const fs::path& directory) {
-  std::error_code error;
-  fs::create_directories(directory, error);
-  check<ConfigError>(!error, "directory: cannot make ", directory.string(), ": ", error.message());
   write_text(directory / "config.yaml", config_yaml(training.config()));
 }
 
@@ -205,8 +219,8 @@ int run_steps(Training& training, const RunData& data, const RunRequest& request
   if (last_saved != training.steps_done() && !save(training, directory))
     throw DeviceError("the last checkpoint could not be saved");
   if (training.steps_done() < config.train.steps) {
-    spdlog::info("stopped at step {} of {}; continue with --resume directory={}",
-                 training.steps_done(), config.train.steps, directory.string());
+    spdlog::info("stopped at step {} of {}; continue with infini train {} --resume",
+                 training.steps_done(), config.train.steps, (directory / "config.yaml").string());
     return kExitStopped;
   }
   if (config.data.source == DataKind::kPasskey) report_passkeys(training, data, directory);
@@ -219,7 +233,8 @@ int run_training(const World& world, RunConfig config, const RunRequest& request
   check_init_from(config, request);
   const Layout layout = make_layout(Communicator(world), config.parallel);
   const Watchdog watchdog(world, layout.all, config.parallel);
-  const fs::path directory = run_directory(request, config, layout);
+  const RunDirectory held = run_directory(request, config, layout);
+  const fs::path& directory = held.path;
   config.directory = directory.string();
   const Device device = device_of(config.device);
   if (device == Device::kCuda) choose_gpu(world);

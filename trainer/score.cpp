@@ -25,6 +25,7 @@ struct ScoreOptions {
 int score(const ScoreOptions& options) {
   const World world;
   world.require_single("score");
+  check_destination("--output", options.output);
   const LoadedModel loaded = load_model(options.path);
   check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
                      " holds no tokenizer");
@@ -36,7 +37,7 @@ int score(const ScoreOptions& options) {
 
   std::ofstream file;
   if (!options.output.empty()) file.open(options.output, std::ios::binary | std::ios::trunc);
-  check<ConfigError>(options.output.empty() || file.good(), "cannot write ", options.output);
+  check<DeviceError>(options.output.empty() || file.good(), "cannot write ", options.output);
   std::ostream& out = options.output.empty() ? std::cout : file;
 
   const std::int64_t segment = loaded.config.model.segment_tokens;

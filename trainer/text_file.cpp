@@ -1,5 +1,9 @@
 #include "trainer/text_file.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -16,10 +20,24 @@ std::string read_text(const std::filesystem::path& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
+void check_destination(const char* key, const std::filesystem::path& file) {
+  if (file.empty()) return;
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  check<ConfigError>(std::filesystem::is_directory(folder), key, ": cannot write ", file.string(),
+                     ": there is no folder ", folder.string());
+  const bool is_there = std::filesystem::exists(file);
+  check<ConfigError>(!std::filesystem::is_directory(file), key, ": cannot write ", file.string(),
+                     ": it is a folder");
+  check<ConfigError>(access((is_there ? file : folder).c_str(), W_OK) == 0, key, ": cannot write ",
+                     file.string(), ": ", std::strerror(errno));
+}
+
 void write_text(const std::filesystem::path& file, const std::string& content) {
+  errno = 0;
   std::ofstream out(file, std::ios::binary | std::ios::trunc);
   out << content;
-  check<DeviceError>(out.flush().good(), "cannot write ", file.string());
+  check<DeviceError>(out.flush().good(), "cannot write ", file.string(), ": ",
+                     std::strerror(errno));
 }
 
 }  // namespace infini

@@ -8,11 +8,12 @@
 #include "optim/schedule.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/product.h"
-#include "trainer/config_reader.h"
 #include "trainer/config_writer.h"
 #include "trainer/gradient_tree.h"
+#include "trainer/loaded_model.h"
 #include "trainer/parallel_checks.h"
 #include "trainer/progress.h"
+#include "trainer/resume_check.h"
 #include "trainer/rows.h"
 #include "trainer/saved_tokenizer.h"
 
@@ -27,11 +28,6 @@ RunConfig checked(RunConfig config, const BatchSource& source, const Layout& lay
   check_parallel(config, layout);
   check_frozen(config.optim, parameter_specs(config.model));
   return config;
-}
-
-RunConfig config_of(const Checkpoint& checkpoint) {
-  return read_config_text<RunConfig>(checkpoint.config_yaml(),
-                                     (checkpoint.directory() / "config.yaml").string());
 }
 
 // Rows [first, first + count) of every state; empty states stay empty.
@@ -261,6 +257,7 @@ void Training::resume(const Checkpoint& checkpoint) {
   // Before the parameters: another tokenizer often changes their shapes too, which says less.
   check<ConfigError>(saved_tokenizer(checkpoint) == tokenizer_, checkpoint.directory().string(),
                      " was trained with another tokenizer than the data has now");
+  check_same_run(config_of(checkpoint), config_, checkpoint.directory());
   check_frozen_as_before(checkpoint);
   const TensorBuffers tensors = buffers(false);
   std::vector<NamedBuffer> all = tensors.list();
@@ -296,22 +293,18 @@ void Training::begin_from(const Checkpoint& checkpoint) {
   check<ConfigError>(tokenizer.empty() || tokenizer == tokenizer_,
                      "init_from: ", checkpoint.directory().string(),
                      " was trained with another tokenizer than the data has");
-  const auto is_gate = [](const std::string& name) { return name.ends_with("attention.gate"); };
   const RunConfig theirs = config_of(checkpoint);
-  std::set<std::string> there, here;
+  check_takes_all(config_.model, theirs.model,
+                  text("init_from: ", checkpoint.directory().string()));
+  std::set<std::string> there;
   for (const ParameterSpec& spec : parameter_specs(theirs.model)) there.insert(spec.name);
   TensorBuffers buffers(false);
   for (const Parameter& parameter : model_.parameters().all()) {
-    here.insert(parameter.name);
     const bool is_fresh =
         is_gate(parameter.name) && (config_.fresh_gates || !there.contains(parameter.name));
     if (parameter.master && !is_fresh)
       buffers.add(parameter.name, parameter.master, parameter.division);
   }
-  for (const std::string& name : there)
-    check<ConfigError>(here.contains(name) || is_gate(name),
-                       "init_from: ", checkpoint.directory().string(), ": has ", name,
-                       ", which this model does not; it is a checkpoint of another model");
   checkpoint.read(buffers.list());
   buffers.put_back();
   model_.parameters().refresh_values();

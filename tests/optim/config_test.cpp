@@ -27,7 +27,7 @@ TEST(OptimConfig, RefusesWhatCannotTrain) {
   EXPECT_EQ(refusal([](OptimConfig& c) { c.learning_rate = -1; }),
             "optim.learning_rate must be positive, got -1");
   EXPECT_EQ(refusal([](OptimConfig& c) { c.learning_rate = NAN; }),
-            "optim.learning_rate must be positive, got nan");
+            "optim.learning_rate must be finite, got nan");
   EXPECT_EQ(refusal([](OptimConfig& c) { c.warmup_steps = -5; }),
             "optim.warmup_steps must not be negative, got -5");
   EXPECT_EQ(refusal([](OptimConfig& c) { c.final_fraction = 1.5; }),

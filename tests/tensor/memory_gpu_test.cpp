@@ -51,6 +51,30 @@ Tensor random_activation(const Shape& shape, std::uint32_t site) {
 Tensor on_gpu(const Tensor& tensor) { return tensor ? tensor.to(Device::kCuda) : Tensor{}; }
 Tensor rounded_on_gpu(const Tensor& tensor) { return on_gpu(tensor.to(DType::kBFloat16)); }
 
+// What the first segment of each row finds in the memory: as much as the others; nothing; or so
+// little that the least denominator counts there and nowhere else.
+enum class FirstMemory { kFull, kEmpty, kYoung };
+
+double least_denominator(FirstMemory first) { return first == FirstMemory::kYoung ? 10 : 1e-6; }
+
+// That of the row's first segment in a state of the memory.
+Tensor first_segment(const Tensor& state, const HeadLayout& n, std::int64_t row) {
+  return state.slice(row, 1).reshape({n.segments, state.size() / n.batch / n.segments}).slice(0, 1);
+}
+// What a query reads of it is between 30 and 700, and a hundredth of that where it is young.
+Tensor random_normalizer(const HeadLayout& n, FirstMemory first, std::uint32_t site) {
+  const Tensor normalizer = random_tensor(n.normalizer_shape(), 0.5, 1.5, site);
+  const Tensor young = random_tensor(n.normalizer_shape(), 0.005, 0.015, site);
+  for (std::int64_t b = 0; first != FirstMemory::kFull && b < n.batch; ++b) {
+    const Tensor begin = first_segment(normalizer, n, b);
+    if (first == FirstMemory::kYoung)
+      begin.copy_from(first_segment(young, n, b));
+    else
+      begin.fill_zero();
+  }
+  return normalizer;
+}
+
 // Every seventh token, and the first half of the first segment, is padding.
 Tensor marks(const HeadLayout& n) {
   std::vector<std::uint8_t> keep(n.rows());
@@ -172,25 +196,26 @@ TEST_F(GpuMemoryKernels, SumTokensWhoseGradientComesByOneOutput) {
 }
 
 TEST_F(GpuMemoryKernels, OverlapTokensAsTheCpuDoes) {
-  constexpr double kEps = 1e-6;
   for (const HeadLayout& n : kLayouts)
     for (const bool padded : {false, true}) {
       SCOPED_TRACE(words(n) + (padded ? ", padded" : ""));
+      const FirstMemory first = padded ? FirstMemory::kYoung : FirstMemory::kFull;
+      const double eps = least_denominator(first);
       const Tensor qkv = random_activation({n.rows(), n.qkv_width()}, 1);
       const Tensor keep = padded ? marks(n) : Tensor{};
-      const Tensor normalizer = random_tensor(n.normalizer_shape(), 0.5, 1.5, 2);
+      const Tensor normalizer = random_normalizer(n, first, 2);
       const Tensor doverlap = random_tensor(n.matrix_shape(), -1, 1, 3);
       Tape tape;
       const Tensor watched = tape.watch(qkv), z = tape.watch(normalizer);
-      const Tensor expected = memory_overlap(watched, keep, z, n, kEps);
+      const Tensor expected = memory_overlap(watched, keep, z, n, eps);
       tape.seed(expected, doverlap);
       tape.backward();
 
       const Tensor there = rounded_on_gpu(qkv), marks_there = on_gpu(keep);
       const Tensor z_there = on_gpu(normalizer);
-      const Tensor got = memory_overlap(there, marks_there, z_there, n, kEps);
+      const Tensor got = memory_overlap(there, marks_there, z_there, n, eps);
       expect_near(got, expected, "overlap");
-      expect_same_bytes(got, memory_overlap(there, marks_there, z_there, n, kEps), "overlap");
+      expect_same_bytes(got, memory_overlap(there, marks_there, z_there, n, eps), "overlap");
       for (const bool accumulate : {false, true}) {
         const Target dqkv(qkv.shape(), DType::kBFloat16, n.key_columns(), accumulate);
         const Target dz(z.shape(), DType::kFloat32, {0, n.head_width}, accumulate);
@@ -198,7 +223,7 @@ TEST_F(GpuMemoryKernels, OverlapTokensAsTheCpuDoes) {
                                     .keep = marks_there,
                                     .normalizer = z_there,
                                     .layout = n,
-                                    .eps = kEps,
+                                    .eps = eps,
                                     .doverlap = on_gpu(doverlap),
                                     .dqkv = dqkv.target(),
                                     .dnormalizer = dz.target()});
@@ -208,20 +233,15 @@ TEST_F(GpuMemoryKernels, OverlapTokensAsTheCpuDoes) {
     }
 }
 
-// With `empty`, the first segment of each row finds nothing in the memory.
-void check_recall(const HeadLayout& n, bool empty, bool bypass) {
-  const RecallOptions options{.eps = 1e-6, .bypass_empty = bypass};
-  const Tensor inputs[] = {random_activation({n.rows(), n.qkv_width()}, 1),
-                           random_tensor(n.matrix_shape(), -1.5, 1.5, 2),
-                           random_tensor(n.normalizer_shape(), 0.5, 1.5, 3),
-                           random_tensor({n.heads}, -1.5, 1.5, 4),
-                           random_activation({n.rows(), n.query_width()}, 5)};
-  for (std::int64_t b = 0; empty && b < n.batch; ++b)
-    for (const Tensor& state : {inputs[1], inputs[2]})
-      state.slice(b, 1)
-          .reshape({n.segments, state.size() / n.batch / n.segments})
-          .slice(0, 1)
-          .fill_zero();
+void check_recall(const HeadLayout& n, FirstMemory first_memory) {
+  const RecallOptions options{.eps = least_denominator(first_memory),
+                              .bypass_empty = first_memory == FirstMemory::kEmpty};
+  const Tensor inputs[] = {
+      random_activation({n.rows(), n.qkv_width()}, 1),
+      random_tensor(n.matrix_shape(), -1.5, 1.5, 2), random_normalizer(n, first_memory, 3),
+      random_tensor({n.heads}, -1.5, 1.5, 4), random_activation({n.rows(), n.query_width()}, 5)};
+  for (std::int64_t b = 0; first_memory == FirstMemory::kEmpty && b < n.batch; ++b)
+    first_segment(inputs[1], n, b).fill_zero();
   const Tensor dy = random_activation({n.rows(), n.query_width()}, 6);
   Tape tape;
   std::vector<Tensor> in, there;
@@ -277,14 +297,15 @@ void check_recall(const HeadLayout& n, bool empty, bool bypass) {
 TEST_F(GpuMemoryKernels, RecallAsTheCpuDoes) {
   for (const HeadLayout& n : kLayouts) {
     SCOPED_TRACE(words(n));
-    check_recall(n, false, false);
+    for (const FirstMemory first : {FirstMemory::kFull, FirstMemory::kYoung})
+      check_recall(n, first);
   }
 }
 
 TEST_F(GpuMemoryKernels, BypassAnEmptyMemoryAsTheCpuDoes) {
   for (const HeadLayout& n : {kLayouts[0], kLayouts[2]}) {
     SCOPED_TRACE(words(n));
-    check_recall(n, true, true);
+    check_recall(n, FirstMemory::kEmpty);
   }
 }
 

@@ -33,6 +33,12 @@ TEST_F(BadSettings, ThatDoNotFitEachOtherExitWith2BeforeAnythingIsWritten) {
   refused("data.store=''", "data.store must name the folder of a prepared corpus");
   refused("model.memory=deep", "model.memory is \"deep\", expected linear or delta or none");
   refused("optim.learning_rate=-1", "optim.learning_rate");
+  refused("optim.learning_rate=.inf", "optim.learning_rate must be finite, got inf");
+  refused("model.memory_eps=.inf", "model.memory_eps must be finite, got inf");
+  refused("parallel.tensor=65536 parallel.segment=65536",
+          "parallel.tensor = 65536 times parallel.segment = 65536 is 4294967296");
+  refused("parallel.segment=2000000000",
+          "parallel.segment must be from 1 to 1048576, got 2000000000");
   refused("'optim.groups=[{pattern: gate, rate: 1}]'", "unknown key optim.groups[0].rate");
   refused("--resume", "--resume: run holds no checkpoint");
   refused("--stop-after -1", "stop-after");
@@ -52,6 +58,9 @@ TEST_F(BadSettings, APlaceThatIsNoRunExitsWith2) {
   expect_done("train run.yaml");
   expect_refused("evaluate run --split tset", 2, "data/tset.h5 does not exist");
   expect_refused("evaluate run --split train model.d_model=32", 2, "a checkpoint of another model");
+  expect_refused("evaluate run --split train model.layers=1", 2,
+                 "run/checkpoints/step-00000006: has blocks.1.attention.query.weight, which this "
+                 "model does not; it is a checkpoint of another model");
 }
 
 class BadText : public ProgramTest {

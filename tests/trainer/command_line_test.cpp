@@ -88,11 +88,38 @@ TEST_F(CommandLine, DamagedCheckpointExitsWith3AndThePreviousOneServes) {
   EXPECT_EQ(find_latest(run_)->step(), 4);
 }
 
+TEST_F(CommandLine, AFullStandardOutputExitsWith4) {
+  for (const char* const prints : {"inspect --keys", "inspect run.yaml", "plan run.yaml"}) {
+    const Outcome outcome = infini(std::string(prints) + " > /dev/full");
+    EXPECT_EQ(outcome.code, 4) << prints;
+    EXPECT_THAT(outcome.said, HasSubstr("cannot write standard output")) << prints;
+  }
+}
+
+TEST_F(CommandLine, AFileThatCannotBeWrittenIsRefusedBeforeTheWork) {
+  expect_done("train run.yaml train.steps=1");
+  for (const char* const command :
+       {"evaluate run --output", "passkey run --output", "passkey run --figure",
+        "score run --input run.yaml --output", "generate run --output"}) {
+    expect_refused(std::string(command) + " no/file", 2,
+                   "cannot write no/file: there is no folder no");
+    expect_refused(std::string(command) + " run", 2, "cannot write run: it is a folder");
+  }
+}
+
+TEST_F(CommandLine, ATableWithoutRoomForAPromptIsRefusedBeforeTraining) {
+  expect_refused("train run.yaml model.segment_tokens=60 'evaluate.passkey.row_segments=[2, 1]'", 2,
+                 "evaluate.passkey.row_segments: a row of 1 segments of 60 tokens, the shortest "
+                 "prompt with 5 digits takes 67 tokens");
+  EXPECT_FALSE(fs::exists(run_));
+}
+
 TEST_F(CommandLine, CheckpointOfAnotherModelExitsWith2) {
   ASSERT_EQ(infini("train run.yaml").code, 0);
-  const Outcome outcome = infini("train --resume run.yaml model.d_model=32 train.steps=6");
-  EXPECT_EQ(outcome.code, 2) << outcome.said;
-  EXPECT_THAT(outcome.said, HasSubstr("another model"));
+  expect_refused("train --resume run.yaml model.d_model=32 train.steps=6", 2,
+                 "model.d_model was 16 when it was saved and is 32 now");
+  expect_refused("train run.yaml init_from=run directory=next model.d_model=32", 2,
+                 "another model");
 }
 
 TEST_F(CommandLine, SigtermSavesAndExitsWith75EvenWhenRepeated) {

@@ -54,6 +54,16 @@ TEST_F(MetricsLogTest, ResumedLogEqualsTheUnbrokenOne) {
   EXPECT_EQ(read_file(file_), unbroken);
 }
 
+TEST_F(MetricsLogTest, KeepsWhatSomebodyElseWroteAmongItsLines) {
+  write_steps(1, 2);
+  std::ofstream(file_, std::ios::app) << "a note\n{\"loss\": 3}\n";
+  const std::string noted = read_file(file_);
+  write_steps(3, 5);
+  write_steps(4, 4);  // resumed at step 3
+  EXPECT_EQ(read_file(file_),
+            noted + metrics_line(3, {{"loss", 1.0 / 3}}) + metrics_line(4, {{"loss", 0.25}}));
+}
+
 TEST_F(MetricsLogTest, ANewRunStartsEmpty) {
   write_steps(1, 3);
   { MetricsLog log(file_, 0); }

@@ -4,6 +4,7 @@
 
 #include "tests/trainer/program.h"
 #include "tests/trainer/tiny_run.h"
+#include "trainer/run_lock.h"
 
 namespace infini {
 namespace {
@@ -97,9 +98,24 @@ TEST_F(RunDirectory, OfAStoppedRunIsNamedForResuming) {
   expect_done("train run.yaml");
   const Outcome outcome = infini("train run.yaml --stop-after 4");
   EXPECT_EQ(outcome.code, 75);
-  EXPECT_THAT(outcome.said, ::testing::HasSubstr("continue with --resume directory=run-2"));
-  expect_done("train run.yaml --resume directory=run-2");
+  EXPECT_THAT(outcome.said,
+              ::testing::HasSubstr("continue with infini train run-2/config.yaml --resume"));
+  expect_done("train run-2/config.yaml --resume");
   EXPECT_TRUE(shard("run-2", 6) == shard("run", 6));
+}
+
+TEST_F(RunDirectory, IsThatOfOneProcess) {
+  expect_done("train run.yaml train.steps=2");
+  {
+    const RunLock held = RunLock::take(path("run"));
+    expect_refused("train run.yaml --resume", 2, "another process is writing to run; wait for its");
+    const RunLock empty = RunLock::take(path("new"));
+    const Outcome outcome = infini("train run.yaml directory=new/");
+    EXPECT_EQ(outcome.code, 0) << outcome.said;
+    EXPECT_THAT(outcome.said, ::testing::HasSubstr("writing to new-2"));
+  }
+  EXPECT_FALSE(fs::exists(path("new"))) << "nothing was written to it";
+  expect_done("train run.yaml --resume");
 }
 
 TEST_F(RunDirectory, OfAnEarlierRunIsNotTouched) {

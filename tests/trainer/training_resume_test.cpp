@@ -145,14 +145,30 @@ TEST_F(ResumedRun, AfterSigtermEqualsTheUnbrokenOne) {
   EXPECT_TRUE(shard("broken", steps) == shard("unbroken", steps));
 }
 
-TEST_F(ResumedRun, WithAnotherSeedSeesOtherRows) {
+TEST_F(ResumedRun, DoesNotBecomeAnotherRun) {
+  infini("train run.yaml directory=broken --stop-after 3");
+  const std::string log = content("broken/metrics.jsonl");
+  for (const auto& [change, said] :
+       {std::pair("seed=4", "seed was 3 when it was saved and is 4 now"),
+        std::pair("model.memory=delta",
+                  "model.memory was linear when it was saved and is delta now"),
+        std::pair("data.batch_rows=8", "data.batch_rows was 4 when it was saved and is 8 now"),
+        std::pair("data.sampler=lanes", "data.sampler was crops when")})
+    expect_refused(std::string("train run.yaml directory=broken --resume ") + change, 2, said);
+  EXPECT_EQ(content("broken/metrics.jsonl"), log);
+}
+
+TEST_F(ResumedRun, MayFindItsDataElsewhereAndSaysWhatElseTrainsDifferently) {
   expect_done("train run.yaml directory=unbroken");
   infini("train run.yaml directory=broken --stop-after 3");
-  expect_done("train run.yaml directory=broken --resume seed=4");
-  const auto broken = steps_of("broken"), unbroken = steps_of("unbroken");
-  EXPECT_EQ(broken[2], unbroken[2]);
-  EXPECT_NE(broken[3], unbroken[3]);
-  EXPECT_FALSE(shard("broken", 6) == shard("unbroken", 6));
+  std::filesystem::rename(path("data"), path("moved"));
+  const Outcome outcome =
+      infini("train run.yaml directory=broken --resume data.store=moved optim.weight_decay=0.5");
+  EXPECT_EQ(outcome.code, 0) << outcome.said;
+  EXPECT_THAT(outcome.said,
+              ::testing::HasSubstr("from here on optim.weight_decay is 0.5, it was 0"));
+  EXPECT_EQ(steps_of("broken")[3], steps_of("unbroken")[3]);  // the same rows
+  EXPECT_NE(steps_of("broken")[5], steps_of("unbroken")[5]);
 }
 
 // What a checkpoint holds is all needed: without any one piece the run goes on differently.
