@@ -165,9 +165,12 @@ void add_reproduce(CLI::App& app, int& exit_code) {
       ->add_option("table", options->table,
                    "a file of configs/<scale>: table1, table2, table3, figure3, longer, ...")
       ->required();
-  command->add_option("--scale", options->scale, "small: minutes a row; paper: the paper's own")
+  command
+      ->add_option("--scale", options->scale,
+                   "cpu: minutes a row on one core; small: minutes a row on one GPU; paper: the "
+                   "paper's own")
       ->required()
-      ->check(CLI::IsMember({"small", "paper"}));
+      ->check(CLI::IsMember({"cpu", "small", "paper"}));
   command
       ->add_option("--rows", options->rows,
                    "only these rows of the table and those they begin with: a,b")

@@ -139,8 +139,11 @@ Table read_table(const fs::path& configs, const std::string& scale, const std::s
               .config = read_config_file<TableConfig>(file)};
   for (CorpusConfig& corpus : table.config.corpora)
     if (corpus.title.empty()) corpus.title = corpus.name;
-  for (TableRowConfig& row : table.config.rows)
+  for (TableRowConfig& row : table.config.rows) {
     if (row.title.empty()) row.title = row.name;
+    row.overrides.insert(row.overrides.begin(), table.config.overrides.begin(),
+                         table.config.overrides.end());
+  }
   return table;
 }
 

@@ -60,8 +60,8 @@ struct TableRowConfig {
     field("name", name, "of its folder, and for --rows: letters, digits, - and _");
     field("title", title, "as tables and figures show it; empty: its name");
     field("config", config,
-          "YAML file of the run, beside the table's; seed, store and directory "
-          "are the table's");
+          "YAML file of the run, from the table's folder; seed, store and directory are the "
+          "table's");
     field("overrides", overrides, "key=value on top of it");
     field("from", from, "an earlier row, with whose trained values this one begins");
     field("corpora", corpora, "those it is trained on; empty: all");
@@ -112,6 +112,7 @@ struct TableConfig {
   std::string title, runs_of;
   TableKind kind = TableKind::kPerplexity;
   std::vector<CorpusConfig> corpora;
+  std::vector<std::string> overrides;
   std::vector<TableRowConfig> rows;
   TablePasskeyConfig passkey;
   TableSummariesConfig summaries;
@@ -126,6 +127,7 @@ struct TableConfig {
           "models that are trained and then read the test split; passkey: how often they then name "
           "a number hidden in a prompt; summaries: ROUGE of what they write of documents");
     field("corpora", corpora, "what the models are trained and tested on");
+    field("overrides", overrides, "key=value on top of every row's file, below the row's own");
     field("rows", rows, "the systems that are compared");
     field("passkey", passkey, "the prompts of kind passkey");
     field("summaries", summaries, "the documents of kind summaries");
