@@ -9,6 +9,19 @@
 #include "data/passkey_source.h"
 
 namespace infini {
+namespace {
+
+// Beyond these a key is a slip, and the tokens of a step would not be a number.
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
+constexpr int kMostRows = 1 << 20;
+
+template <class Size>
+void check_size(const char* key, Size value, Size most) {
+  check<ConfigError>(value >= 1, "data.", key, " must be at least 1, got ", value);
+  check<ConfigError>(value <= most, "data.", key, " must be at most ", most, ", got ", value);
+}
+
+}  // namespace
 
 void PasskeyConfig::validate() const {
   check<ConfigError>(digits >= 1 && digits <= 18, "data.passkey.digits must be in 1..18, got ",
@@ -16,10 +29,9 @@ void PasskeyConfig::validate() const {
   check<ConfigError>(!row_segments.empty() || !row_tokens.empty(),
                      "data.passkey.row_segments must name at least one length");
   for (const std::int64_t segments : row_segments)
-    check<ConfigError>(segments >= 1, "data.passkey.row_segments must be at least 1, got ",
-                       segments);
+    check_size("passkey.row_segments", segments, kMostTokens);
   for (const std::int64_t length : row_tokens)
-    check<ConfigError>(length >= 1, "data.passkey.row_tokens must be at least 1, got ", length);
+    check_size("passkey.row_tokens", length, kMostTokens);
   const auto share = [](const char* name, double value) {
     check<ConfigError>(value >= 0 && value <= 1, "data.passkey.", name, " must be in 0..1, got ",
                        value);
@@ -43,7 +55,12 @@ void PasskeyConfig::validate() const {
 std::vector<std::int64_t> PasskeyConfig::prompt_lengths(std::int64_t segment_tokens) const {
   std::vector<std::int64_t> lengths = row_tokens;
   if (lengths.empty())
-    for (const std::int64_t segments : row_segments) lengths.push_back(segments * segment_tokens);
+    for (const std::int64_t segments : row_segments) {
+      check<ConfigError>(segments <= kMostTokens / segment_tokens,
+                         "data.passkey.row_segments: ", segments, " segments of ", segment_tokens,
+                         " tokens are more than ", kMostTokens, " tokens");
+      lengths.push_back(segments * segment_tokens);
+    }
   std::ranges::sort(lengths);
   return lengths;
 }
@@ -63,8 +80,8 @@ void ExamplesConfig::validate() const {
 }
 
 void DataConfig::validate() const {
-  check<ConfigError>(batch_rows >= 1, "data.batch_rows must be at least 1, got ", batch_rows);
-  check<ConfigError>(row_tokens >= 1, "data.row_tokens must be at least 1, got ", row_tokens);
+  check_size("batch_rows", batch_rows, kMostRows);
+  check_size("row_tokens", row_tokens, kMostTokens);
   check<ConfigError>(source == DataKind::kPasskey || !store.empty(),
                      "data.store must name the folder of a prepared corpus when data.source is ",
                      source == DataKind::kStore ? "store" : "examples",

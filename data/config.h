@@ -81,7 +81,7 @@ struct PasskeyConfig {
   }
   void validate() const;
 
-  // In tokens, ascending.
+  // In tokens, ascending. ConfigError for a length beyond all reason.
   std::vector<std::int64_t> prompt_lengths(std::int64_t segment_tokens) const;
   // Those that rows have: of one prompt, or of the longest where they are packed.
   std::vector<std::int64_t> row_lengths(std::int64_t segment_tokens) const;

@@ -7,6 +7,7 @@
 namespace infini {
 
 void ModelConfig::validate() const {
+  check_magnitudes();
   check<ConfigError>(layers >= 1, "model.layers must be at least 1, got ", layers);
   check<ConfigError>(d_model >= 2, "model.d_model must be at least 2, got ", d_model);
   check<ConfigError>(heads >= 1, "model.heads must be at least 1, got ", heads);
@@ -22,7 +23,6 @@ void ModelConfig::validate() const {
   check<ConfigError>(vocabulary >= 0, "model.vocabulary must not be negative, got ", vocabulary);
   check<ConfigError>(segment_tokens >= 1, "model.segment_tokens must be at least 1, got ",
                      segment_tokens);
-  check_finite();
   check<ConfigError>(norm_eps > 0, "model.norm_eps must be positive, got ", norm_eps);
   check<ConfigError>(memory_eps > 0, "model.memory_eps must be positive, got ", memory_eps);
   check<ConfigError>(rope_base > 1, "model.rope_base must be above 1, got ", rope_base);
@@ -31,12 +31,20 @@ void ModelConfig::validate() const {
                      "model: deviations must not be negative");
 }
 
-void ModelConfig::check_finite() const {
-  const auto check_number = [](std::string_view name, const auto& value, std::string_view) {
-    if constexpr (std::same_as<std::decay_t<decltype(value)>, double>)
+// Beyond these a key is a slip, and products of two would not be numbers.
+void ModelConfig::check_magnitudes() const {
+  const auto check_member = [](std::string_view name, const auto& value, std::string_view) {
+    using Value = std::decay_t<decltype(value)>;
+    if constexpr (std::same_as<Value, double>)
       check<ConfigError>(std::isfinite(value), "model.", name, " must be finite, got ", value);
+    constexpr std::int64_t most = std::int64_t{1} << (std::same_as<Value, int> ? 22 : 40);
+    if constexpr (std::same_as<Value, int> || std::same_as<Value, std::int64_t>)
+      check<ConfigError>(value <= most, "model.", name, " must be at most ", most, ", got ", value);
   };
-  ModelConfig(*this).visit(check_number);
+  ModelConfig(*this).visit(check_member);
+  const std::int64_t width = std::int64_t{heads} * std::max(1, d_head);
+  check<ConfigError>(width <= 1 << 22, "model.heads = ", heads, " of model.d_head = ", d_head,
+                     " are ", width, " columns, expected at most ", 1 << 22);
 }
 
 void ModelConfig::validate_architecture() const {

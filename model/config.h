@@ -246,7 +246,7 @@ struct ModelConfig {
     return read_tokens() + tokens + written_tokens();
   }
   std::string_view architecture_name() const { return name_of(architecture); }
-  void check_finite() const;
+  void check_magnitudes() const;
   void validate_architecture() const;
   void validate_retrieval() const;
   void validate_compression() const;

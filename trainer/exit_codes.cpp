@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <new>
 
 #include "tensor/error.h"
@@ -14,6 +15,7 @@ int exit_code_of(const std::exception& error) {
   if (dynamic_cast<const DataError*>(&error)) return kExitData;
   if (dynamic_cast<const DeviceError*>(&error)) return kExitDevice;
   if (dynamic_cast<const std::bad_alloc*>(&error)) return kExitDevice;
+  if (dynamic_cast<const std::filesystem::filesystem_error*>(&error)) return kExitDevice;
   return kExitError;
 }
 

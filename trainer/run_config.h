@@ -188,7 +188,8 @@ struct EvaluateConfig {
   }
   void validate() const {
     check<ConfigError>(every >= 0, "evaluate.every must not be negative, got ", every);
-    check<ConfigError>(segments_at_once >= 1, "evaluate.segments_at_once must be at least 1, got ",
+    check<ConfigError>(segments_at_once >= 1 && segments_at_once <= 1 << 20,
+                       "evaluate.segments_at_once must be from 1 to ", 1 << 20, ", got ",
                        segments_at_once);
     check<ConfigError>(document_tokens >= 0, "evaluate.document_tokens must not be negative, got ",
                        document_tokens);

@@ -34,6 +34,13 @@ TEST_F(BadSettings, ThatDoNotFitEachOtherExitWith2BeforeAnythingIsWritten) {
   refused("model.memory=deep", "model.memory is \"deep\", expected linear or delta or none");
   refused("optim.learning_rate=-1", "optim.learning_rate");
   refused("optim.learning_rate=.inf", "optim.learning_rate must be finite, got inf");
+  refused("model.d_model=2000000000", "model.d_model must be at most 4194304, got 2000000000");
+  refused("model.heads=1000000 model.d_head=1000000",
+          "model.heads = 1000000 of model.d_head = 1000000 are 1000000000000 columns");
+  refused("model.segment_tokens=4611686018427387904", "model.segment_tokens must be at most");
+  refused("data.row_tokens=4611686018427387904", "data.row_tokens must be at most 1099511627776");
+  refused("data.source=passkey 'data.passkey.row_segments=[1099511627776]'",
+          "data.passkey.row_segments: 1099511627776 segments of 8 tokens are more than");
   refused("model.memory_eps=.inf", "model.memory_eps must be finite, got inf");
   refused("parallel.tensor=65536 parallel.segment=65536",
           "parallel.tensor = 65536 times parallel.segment = 65536 is 4294967296");

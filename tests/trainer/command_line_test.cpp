@@ -109,7 +109,7 @@ TEST_F(CommandLine, AFileThatCannotBeWrittenIsRefusedBeforeTheWork) {
 
 TEST_F(CommandLine, ATableWithoutRoomForAPromptIsRefusedBeforeTraining) {
   expect_refused("train run.yaml model.segment_tokens=60 'evaluate.passkey.row_segments=[2, 1]'", 2,
-                 "evaluate.passkey.row_segments: a row of 1 segments of 60 tokens, the shortest "
+                 "evaluate.passkey.row_segments: a row of 1 segments of 60 tokens; the shortest "
                  "prompt with 5 digits takes 67 tokens");
   EXPECT_FALSE(fs::exists(run_));
 }
