@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "tensor/ops/attention.h"
-#include "tensor/ops/norm.h"
 #include "tensor/system_memory.h"
 
 namespace infini {
@@ -169,13 +168,11 @@ Tensor BatchDecoder::read_windows(std::span<const std::int32_t> tokens) {
     const Block& block = model_.blocks()[layer];
     const InfiniAttention& attention = block.infini_attention();
     const Pass pass = model_.with_block(Pass{}, layer);
-    const Tensor qkv =
-        attention.project(pass, rms_norm(x, pass(block.attention_norm), block.norm_eps));
+    const Tensor qkv = attention.project(pass, block.attention_norm(pass, x));
     const Tensor mixed = attention.mix(pass, qkv, as_before(memory[layer], fresh),
                                        attend(layer, attention, qkv), fresh);
     const Tensor attended = attention.output(pass, mixed, x);
-    x = block.feed_forward(pass, rms_norm(attended, pass(block.feed_forward_norm), block.norm_eps),
-                           attended);
+    x = block.feed_forward(pass, block.feed_forward_norm(pass, attended), attended);
   }
   for (std::int64_t& filled : filled_) ++filled;
   close_segments();

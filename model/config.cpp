@@ -24,6 +24,8 @@ void ModelConfig::validate() const {
   check<ConfigError>(segment_tokens >= 1, "model.segment_tokens must be at least 1, got ",
                      segment_tokens);
   check<ConfigError>(norm_eps > 0, "model.norm_eps must be positive, got ", norm_eps);
+  check<ConfigError>(embedding_scale > 0, "model.embedding_scale must be positive, got ",
+                     embedding_scale);
   check<ConfigError>(memory_eps > 0, "model.memory_eps must be positive, got ", memory_eps);
   check<ConfigError>(rope_base > 1, "model.rope_base must be above 1, got ", rope_base);
   validate_architecture();

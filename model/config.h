@@ -49,10 +49,12 @@ constexpr std::array<std::pair<std::string_view, MemoryRule>, 3> enum_names(Memo
            {"none", MemoryRule::kNone}}};
 }
 
-enum class Activation { kGelu, kRelu, kSwiglu };
-constexpr std::array<std::pair<std::string_view, Activation>, 3> enum_names(Activation) {
-  return {
-      {{"gelu", Activation::kGelu}, {"relu", Activation::kRelu}, {"swiglu", Activation::kSwiglu}}};
+enum class Activation { kGelu, kRelu, kSwiglu, kGeglu };
+constexpr std::array<std::pair<std::string_view, Activation>, 4> enum_names(Activation) {
+  return {{{"gelu", Activation::kGelu},
+           {"relu", Activation::kRelu},
+           {"swiglu", Activation::kSwiglu},
+           {"geglu", Activation::kGeglu}}};
 }
 
 enum class SoftmaxScale { kHead, kModel };
@@ -92,6 +94,8 @@ struct ModelConfig {
   bool tied = true;
   bool projection_biases = false;
   bool head_norms = false;
+  bool offset_norms = false;
+  double embedding_scale = 1;
   double norm_eps = 1e-6;
   double rope_base = 10000;
   RopeScalingConfig rope_scaling = {};
@@ -159,12 +163,17 @@ struct ModelConfig {
     field("memory", memory,
           "linear: add what a segment holds; delta: add what the memory does not hold yet; none: "
           "local attention only");
-    field("activation", activation, "gelu (tanh form), relu or swiglu");
+    field("activation", activation, "gelu (tanh form), relu, swiglu, or geglu of the same gelu");
     field("tied", tied, "one matrix for the embedding and the output");
     field("projection_biases", projection_biases,
           "whether what queries, keys and values are projected to has a learned bias, as in Qwen2");
     field("head_norms", head_norms,
           "RMSNorm of every query and key head before positions and memory, as in Qwen3");
+    field("offset_norms", offset_norms,
+          "norms of the stream multiply by 1 + their weight, which begins at 0, as in Gemma");
+    field("embedding_scale", embedding_scale,
+          "what rows of the embedding are multiplied by where tokens come in; Gemma: the square "
+          "root of d_model");
     field("norm_eps", norm_eps, "added to the mean square inside RMSNorm");
     field("rope_base", rope_base,
           "base of the rotary angles of local attention, whose positions restart in each segment, "
@@ -189,6 +198,11 @@ struct ModelConfig {
   int key_value_heads() const { return kv_heads ? kv_heads : heads; }
   int head_width() const { return d_head ? d_head : d_model / heads; }
   int inner_width() const { return feed_forward ? feed_forward : 4 * d_model; }
+
+  // Whether the feed-forward part multiplies one projection by the activation of another.
+  bool has_gated_activation() const {
+    return activation == Activation::kSwiglu || activation == Activation::kGeglu;
+  }
 
   // Whether attention has relative positions and reads a cache of tokens.
   bool has_relative_positions() const {

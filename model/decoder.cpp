@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "tensor/ops/attention.h"
-#include "tensor/ops/norm.h"
 #include "tensor/ops/rotary.h"
 
 namespace infini {
@@ -68,9 +67,10 @@ DecodeActivation decode_activation(Activation activation) {
   }
 }
 
-// What the kernel for single tokens knows: heads as the projection leaves them.
-bool has_plain_projections(const ModelConfig& config) {
-  return !config.projection_biases && !config.head_norms;
+// What the kernel for single tokens knows: heads as the projection leaves them, and no Gemma.
+bool is_of_the_kernel(const ModelConfig& config) {
+  return !config.projection_biases && !config.head_norms && !config.offset_norms &&
+         config.embedding_scale == 1 && config.activation != Activation::kGeglu;
 }
 
 }  // namespace
@@ -93,7 +93,7 @@ Decoder::Decoder(const InfiniTransformer& model, Memories memory, SingleTokens h
          .rotated =
              Tensor::zeros({window.rows(), window.rotated_width()}, compute, model.device())});
   if (model.device() == Device::kCpu || how == SingleTokens::kOpByOp || model.borrows()) return;
-  if (!has_plain_projections(model.config())) return;
+  if (!is_of_the_kernel(model.config())) return;
   rotary_table_ = position_table(model.config(), compute, model.device());
   plan_ = decode_plan(decode_model());
 }
@@ -218,8 +218,7 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
     const Block& block = model_.blocks()[layer];
     const InfiniAttention& attention = block.infini_attention();
     const Pass pass = model_.with_block(Pass{}, layer);
-    const Tensor qkv =
-        attention.project(pass, rms_norm(x, pass(block.attention_norm), block.norm_eps));
+    const Tensor qkv = attention.project(pass, block.attention_norm(pass, x));
     state_.windows[layer].qkv.slice(state_.filled, count).copy_from(qkv);
     state_.windows[layer]
         .rotated.slice(state_.filled, count)
@@ -230,8 +229,7 @@ Tensor Decoder::read_window(std::span<const std::int32_t> tokens) {
     const MemoryState memory = as_before(state_.memory[layer], fresh, state, model_.device());
     const Tensor attended =
         attention.output(pass, attention.mix(pass, qkv, memory, local, fresh), x);
-    x = block.feed_forward(pass, rms_norm(attended, pass(block.feed_forward_norm), block.norm_eps),
-                           attended);
+    x = block.feed_forward(pass, block.feed_forward_norm(pass, attended), attended);
   }
   state_.filled = seen;
   state_.position += count;
@@ -292,14 +290,14 @@ DecodeModel Decoder::decode_model() const {
     const std::string prefix = text("blocks.", i, "."), attention = prefix + "attention.",
                       inner = prefix + "feed_forward.";
     DecodeLayer layer{
-        .attention_norm = block.attention_norm.value,
-        .feed_forward_norm = block.feed_forward_norm.value,
+        .attention_norm = block.attention_norm.weight().value,
+        .feed_forward_norm = block.feed_forward_norm.weight().value,
         .qkv = parameters
                    .joined({attention + "query.weight", attention + "key.weight",
                             attention + "value.weight"})
                    .value,
         .output = parameters[attention + "output.weight"].value,
-        .up = config.activation == Activation::kSwiglu
+        .up = config.has_gated_activation()
                   ? parameters.joined({inner + "gate.weight", inner + "up.weight"}).value
                   : parameters[inner + "up.weight"].value,
         .down = parameters[inner + "down.weight"].value,

@@ -21,7 +21,7 @@ void FeedForward::declare(const ModelConfig& config, const std::string& prefix,
                      .deviation = deviation(width),
                      .division = {.axis = 0}});
   };
-  if (config.activation == Activation::kSwiglu) projection("gate.weight");
+  if (config.has_gated_activation()) projection("gate.weight");
   projection("up.weight");
   specs.push_back({.name = prefix + "down.weight",
                    .shape = {width, inner},
@@ -33,17 +33,35 @@ FeedForward::FeedForward(const ModelConfig& config, const Parameters& parameters
                          const std::string& prefix, const TensorGroup* group)
     : activation_(config.activation),
       group_(group),
-      up_(config.activation == Activation::kSwiglu
+      up_(config.has_gated_activation()
               ? parameters.joined({prefix + "gate.weight", prefix + "up.weight"})
               : parameters[prefix + "up.weight"]),
       down_(parameters[prefix + "down.weight"]) {}
+
+namespace {
+
+Tensor activated(Activation activation, const Tensor& x) {
+  switch (activation) {
+    case Activation::kGelu:
+      return gelu(x);
+    case Activation::kRelu:
+      return relu(x);
+    case Activation::kSwiglu:
+      return swiglu(x);
+    case Activation::kGeglu:
+      return geglu(x);
+  }
+  throw Error("feed_forward: unknown activation");
+}
+
+}  // namespace
 
 Tensor FeedForward::operator()(const Pass& pass, const Tensor& x, const Tensor& residual) const {
   if (activation_ == Activation::kGelu)
     return gelu_feed_forward(x, pass(up_), pass(down_), residual, group_);
   const Tensor inner = linear(x, pass(up_), {}, {.group = group_, .by = WeightSplit::By::kOutputs});
-  const Tensor active = activation_ == Activation::kRelu ? relu(inner) : swiglu(inner);
-  return linear(active, pass(down_), residual, {.group = group_, .by = WeightSplit::By::kInputs});
+  return linear(activated(activation_, inner), pass(down_), residual,
+                {.group = group_, .by = WeightSplit::By::kInputs});
 }
 
 }  // namespace infini

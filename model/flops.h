@@ -12,8 +12,7 @@ namespace infini {
 inline double training_flops_per_token(const ModelConfig& config) {
   const double width = config.d_model, head = config.head_width();
   const double queries = config.heads * head, keys = config.key_value_heads() * head;
-  const double inner = config.inner_width(),
-               matrices = config.activation == Activation::kSwiglu ? 3 : 2;
+  const double inner = config.inner_width(), matrices = config.has_gated_activation() ? 3 : 2;
   const bool over_time = config.normalises_over_time();
   const double projections = over_time ? width * 4 * queries + width * width
                                        : width * (queries + 2 * keys) + queries * width;

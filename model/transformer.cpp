@@ -1,7 +1,7 @@
 #include "model/transformer.h"
 
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/embedding.h"
-#include "tensor/ops/norm.h"
 #include "tensor/ops/product.h"
 #include "tensor/recompute.h"
 #include "tensor/system_memory.h"
@@ -10,10 +10,6 @@ namespace infini {
 namespace {
 
 std::string block_prefix(int layer) { return text("blocks.", layer, "."); }
-
-ParameterSpec norm_spec(const std::string& name, int width) {
-  return {.name = name, .shape = {width}, .mean = 1, .full_precision = true};
-}
 
 void cut(ParameterSpec& spec, int parts, int index) {
   const int axis = spec.division.axis;
@@ -60,10 +56,10 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config, int ranks,
     declare_attention(config, layer, prefix + "attention.", specs);
     FeedForward::declare(config, prefix + "feed_forward.", specs);
     if (!config.normalises_over_time())
-      specs.push_back(norm_spec(prefix + "attention_norm.weight", config.d_model));
-    specs.push_back(norm_spec(prefix + "feed_forward_norm.weight", config.d_model));
+      specs.push_back(Norm::spec(config, prefix + "attention_norm.weight"));
+    specs.push_back(Norm::spec(config, prefix + "feed_forward_norm.weight"));
   }
-  specs.push_back(norm_spec("final_norm.weight", config.d_model));
+  specs.push_back(Norm::spec(config, "final_norm.weight"));
   if (!config.tied) specs.push_back(rows_of_tokens("head.weight"));
   if (ranks > 1)
     for (ParameterSpec& spec : specs) cut(spec, ranks, index);
@@ -82,14 +78,13 @@ bool is_gate(std::string_view parameter) { return parameter.ends_with("attention
 
 Block::Block(const ModelConfig& config, int layer, const Parameters& parameters,
              const Tensor& positions, const TensorGroup* group)
-    : norm_eps(config.norm_eps),
-      two_hops(config.normalises_over_time()),
-      feed_forward_norm(parameters[block_prefix(layer) + "feed_forward_norm.weight"]),
+    : two_hops(config.normalises_over_time()),
+      feed_forward_norm(config, parameters[block_prefix(layer) + "feed_forward_norm.weight"]),
       attention(make_attention(config, layer, parameters, block_prefix(layer) + "attention.",
                                positions, group)),
       feed_forward(config, parameters, block_prefix(layer) + "feed_forward.", group) {
   if (!config.normalises_over_time())
-    attention_norm = parameters[block_prefix(layer) + "attention_norm.weight"];
+    attention_norm = {config, parameters[block_prefix(layer) + "attention_norm.weight"]};
 }
 
 // How attentions are called, see segment_attention.h.
@@ -100,7 +95,7 @@ Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& s
     if constexpr (std::is_same_v<Attention, MegalodonAttention>) {
       return one(pass, x, span, memory);
     } else {
-      const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+      const Tensor normed = attention_norm(pass, x);
       if constexpr (std::is_same_v<Attention, FeedbackAttention>)
         return one(pass, normed, x, span, memory, rows(pass));
       else
@@ -113,7 +108,7 @@ Block::Output Block::operator()(const Pass& pass, const Tensor& x, const Span& s
         return {.x = out.y, .memory = out.memory};
       },
       attention);
-  const Tensor middle = rms_norm(y, pass(feed_forward_norm), norm_eps);
+  const Tensor middle = feed_forward_norm(pass, y);
   return {.x = feed_forward(pass, middle, two_hops ? x : y), .memory = after};
 }
 
@@ -125,7 +120,7 @@ MemoryState Block::remember(const Pass& pass, const Tensor& x, const Span& span,
         if constexpr (std::is_same_v<Attention, MegalodonAttention>) {
           return one.remember(pass, x, span, memory);
         } else {
-          const Tensor normed = rms_norm(x, pass(attention_norm), norm_eps);
+          const Tensor normed = attention_norm(pass, x);
           if constexpr (std::is_same_v<Attention, FeedbackAttention>)
             return one.remember(pass, normed, x, span, memory, rows(pass));
           else
@@ -136,11 +131,10 @@ MemoryState Block::remember(const Pass& pass, const Tensor& x, const Span& span,
 }
 
 BlockRows Block::rows(const Pass& pass) const {
-  return {.normed = [this,
-                     pass](const Tensor& x) { return rms_norm(x, pass(attention_norm), norm_eps); },
+  return {.normed = [this, pass](const Tensor& x) { return attention_norm(pass, x); },
           .feed_forward =
               [this, pass](const Tensor& y) {
-                return feed_forward(pass, rms_norm(y, pass(feed_forward_norm), norm_eps), y);
+                return feed_forward(pass, feed_forward_norm(pass, y), y);
               }};
 }
 
@@ -154,8 +148,8 @@ InfiniTransformer::InfiniTransformer(const ModelConfig& config, DType compute, D
       parameters_(parameter_specs(config, count_of(group), index_of(group), frozen), compute,
                   device, keeps),
       embedding_(parameters_["embedding.weight"]),
-      final_norm_(parameters_["final_norm.weight"]),
-      head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]) {
+      head_(parameters_[config.tied ? "embedding.weight" : "head.weight"]),
+      final_norm_(config, parameters_["final_norm.weight"]) {
   if (config.has_memory_tokens()) memory_tokens_.emplace(config, parameters_);
   if (config.feedback_tokens() > 0) prompt_ = parameters_["memory_tokens.weight"];
   const Tensor table = position_table(config, compute, device);
@@ -281,11 +275,12 @@ Memories InfiniTransformer::remember(const Pass& pass, const Span& span,
 Tensor InfiniTransformer::embed(const Pass& pass, const Tensor& tokens) const {
   const ElementRange range{.begin = 0, .end = embedding_.value.size()};
   const Pass lent = borrow(pass, lender_, parameters_, range, block_range(0), &table_gradients_);
-  return embedding(tokens, lent(embedding_), group_);
+  const Tensor rows = embedding(tokens, lent(embedding_), group_);
+  return config_.embedding_scale == 1 ? rows : affine(rows, config_.embedding_scale, 0);
 }
 
 Tensor InfiniTransformer::final_norm(const Pass& pass, const Tensor& x) const {
-  return rms_norm(x, pass(final_norm_), config_.norm_eps);
+  return final_norm_(pass, x);
 }
 
 Tensor InfiniTransformer::logits(const Tensor& hidden) const {

@@ -5,6 +5,7 @@
 
 #include "model/feed_forward.h"
 #include "model/memory_tokens.h"
+#include "model/norm.h"
 #include "model/segment_attention.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/parameter_lender.h"
@@ -30,10 +31,9 @@ struct Block {
   // Throws where the architecture is another.
   const InfiniAttention& infini_attention() const { return std::get<InfiniAttention>(attention); }
 
-  double norm_eps;
-  bool two_hops;             // the feed-forward part is added to x, not to what attention left
-  Parameter attention_norm;  // none where attention normalises over time
-  Parameter feed_forward_norm;
+  bool two_hops;        // the feed-forward part is added to x, not to what attention left
+  Norm attention_norm;  // none where attention normalises over time
+  Norm feed_forward_norm;
   SegmentAttention attention;
   FeedForward feed_forward;
 };
@@ -113,7 +113,8 @@ class InfiniTransformer {
   std::vector<ElementRange> block_ranges_;
   ParameterLender* lender_ = nullptr;
   mutable std::weak_ptr<LentGradients> table_gradients_;  // of the embedding
-  Parameter embedding_, final_norm_, head_;
+  Parameter embedding_, head_;
+  Norm final_norm_;
   std::optional<Parameter> prompt_;  // see feedback_attention.h
 };
 

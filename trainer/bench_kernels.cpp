@@ -173,7 +173,7 @@ Ceilings measure_ceilings(Device device, DType dtype, std::int64_t square) {
 
 void bench_products(const ModelConfig& model, Device device, DType dtype, std::int64_t rows) {
   const std::int64_t width = model.d_model, inner = model.inner_width();
-  const std::int64_t up = inner * (model.activation == Activation::kSwiglu ? 2 : 1);
+  const std::int64_t up = inner * (model.has_gated_activation() ? 2 : 1);
   const std::int64_t queries = std::int64_t{model.heads} * model.head_width();
   const std::int64_t qkv =
       std::int64_t{model.heads + 2 * model.key_value_heads()} * model.head_width();
@@ -217,14 +217,14 @@ void bench_kernels(const RunConfig& config, Device device, std::int64_t batch_ro
         {.bytes = pass(2 * d)}, {.bytes = pass(3 * d)});
   }
   {
-    const bool gated = model.activation == Activation::kSwiglu;
+    const bool gated = model.has_gated_activation();
     const double f = static_cast<double>(model.inner_width());
     const Tensor x = values(model.inner_width() * (gated ? 2 : 1), 4);
-    bench.run(gated ? "swiglu" : "gelu",
-              [&](Tape& tape) {
-                const Tensor in = tape.watch(x);
-                return std::vector{gated ? swiglu(in) : gelu(in)};
-              },
+    const auto activate = model.activation == Activation::kSwiglu  ? swiglu
+                          : model.activation == Activation::kGeglu ? geglu
+                                                                   : gelu;
+    bench.run(gated ? std::string(name_of(model.activation)) : "gelu",
+              [&](Tape& tape) { return std::vector{activate(tape.watch(x))}; },
               {.bytes = pass(3 * f)}, {.bytes = pass((gated ? 5 : 3) * f)});
   }
   {

@@ -38,8 +38,10 @@ std::string export_page(const ModelConfig& model) {
   if (model.memory != MemoryRule::kNone)
     of_layer("attention.gate", "[H]", "beta: the gate of each query head, fp32");
   of_layer("feed_forward_norm.weight", "[D]", "RMSNorm before the feed-forward part");
-  if (model.activation == Activation::kSwiglu)
-    of_layer("feed_forward.gate.weight", "[F, D]", "its gate, through silu");
+  if (model.has_gated_activation())
+    of_layer("feed_forward.gate.weight", "[F, D]",
+             model.activation == Activation::kSwiglu ? "its gate, through silu"
+                                                     : "its gate, through gelu (tanh form)");
   of_layer("feed_forward.up.weight", "[F, D]", "what the gate multiplies");
   of_layer("feed_forward.down.weight", "[D, F]", "back to the stream");
   row(pretrained_name("final_norm.weight"), "[D]", "RMSNorm before the output");

@@ -48,13 +48,20 @@ void PlannedModel::ask(SizeTape* tape, const PlannedLender::Loan& loan,
   if (lender_ && parameter.tape) lender_->ask(loan, tape);
 }
 
+Sized PlannedModel::norm(SizeTape* tape, const Sized& x, const Sized& weight,
+                         std::int64_t rows) const {
+  return ops_.rms_norm(
+      tape, x, model_.offset_norms ? ops_.affine(tape, weight, model_.d_model, true) : weight, rows,
+      model_.d_model);
+}
+
 Sized PlannedModel::block_norm(SizeTape* tape, int layer, const char* name, const Sized& x,
                                std::int64_t rows) const {
-  return ops_.rms_norm(tape, x, block_parameter(tape, layer, {name}), rows, model_.d_model);
+  return norm(tape, x, block_parameter(tape, layer, {name}), rows);
 }
 
 Sized PlannedModel::final_norm(SizeTape* tape, const Sized& x, std::int64_t rows) const {
-  return ops_.rms_norm(tape, x, parameter(tape, {"final_norm.weight"}), rows, model_.d_model);
+  return norm(tape, x, parameter(tape, {"final_norm.weight"}), rows);
 }
 
 Sized PlannedModel::project(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
@@ -79,7 +86,7 @@ Sized PlannedModel::project(SizeTape* tape, int layer, const Sized& x, const Hea
 Sized PlannedModel::feed_forward(SizeTape* tape, int layer, const Sized& x, const Sized& residual,
                                  std::int64_t rows, const PlannedLender::Loan& loan) const {
   const std::int64_t width = model_.d_model, inner = model_.inner_width();
-  const bool gated = model_.activation == Activation::kSwiglu;
+  const bool gated = model_.has_gated_activation();
   const Sized up =
       gated ? block_parameter(tape, layer, {"feed_forward.gate.weight", "feed_forward.up.weight"})
             : block_parameter(tape, layer, {"feed_forward.up.weight"});
@@ -94,7 +101,7 @@ Sized PlannedModel::feed_forward(SizeTape* tape, int layer, const Sized& x, cons
       ops_.linear(tape, x, up, rows, width, gated ? 2 * inner : inner, Split::kColumns);
   ask(tape, loan, up);
   const Sized active =
-      gated ? ops_.swiglu(tape, hidden, rows, inner) : ops_.relu(tape, hidden, rows, inner);
+      gated ? ops_.gated(tape, hidden, rows, inner) : ops_.relu(tape, hidden, rows, inner);
   const Sized y = ops_.linear(tape, active, down, rows, inner, width, Split::kRows, residual);
   ask(tape, loan, down);
   return y;
@@ -117,7 +124,7 @@ Sized PlannedModel::embed(SizeTape* tape, const HeadLayout& layout, const Sized&
   const Sized weight = table(tape);
   const Sized x = ops_.embedding(tape, layout.rows(), model_.d_model, tokens, weight);
   ask(tape, loan, weight);
-  return x;
+  return model_.embedding_scale == 1 ? x : ops_.affine(tape, x, layout.rows() * model_.d_model);
 }
 
 PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, int layer, const Sized& x,

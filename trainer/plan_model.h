@@ -56,6 +56,7 @@ class PlannedModel {
   Sized embed(SizeTape* tape, const HeadLayout& layout, const Sized& tokens) const;
   // What a block borrows while it runs, and its backward pass again.
   PlannedLender::Loan borrow_block(SizeTape* tape, int layer) const;
+  Sized norm(SizeTape* tape, const Sized& x, const Sized& weight, std::int64_t rows) const;
   Sized block_norm(SizeTape* tape, int layer, const char* name, const Sized& x,
                    std::int64_t rows) const;
   Sized final_norm(SizeTape* tape, const Sized& x, std::int64_t rows) const;

@@ -150,6 +150,17 @@ Sized PlannedOps::head_norm(SizeTape* tape, const Sized& qkv, const Sized& query
   return y;
 }
 
+Sized PlannedOps::affine(SizeTape* tape, const Sized& x, std::int64_t elements, bool full) const {
+  Sized y = full ? make_full(elements) : make(elements);
+  pass(2 * as_double(elements));
+  if (tape)
+    tape->push({&y}, {x}, [=, this](const auto&, const auto& gradients) {
+      const auto dx = gradients.of(0);
+      pass(2 * as_double(elements));
+    });
+  return y;
+}
+
 Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const FeedForwardInputs& in, std::int64_t rows,
                                     std::int64_t width, std::int64_t inner) const {
   const auto& [x, up, down, residual] = in;
@@ -194,8 +205,8 @@ Sized PlannedOps::relu(SizeTape* tape, const Sized& x, std::int64_t rows,
   return y;
 }
 
-Sized PlannedOps::swiglu(SizeTape* tape, const Sized& x, std::int64_t rows,
-                         std::int64_t inner) const {
+Sized PlannedOps::gated(SizeTape* tape, const Sized& x, std::int64_t rows,
+                        std::int64_t inner) const {
   Sized y = make(rows * inner);
   pass(3 * as_double(rows * inner));
   if (tape)

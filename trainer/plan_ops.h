@@ -47,7 +47,8 @@ class PlannedOps {
   Sized gelu_feed_forward(SizeTape* tape, const FeedForwardInputs& in, std::int64_t rows,
                           std::int64_t width, std::int64_t inner) const;
   Sized relu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t width) const;
-  Sized swiglu(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t inner) const;
+  Sized affine(SizeTape* tape, const Sized& x, std::int64_t elements, bool full = false) const;
+  Sized gated(SizeTape* tape, const Sized& x, std::int64_t rows, std::int64_t inner) const;
   Sized rotary_attention(SizeTape* tape, const Sized& qkv, const HeadLayout& layout) const;
   // Matrices of so many rows side by side, and columns of one that make `elements` in all.
   Sized join_columns(SizeTape* tape, const std::vector<Sized>& parts, std::int64_t rows) const;

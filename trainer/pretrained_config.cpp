@@ -22,16 +22,44 @@ constexpr double kClosedGate = -15;            // sigmoid(-15) is 3e-7: nothing 
 
 struct Family {
   std::string_view architecture, type;
-  bool projection_biases, head_norms;
-  std::int64_t key_value_heads;  // where config.json says nothing; 0: as many as heads
-  std::int64_t window;           // the same of sliding_window; 0: none
+  bool projection_biases = false, head_norms = false;
+  bool gemma = false;  // geglu, norms of 1 + weight, embeddings times the root of their width
+  // Where config.json says nothing:
+  std::int64_t key_value_heads = 0;  // 0: as many as heads
+  std::int64_t window = 0;           // sliding_window; 0: none
+  std::int64_t head_width = 0;       // 0: hidden_size / heads
+  bool tied = false;
+
+  Activation activation() const { return gemma ? Activation::kGeglu : Activation::kSwiglu; }
+  double embedding_scale(int width) const { return gemma ? std::sqrt(width) : 1; }
+  // Whether it computes what this model does without its memory.
+  bool computes(const ModelConfig& model) const {
+    return projection_biases == model.projection_biases && head_norms == model.head_norms &&
+           activation() == model.activation && gemma == model.offset_norms &&
+           embedding_scale(model.d_model) == model.embedding_scale;
+  }
 };
 constexpr Family kFamilies[] = {
-    {"LlamaForCausalLM", "llama", false, false, 0, 0},
-    {"MistralForCausalLM", "mistral", false, false, 8, 4096},
-    {"Qwen2ForCausalLM", "qwen2", true, false, 32, 0},
-    {"Qwen3ForCausalLM", "qwen3", false, true, 32, 0},
+    {.architecture = "LlamaForCausalLM", .type = "llama"},
+    {.architecture = "MistralForCausalLM", .type = "mistral", .key_value_heads = 8, .window = 4096},
+    {.architecture = "Qwen2ForCausalLM",
+     .type = "qwen2",
+     .projection_biases = true,
+     .key_value_heads = 32},
+    {.architecture = "Qwen3ForCausalLM",
+     .type = "qwen3",
+     .head_norms = true,
+     .key_value_heads = 32,
+     .head_width = 128},
+    {.architecture = "GemmaForCausalLM",
+     .type = "gemma",
+     .gemma = true,
+     .key_value_heads = 16,
+     .head_width = 256,
+     .tied = true},
 };
+constexpr const char* kSilu = "silu";
+constexpr const char* kTanhGelu = "gelu_pytorch_tanh";
 constexpr const char* kOurs = "infini";
 
 Json parse_json(const std::string& json, const std::string& who) {
@@ -111,15 +139,18 @@ const Family& family_of(const Json& root, const std::string& who) {
 // The same model inside a segment, with a memory that nobody reads yet.
 ModelConfig closed_memory() {
   ModelConfig model;
-  model.activation = Activation::kSwiglu;
   model.first_segment = FirstSegment::kBypass;
   model.gate_mean = kClosedGate;
   model.gate_deviation = 0;
   return model;
 }
 
-void refuse_other_models(const Keys& keys) {
-  keys.must_be("hidden_act", "silu");
+void refuse_other_models(const Keys& keys, const Family& family) {
+  // Gemma's first files say gelu and mean its tanh form.
+  if (!family.gemma || keys.word("hidden_act", kTanhGelu) != "gelu")
+    keys.must_be("hidden_act", family.gemma ? kTanhGelu : kSilu);
+  if (family.gemma) keys.must_be("hidden_activation", kTanhGelu);
+  keys.must_be("use_bidirectional_attention", false);
   keys.must_be("attention_bias", false);
   keys.must_be("mlp_bias", false);
   keys.must_be("partial_rotary_factor", 1.0);
@@ -130,7 +161,7 @@ void refuse_other_models(const Keys& keys) {
 PretrainedConfig of_family(const Json& root, const std::string& who) {
   const Keys keys(root, who);
   const Family& family = family_of(root, who);
-  refuse_other_models(keys);
+  refuse_other_models(keys, family);
   PretrainedConfig result;
   result.model = closed_memory();
   result.json = root.dump();
@@ -143,11 +174,15 @@ PretrainedConfig of_family(const Json& root, const std::string& who) {
   model.heads = keys.count("num_attention_heads");
   model.kv_heads = keys.count("num_key_value_heads",
                               family.key_value_heads ? family.key_value_heads : model.heads);
-  model.d_head = keys.count("head_dim", family.head_norms ? 128 : model.d_model / model.heads);
+  model.d_head =
+      keys.count("head_dim", family.head_width ? family.head_width : model.d_model / model.heads);
   model.feed_forward = keys.count("intermediate_size");
   model.vocabulary = keys.count("vocab_size");
   model.norm_eps = keys.number("rms_norm_eps", 1e-6);
-  model.tied = keys.flag("tie_word_embeddings", false);
+  model.tied = keys.flag("tie_word_embeddings", family.tied);
+  model.activation = family.activation();
+  model.offset_norms = family.gemma;
+  model.embedding_scale = family.embedding_scale(model.d_model);
   model.projection_biases = family.projection_biases;
   model.head_norms = family.head_norms;
   result.positions = keys.count("max_position_embeddings", 2048);
@@ -199,26 +234,25 @@ Match match(const ModelConfig& model, const Json& origin) {
   };
   if (model.architecture != Architecture::kInfini)
     return no("model.architecture = ", model.architecture_name());
-  if (model.activation != Activation::kSwiglu) return no("model.activation is not swiglu");
+  if (!model.has_gated_activation()) return no("model.activation is not swiglu");
   if (model.softmax_scale != SoftmaxScale::kHead) return no("model.softmax_scale is not d_head");
   if (model.head_norms && model.projection_biases)
     return no("model.head_norms and model.projection_biases together");
   for (const Family& family : kFamilies)
     if (origin.contains("architectures") && origin["architectures"] == Json{family.architecture} &&
-        family.head_norms == model.head_norms &&
-        family.projection_biases == model.projection_biases)
+        family.computes(model))
       return {.family = &family, .obstacle = ""};
   for (const Family& family : kFamilies)
-    if (family.head_norms == model.head_norms &&
-        family.projection_biases == model.projection_biases)
-      return {.family = &family, .obstacle = ""};
-  return no("its shape");
+    if (family.computes(model)) return {.family = &family, .obstacle = ""};
+  return no("model.activation = ", name_of(model.activation),
+            ", offset_norms = ", model.offset_norms ? "true" : "false",
+            " and embedding_scale = ", model.embedding_scale, " together");
 }
 
 void write_family(const ModelConfig& model, const Family& family, Json& root) {
   root["architectures"] = {family.architecture};
   root["model_type"] = family.type;
-  root["hidden_act"] = "silu";
+  root["hidden_act"] = family.gemma ? kTanhGelu : kSilu;
   const bool width_follows = root.contains("hidden_size") && !root.contains("head_dim") &&
                              model.heads * model.head_width() == model.d_model;
   if (!width_follows) root["head_dim"] = model.head_width();

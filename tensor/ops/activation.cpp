@@ -31,6 +31,28 @@ struct Gelu {
   }
 };
 
+// silu'(x) = s (1 + x (1 - s)) with s = sigmoid(x).
+struct Silu {
+  template <class A>
+  static ValueAndSlope<A> both(A x) {
+    const A s = sigmoid(x);
+    return {x * s, s * (A(1) + x * (A(1) - s))};
+  }
+};
+
+// use.operator()<Activation>()
+template <class Use>
+void with(Kind kind, Use use) {
+  switch (kind) {
+    case Kind::kRelu:
+      return use.template operator()<Relu>();
+    case Kind::kGelu:
+      return use.template operator()<Gelu>();
+    case Kind::kSilu:
+      return use.template operator()<Silu>();
+  }
+}
+
 template <class Activation, class T>
 void apply(const Tensor& x, const Tensor& y, const Tensor& slope) {
   using A = Accumulator<T>;
@@ -69,8 +91,8 @@ void multiply_slopes(const Tensor& slope, const Tensor& dy, const GradTarget& dx
   });
 }
 
-template <class T>
-void swiglu_forward(const Tensor& x, const Tensor& y) {
+template <class Activation, class T>
+void gated_forward(const Tensor& x, const Tensor& y) {
   using A = Accumulator<T>;
   const auto [rows, width] = y.rows_and_width();
   parallel_ranges(rows, 16, [&, width = width](std::int64_t begin, std::int64_t end) {
@@ -79,14 +101,13 @@ void swiglu_forward(const Tensor& x, const Tensor& y) {
       T* out = y.data<T>() + r * width;
 #pragma omp simd
       for (std::int64_t c = 0; c < width; ++c)
-        out[c] = T(A(gate[c]) * sigmoid(A(gate[c])) * A(up[c]));
+        out[c] = T(Activation::both(A(gate[c])).value * A(up[c]));
     }
   });
 }
 
-// silu'(a) = s (1 + a (1 - s)) with s = sigmoid(a).
-template <class T>
-void swiglu_backward(const Tensor& x, const Tensor& dy, const GradTarget& dx) {
+template <class Activation, class T>
+void gated_backward(const Tensor& x, const Tensor& dy, const GradTarget& dx) {
   using A = Accumulator<T>;
   const auto [rows, width] = dy.rows_and_width();
   const A keep = dx.accumulate ? A(1) : A(0);
@@ -98,9 +119,10 @@ void swiglu_backward(const Tensor& x, const Tensor& dy, const GradTarget& dx) {
       if (keep == 0) std::fill(dgate, dgate + 2 * width, T(0.0f));
 #pragma omp simd
       for (std::int64_t c = 0; c < width; ++c) {
-        const A a = A(gate[c]), s = sigmoid(a), d = A(upstream[c]);
-        dgate[c] = T(A(dgate[c]) + d * A(up[c]) * s * (A(1) + a * (A(1) - s)));
-        dup[c] = T(A(dup[c]) + d * a * s);
+        const auto [value, slope] = Activation::both(A(gate[c]));
+        const A d = A(upstream[c]);
+        dgate[c] = T(A(dgate[c]) + d * A(up[c]) * slope);
+        dup[c] = T(A(dup[c]) + d * value);
       }
     }
   });
@@ -110,19 +132,24 @@ class CpuActivation final : public ActivationKernels {
  public:
   void elementwise(Kind kind, const Tensor& x, const Tensor& y,
                    const Tensor& slope) const override {
-    dispatch_float(x.dtype(), [&]<class T>() {
-      kind == Kind::kRelu ? apply<Relu, T>(x, y, slope) : apply<Gelu, T>(x, y, slope);
+    with(kind, [&]<class Activation>() {
+      dispatch_float(x.dtype(), [&]<class T>() { apply<Activation, T>(x, y, slope); });
     });
   }
   void elementwise_grad(const Tensor& slope, const Tensor& dy,
                         const GradTarget& dx) const override {
     dispatch_float(slope.dtype(), [&]<class T>() { multiply_slopes<T>(slope, dy, dx); });
   }
-  void swiglu(const Tensor& x, const Tensor& y) const override {
-    dispatch_float(x.dtype(), [&]<class T>() { swiglu_forward<T>(x, y); });
+  void gated(Kind kind, const Tensor& x, const Tensor& y) const override {
+    with(kind, [&]<class Activation>() {
+      dispatch_float(x.dtype(), [&]<class T>() { gated_forward<Activation, T>(x, y); });
+    });
   }
-  void swiglu_grad(const Tensor& x, const Tensor& dy, const GradTarget& dx) const override {
-    dispatch_float(x.dtype(), [&]<class T>() { swiglu_backward<T>(x, dy, dx); });
+  void gated_grad(Kind kind, const Tensor& x, const Tensor& dy,
+                  const GradTarget& dx) const override {
+    with(kind, [&]<class Activation>() {
+      dispatch_float(x.dtype(), [&]<class T>() { gated_backward<Activation, T>(x, dy, dx); });
+    });
   }
 };
 
@@ -138,6 +165,17 @@ Tensor activate(Kind kind, const Tensor& x) {
   });
 }
 
+Tensor gate(Kind kind, const char* name, const Tensor& x) {
+  const auto [rows, width] = x.dims<2>();
+  check(width % 2 == 0, name, ": expected an even width, got ", x.shape());
+  const Tensor y = Tensor::empty({rows, width / 2}, x.dtype(), x.device());
+  const ActivationKernels& device = on<kernels, cuda_activation>(x.device());
+  device.gated(kind, x, y);
+  return record(y, {x}, [kind, x, &device](const Tensor& dy, Gradients& gradients) {
+    device.gated_grad(kind, x, dy, gradients.of(0));
+  });
+}
+
 }  // namespace
 
 const ActivationKernels& cpu_activation() { return kernels; }
@@ -145,15 +183,7 @@ const ActivationKernels& cpu_activation() { return kernels; }
 Tensor relu(const Tensor& x) { return activate(Kind::kRelu, x); }
 Tensor gelu(const Tensor& x) { return activate(Kind::kGelu, x); }
 
-Tensor swiglu(const Tensor& x) {
-  const auto [rows, width] = x.dims<2>();
-  check(width % 2 == 0, "swiglu: expected an even width, got ", x.shape());
-  const Tensor y = Tensor::empty({rows, width / 2}, x.dtype(), x.device());
-  const ActivationKernels& device = on<kernels, cuda_activation>(x.device());
-  device.swiglu(x, y);
-  return record(y, {x}, [x, &device](const Tensor& dy, Gradients& gradients) {
-    device.swiglu_grad(x, dy, gradients.of(0));
-  });
-}
+Tensor swiglu(const Tensor& x) { return gate(Kind::kSilu, "swiglu", x); }
+Tensor geglu(const Tensor& x) { return gate(Kind::kGelu, "geglu", x); }
 
 }  // namespace infini

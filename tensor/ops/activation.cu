@@ -50,6 +50,19 @@ struct Gelu {
   }
 };
 
+// silu(x) = x s with s = sigmoid(x), silu'(x) = s (1 + x (1 - s)).
+struct Silu {
+  template <class N, class A>
+  static __device__ A value(A x) {
+    return x * sigmoid_for<N>(x);
+  }
+  template <class N, class A>
+  static __device__ A slope(A x) {
+    const A s = sigmoid_for<N>(x);
+    return s * (A(1) + x * (A(1) - s));
+  }
+};
+
 // Where a thread's pack p begins when a block takes kPacks packs for each of its threads.
 template <int n>
 __device__ __forceinline__ std::int64_t pack_begin(int p) {
@@ -102,8 +115,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One block per row, kPacks packs of a thread at a time. x [R, 2 F] -> y [R, F].
-template <int n, class N>
-__global__ void __launch_bounds__(kThreads) swiglu_kernel(const N* x, N* y, std::int64_t width) {
+template <int n, class Activation, class N>
+__global__ void __launch_bounds__(kThreads) gated_kernel(const N* x, N* y, std::int64_t width) {
   using A = Compute<N>;
   const N *gate = x + blockIdx.x * 2 * width, *up = gate + width;
   y += blockIdx.x * width;
@@ -122,20 +135,17 @@ __global__ void __launch_bounds__(kThreads) swiglu_kernel(const N* x, N* y, std:
       if (c >= width) continue;
       A results[n];
 #pragma unroll
-      for (int e = 0; e < n; ++e) {
-        const A a = gates[p][e];
-        results[e] = a * sigmoid_for<N>(a) * ups[p][e];
-      }
+      for (int e = 0; e < n; ++e)
+        results[e] = Activation::template value<N>(gates[p][e]) * ups[p][e];
       store_pack<n>(y + c, results);
     }
   }
 }
 
-// One block per row, kPacks packs of a thread at a time. With s = sigmoid(a):
-// silu(a) = a s, silu'(a) = s (1 + a (1 - s)).
-template <int n, class N>
+// One block per row, kPacks packs of a thread at a time.
+template <int n, class Activation, class N>
 __global__ void __launch_bounds__(kThreads, 3)
-    swiglu_grad_kernel(const N* x, const N* dy, N* dx, bool accumulate, std::int64_t width) {
+    gated_grad_kernel(const N* x, const N* dy, N* dx, bool accumulate, std::int64_t width) {
   using A = Compute<N>;
   const N *gate = x + blockIdx.x * 2 * width, *up = gate + width;
   N *dgate = dx + blockIdx.x * 2 * width, *dup = dgate + width;
@@ -157,9 +167,9 @@ __global__ void __launch_bounds__(kThreads, 3)
       A dgates[n], dups[n];
 #pragma unroll
       for (int e = 0; e < n; ++e) {
-        const A a = gates[p][e], s = sigmoid_for<N>(a), d = dys[p][e];
-        dgates[e] = d * ups[p][e] * s * (A(1) + a * (A(1) - s));
-        dups[e] = d * a * s;
+        const A a = gates[p][e], d = dys[p][e];
+        dgates[e] = d * ups[p][e] * Activation::template slope<N>(a);
+        dups[e] = d * Activation::template value<N>(a);
       }
       put_pack<n>(dgate + c, accumulate, dgates);
       put_pack<n>(dup + c, accumulate, dups);
@@ -185,6 +195,19 @@ void launch_activation(const N* x, N* y, N* slope, std::int64_t count) {
                   });
 }
 
+// use.operator()<Activation>()
+template <class Use>
+void with(ActivationKernels::Kind kind, Use use) {
+  switch (kind) {
+    case ActivationKernels::Kind::kRelu:
+      return use.template operator()<Relu>();
+    case ActivationKernels::Kind::kGelu:
+      return use.template operator()<Gelu>();
+    case ActivationKernels::Kind::kSilu:
+      return use.template operator()<Silu>();
+  }
+}
+
 // Calls launch.operator()<n>(): n elements at once where every row of the width consists of packs.
 template <int n, class Launch>
 void by_row_packs(std::int64_t width, bool packed, Launch launch) {
@@ -194,14 +217,44 @@ void by_row_packs(std::int64_t width, bool packed, Launch launch) {
     launch.template operator()<1>();
 }
 
+template <class Activation, class T>
+void launch_gated(const Tensor& x, const Tensor& y) {
+  using N = Native<T>;
+  constexpr int kSize = kPackSize<N>;
+  const auto [rows, width] = y.rows_and_width();
+  const N* const in = native<T>(x);
+  N* const out = native<T>(y);
+  by_row_packs<kSize>(width, takes_packs<kSize>(in, out), [&, rows = rows, width = width]<int n>() {
+    gated_kernel<n, Activation>
+        <<<blocks_for(rows, 1), row_threads(width / n), 0, cuda_stream()>>>(in, out, width);
+  });
+  check_launch("gated");
+}
+
+template <class Activation, class T>
+void launch_gated_grad(const Tensor& x, const Tensor& dy, const GradTarget& dx) {
+  using N = Native<T>;
+  constexpr int kSize = kPackSize<N>;
+  const auto [rows, width] = dy.rows_and_width();
+  const N *in = native<T>(x), *upstream = native<T>(dy);
+  N* const out = native<T>(dx.tensor);
+  by_row_packs<kSize>(width, takes_packs<kSize>(in, upstream, out),
+                      [&, rows = rows, width = width]<int n>() {
+                        gated_grad_kernel<n, Activation>
+                            <<<blocks_for(rows, 1), row_threads(width / n), 0, cuda_stream()>>>(
+                                in, upstream, out, dx.accumulate, width);
+                      });
+  check_launch("gated_grad");
+}
+
 class CudaActivation final : public ActivationKernels {
  public:
   void elementwise(Kind kind, const Tensor& x, const Tensor& y,
                    const Tensor& slope) const override {
-    dispatch_float(x.dtype(), [&]<class T>() {
-      const auto launch = kind == Kind::kRelu ? launch_activation<Relu, Native<T>>
-                                              : launch_activation<Gelu, Native<T>>;
-      launch(native<T>(x), native<T>(y), native<T>(slope), x.size());
+    with(kind, [&]<class Activation>() {
+      dispatch_float(x.dtype(), [&]<class T>() {
+        launch_activation<Activation>(native<T>(x), native<T>(y), native<T>(slope), x.size());
+      });
     });
   }
 
@@ -223,35 +276,18 @@ class CudaActivation final : public ActivationKernels {
     });
   }
 
-  void swiglu(const Tensor& x, const Tensor& y) const override {
-    const auto [rows, width] = y.rows_and_width();
-    if (rows == 0 || width == 0) return;
-    dispatch_float(x.dtype(), [&, rows = rows, width = width]<class T>() {
-      using N = Native<T>;
-      constexpr int kSize = kPackSize<N>;
-      const N* const in = native<T>(x);
-      N* const out = native<T>(y);
-      by_row_packs<kSize>(width, takes_packs<kSize>(in, out), [&]<int n>() {
-        swiglu_kernel<n>
-            <<<blocks_for(rows, 1), row_threads(width / n), 0, cuda_stream()>>>(in, out, width);
-      });
-      check_launch("swiglu");
+  void gated(Kind kind, const Tensor& x, const Tensor& y) const override {
+    if (y.size() == 0) return;
+    with(kind, [&]<class Activation>() {
+      dispatch_float(x.dtype(), [&]<class T>() { launch_gated<Activation, T>(x, y); });
     });
   }
 
-  void swiglu_grad(const Tensor& x, const Tensor& dy, const GradTarget& dx) const override {
-    const auto [rows, width] = dy.rows_and_width();
-    if (rows == 0 || width == 0) return;
-    dispatch_float(x.dtype(), [&, rows = rows, width = width]<class T>() {
-      using N = Native<T>;
-      constexpr int kSize = kPackSize<N>;
-      const N *in = native<T>(x), *upstream = native<T>(dy);
-      N* const out = native<T>(dx.tensor);
-      by_row_packs<kSize>(width, takes_packs<kSize>(in, upstream, out), [&]<int n>() {
-        swiglu_grad_kernel<n><<<blocks_for(rows, 1), row_threads(width / n), 0, cuda_stream()>>>(
-            in, upstream, out, dx.accumulate, width);
-      });
-      check_launch("swiglu_grad");
+  void gated_grad(Kind kind, const Tensor& x, const Tensor& dy,
+                  const GradTarget& dx) const override {
+    if (dy.size() == 0) return;
+    with(kind, [&]<class Activation>() {
+      dispatch_float(x.dtype(), [&]<class T>() { launch_gated_grad<Activation, T>(x, dy, dx); });
     });
   }
 };

@@ -59,6 +59,21 @@ class CpuElementwise final : public ElementwiseKernels {
     });
   }
 
+  void affine_into(const GradTarget& target, const Tensor& source, double factor,
+                   double offset) const override {
+    dispatch_float(source.dtype(), [&]<class T>() {
+      using A = Accumulator<T>;
+      const T* from = source.data<T>();
+      T* to = target.tensor.data<T>();
+      const A keep = target.accumulate ? A(1) : A(0);
+      parallel_ranges(source.size(), kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+        if (keep == 0) std::fill(to + begin, to + end, T(0.0f));
+        for (std::int64_t i = begin; i < end; ++i)
+          to[i] = T(A(to[i]) + (A(factor) * A(from[i]) + A(offset)));
+      });
+    });
+  }
+
   void sum(const Tensor& values, bool of_squares, const Tensor& result) const override {
     std::vector<double> sums((values.size() + kSumPiece - 1) / kSumPiece);
     dispatch_float(values.dtype(), [&]<class T>() {
@@ -116,6 +131,15 @@ Tensor add(const Tensor& x, const Tensor& y) {
   return record(sum, {x, y}, [](const Tensor& dy, Gradients& gradients) {
     for (int input = 0; input < 2; ++input)
       if (const GradTarget dx = gradients.of(input)) add_into(dx, dy);
+  });
+}
+
+Tensor affine(const Tensor& x, double factor, double offset) {
+  const Tensor y = Tensor::empty_like(x);
+  const ElementwiseKernels& device = on<cpu_elementwise, cuda_elementwise>(x.device());
+  device.affine_into({.tensor = y, .accumulate = false}, x, factor, offset);
+  return record(y, {x}, [factor, &device](const Tensor& dy, Gradients& gradients) {
+    device.affine_into(gradients.of(0), dy, factor, 0);
   });
 }
 

@@ -61,6 +61,20 @@ __global__ void __launch_bounds__(kThreads)
   put_pack<n>(target + i / across * leading + i % across * n, true, values);
 }
 
+// target (+)= factor source + offset, a pack of n elements a thread.
+template <int n, class N>
+__global__ void __launch_bounds__(kThreads)
+    affine_kernel(const N* source, Compute<N> factor, Compute<N> offset, bool accumulate, N* target,
+                  std::int64_t count) {
+  const std::int64_t i = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * n;
+  if (i >= count) return;
+  Compute<N> values[n];
+  load_pack<n>(source + i, values);
+#pragma unroll
+  for (int e = 0; e < n; ++e) values[e] = factor * values[e] + offset;
+  put_pack<n>(target + i, accumulate, values);
+}
+
 // A fixed number, so that sums do not depend on the device: 8 for each of 132 multiprocessors.
 constexpr std::int64_t kSumBlocks = 1056;
 
@@ -146,6 +160,24 @@ class CudaElementwise final : public ElementwiseKernels {
   void add(const Tensor& x, const Tensor& y, const Tensor& sum) const override {
     dispatch_float(x.dtype(), [&]<class T>() {
       launch_add<Native<T>, Native<T>>(native<T>(x), native<T>(y), native<T>(sum), x.size());
+    });
+  }
+
+  void affine_into(const GradTarget& target, const Tensor& source, double factor,
+                   double offset) const override {
+    dispatch_float(source.dtype(), [&]<class T>() {
+      using N = Native<T>;
+      constexpr int kSize = kPackSize<N>;
+      const N* const from = native<T>(source);
+      N* const to = native<T>(target.tensor);
+      by_packs<kSize>(
+          source.size(), takes_packs<kSize>(from, to),
+          [&]<int n>(std::int64_t begin, std::int64_t part) {
+            affine_kernel<n><<<blocks_for(part, kThreads * n), kThreads, 0, cuda_stream()>>>(
+                from + begin, static_cast<Compute<N>>(factor), static_cast<Compute<N>>(offset),
+                target.accumulate, to + begin, part);
+            check_launch("affine");
+          });
     });
   }
 

@@ -15,6 +15,9 @@ void add_into_columns(const Tensor& target, std::int64_t first, const Tensor& so
 // x + y, same shape and type.
 Tensor add(const Tensor& x, const Tensor& y);
 
+// factor x + offset.
+Tensor affine(const Tensor& x, double factor, double offset);
+
 // Writes source converted to the type of target; same size.
 void convert_into(const Tensor& target, const Tensor& source);
 
@@ -30,6 +33,9 @@ class ElementwiseKernels {
   virtual void add_into_columns(const Tensor& target, std::int64_t first,
                                 const Tensor& source) const = 0;
   virtual void add(const Tensor& x, const Tensor& y, const Tensor& sum) const = 0;
+  // target (+)= factor source + offset, of one type.
+  virtual void affine_into(const GradTarget& target, const Tensor& source, double factor,
+                           double offset) const = 0;
   // Into an fp64 scalar.
   virtual void sum(const Tensor& values, bool of_squares, const Tensor& total) const = 0;
 

@@ -230,13 +230,19 @@ TEST_P(GpuDecoder, GoesOpByOpWhereAsked) {
   EXPECT_EQ(Decoder(model).has_kernel(), is_hopper());
 }
 
-// The kernel knows neither; op by op the decoder knows both.
-TEST(GpuDecoderOpByOp, ReadsBiasesAndNormsOfHeads) {
+// What the kernel does not know, op by op the decoder does.
+TEST(GpuDecoderOpByOp, ReadsBiasesNormsOfHeadsAndWhatGemmaHas) {
   if (!is_available(Device::kCuda)) GTEST_SKIP() << "this machine has no GPU";
-  for (const bool biases : {false, true}) {
+  using Change = void (*)(ModelConfig&);
+  for (const Change change : {
+           Change([](ModelConfig& config) { config.projection_biases = true; }),
+           Change([](ModelConfig& config) { config.head_norms = true; }),
+           Change([](ModelConfig& config) { config.offset_norms = true; }),
+           Change([](ModelConfig& config) { config.embedding_scale = 3; }),
+           Change([](ModelConfig& config) { config.activation = Activation::kGeglu; }),
+       }) {
     ModelConfig config = config_of(kCases[1]);
-    config.projection_biases = biases;
-    config.head_norms = !biases;
+    change(config);
     InfiniTransformer here(config, DType::kFloat32, Device::kCpu),
         there(config, DType::kFloat32, Device::kCuda);
     for (InfiniTransformer* model : {&here, &there}) model->parameters().initialise(2);

@@ -36,6 +36,7 @@ struct Tiny {
   std::int64_t memory_segments = 0;
   bool projection_biases = false;
   bool head_norms = false;
+  bool offset_norms = false;  // and embeddings that are scaled, as Gemma has them
   RotaryScaling::Kind rope = RotaryScaling::Kind::kNone;
   int ema_size = 16;
   int norm_groups = 0;
@@ -84,6 +85,8 @@ inline ModelConfig config_of(const Tiny& tiny) {
   config.gate_deviation = 0.5;
   config.projection_biases = tiny.projection_biases;
   config.head_norms = tiny.head_norms;
+  config.offset_norms = tiny.offset_norms;
+  config.embedding_scale = tiny.offset_norms ? 2.5 : 1;
   config.rope_scaling = {.kind = tiny.rope, .factor = 3, .original_tokens = 12};
   config.init_deviation = 0.4;  // far from linear, so that nothing agrees by being small
   return config;
@@ -95,7 +98,7 @@ inline InfiniTransformer model_of(const Tiny& tiny, std::uint64_t seed = 1) {
   // What starts as 0 and 1 is moved away from there.
   for (const Parameter& parameter : model.parameters().all())
     if (parameter.name.ends_with(".bias") || parameter.name.ends_with("_norm.weight"))
-      if (tiny.projection_biases || tiny.head_norms) {
+      if (tiny.projection_biases || tiny.head_norms || tiny.offset_norms) {
         std::vector<double> values = parameter.master.to_vector<double>();
         for (std::size_t i = 0; i < values.size(); ++i)
           values[i] += 0.5 * RandomKey{.seed = seed + 8}.normal(i);
@@ -257,6 +260,11 @@ inline const Tiny kTinies[] = {
      .kv_heads = 2,
      .activation = Activation::kSwiglu,
      .head_norms = true},
+    {.memory = MemoryRule::kLinear,
+     .kv_heads = 1,
+     .activation = Activation::kGeglu,
+     .tied = true,
+     .offset_norms = true},
     {.memory = MemoryRule::kNone,
      .kv_heads = 1,
      .architecture = Architecture::kRmt,
@@ -312,7 +320,8 @@ inline std::string name_of(const Tiny& tiny) {
     name = text("megalodon_", tiny.ema_size, "_norm_", tiny.norm_groups);
   return text(name, "_with_", tiny.kv_heads, "_key_heads",
               tiny.first_segment == FirstSegment::kBypass ? "_bypass" : "",
-              tiny.projection_biases ? "_biases" : "", tiny.head_norms ? "_head_norms" : "");
+              tiny.projection_biases ? "_biases" : "", tiny.head_norms ? "_head_norms" : "",
+              tiny.offset_norms ? "_offset_norms" : "");
 }
 inline std::string tiny_name(const testing::TestParamInfo<Tiny>& info) {
   return name_of(info.param);

@@ -6,8 +6,8 @@ import pathlib
 
 import torch
 from transformers import (
-    LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM,
-    Qwen3Config, Qwen3ForCausalLM)
+    GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+    Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 HERE = pathlib.Path(__file__).parent
 SHAPE = dict(vocab_size=29, hidden_size=12, intermediate_size=16, num_hidden_layers=2,
@@ -36,6 +36,10 @@ MODELS = {
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(
         **SHAPE, head_dim=6, rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
         torch.float32, "5KB"),
+    # One key head for all, an embedding that is scaled, norms of 1 + weight.
+    "gemma": (GemmaForCausalLM, GemmaConfig(
+        **{**SHAPE, "num_key_value_heads": 1}, head_dim=6,
+        rope_parameters=dict(rope_type="default", rope_theta=10000.0)), torch.bfloat16, "5MB"),
 }
 
 

@@ -535,6 +535,14 @@ std::vector<OpCase> make_table() {
        {{.shape = {3, 40}}},
        [](In in) { return std::vector{add(in[0], in[0])}; },
        [](Plain in, Plain) { return Arrays{reference::add(in[0], in[0])}; }},
+      {"affine",
+       {{.shape = {3, 41}}},
+       [](In in) { return std::vector{affine(in[0], -2.5, 0.75)}; },
+       [](Plain in, Plain) {
+         reference::Array y = in[0];
+         for (double& value : y) value = -2.5 * value + 0.75;
+         return Arrays{y};
+       }},
       {"rms_norm",
        {{.shape = {3, 40}}, norm},
        [](In in) { return std::vector{rms_norm(in[0], in[1], 1e-3)}; },
@@ -565,6 +573,10 @@ std::vector<OpCase> make_table() {
        {{.shape = {5, 22}, .low = -4, .high = 4}},
        [](In in) { return std::vector{swiglu(in[0])}; },
        [](Plain in, Plain) { return Arrays{reference::swiglu(in[0], 11)}; }},
+      {"geglu",
+       {{.shape = {5, 22}, .low = -4, .high = 4}},
+       [](In in) { return std::vector{geglu(in[0])}; },
+       [](Plain in, Plain) { return Arrays{reference::geglu(in[0], 11)}; }},
       {"gelu_feed_forward",
        {{.shape = {6, 10}},
         {.shape = {24, 10}, .role = Role::kWeight},

@@ -84,6 +84,16 @@ Array swiglu(const Array& x, std::int64_t inner) {
   return y;
 }
 
+Array geglu(const Array& x, std::int64_t inner) {
+  const Array active = gelu(x);
+  Array y(x.size() / 2);
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const std::size_t r = i / inner, c = i % inner;
+    y[i] = active[r * 2 * inner + c] * x[r * 2 * inner + inner + c];
+  }
+  return y;
+}
+
 Array embedding(const Ids& tokens, const Array& table, std::int64_t width) {
   Array y;
   for (const std::int32_t id : tokens)

@@ -27,6 +27,7 @@ Array head_norm(const Array& qkv, const Array& query_weight, const Array& key_we
 Array relu(const Array& x);
 Array gelu(const Array& x);
 Array swiglu(const Array& x, std::int64_t inner);
+Array geglu(const Array& x, std::int64_t inner);
 Array embedding(const Ids& tokens, const Array& table, std::int64_t width);
 Array rotate(const Array& qkv, const HeadLayout& layout, double base, std::int64_t first_position);
 Array local_attention(const Array& rotated, const Array& qkv, const HeadLayout& layout,

@@ -170,6 +170,9 @@ TEST_F(ExportOfOurs, WritesTheFamilyThatComputesTheSame) {
 TEST_F(ExportOfOurs, RefusesWhatNoFamilyComputes) {
   EXPECT_THAT(refusal({}), HasSubstr("no family of transformers computes this model: "
                                      "model.activation is not swiglu; --with-memory writes it"));
+  EXPECT_THAT(refusal({"model.activation=geglu", "model.offset_norms=true"}),
+              HasSubstr("model.activation = geglu, offset_norms = true and embedding_scale = 1 "
+                        "together"));
   EXPECT_THAT(refusal({"model.activation=swiglu", "model.softmax_scale=d_model"}),
               HasSubstr("model.softmax_scale is not d_head"));
   EXPECT_THAT(
@@ -181,7 +184,7 @@ TEST_F(ExportOfOurs, RefusesWhatNoFamilyComputes) {
 }
 
 TEST_F(ExportOfOurs, WithMemoryTakesEveryInfiniTransformer) {
-  for (const char* activation : {"gelu", "relu", "swiglu"}) {
+  for (const char* activation : {"gelu", "relu", "swiglu", "geglu"}) {
     const fs::path in = saved({text("model.activation=", activation), "model.tied=false"}),
                    out = folder_ / activation, again = folder_ / (std::string(activation) + "2");
     export_model(in, out, {.with_memory = true});

@@ -58,7 +58,7 @@ TEST_F(PlannedMemory, IsWhatTheAllocatorHandsOut) {
 }
 
 TEST_F(PlannedMemory, KnowsEveryActivationHeadCountAndTying) {
-  for (const char* activation : {"gelu", "relu", "swiglu"})
+  for (const char* activation : {"gelu", "relu", "swiglu", "geglu"})
     for (const char* schedule : {"parallel", "streaming"})
       expect_right({text("model.activation=", activation), text("train.schedule=", schedule),
                     "model.kv_heads=1", "model.tied=false"});
@@ -69,6 +69,7 @@ TEST_F(PlannedMemory, KnowsBiasesAndNormsOfHeads) {
     for (const char* compute : {"fp32", "bf16"})
       for (const Overrides& what :
            {Overrides{"model.projection_biases=true"}, Overrides{"model.head_norms=true"},
+            Overrides{"model.offset_norms=true", "model.embedding_scale=4"},
             Overrides{"model.projection_biases=true", "model.head_norms=true",
                       "train.recompute_blocks=true"}}) {
         Overrides all{text("train.schedule=", schedule), text("train.compute=", compute)};

@@ -14,7 +14,7 @@
 
 namespace infini {
 
-inline const std::string kFamilies[] = {"llama", "llama-tied", "mistral", "qwen2", "qwen3"};
+inline const std::string kFamilies[] = {"llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma"};
 
 inline std::string family_name(const testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
