@@ -50,7 +50,8 @@ class Sentences final : public sentencepiece::SentenceIterator {
 
 // The sample with NUL, which Sentences leaves out, in place of rare characters: kept are the most
 // frequent ones, until they make up kCoverage of all or fill half of the pieces that are not bytes.
-// The byte pieces spell the others.
+// The byte pieces spell the others, but not the space, for which SentencePiece has a mark of its
+// own: there is one at the end.
 std::string with_frequent_characters(std::string_view sample, int vocabulary) {
   const auto characters = [&](auto use) {
     for (std::string_view rest = sample; !rest.empty();) {
@@ -67,7 +68,7 @@ std::string with_frequent_characters(std::string_view sample, int vocabulary) {
   std::sort(order.begin(), order.end());
 
   const auto limit = static_cast<std::size_t>(std::max(vocabulary - kFixedPieces, 0) / 2);
-  std::unordered_set<std::string_view> kept;
+  std::unordered_set<std::string_view> kept{" "};
   double covered = 0;
   for (const auto& [minus_count, c] : order) {
     if (kept.size() >= limit || covered >= kCoverage * static_cast<double>(total)) break;
@@ -77,6 +78,7 @@ std::string with_frequent_characters(std::string_view sample, int vocabulary) {
   std::string out;
   out.reserve(sample.size());
   characters([&](std::string_view c) { kept.contains(c) ? void(out += c) : out.push_back('\0'); });
+  if (!counts.empty() && !counts.contains(" ")) out.push_back(' ');
   return out;
 }
 

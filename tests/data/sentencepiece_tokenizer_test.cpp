@@ -95,6 +95,14 @@ TEST(SentencePiece, LeavesRareCharactersToBytesWhenTheVocabularyIsSmall) {
   }
 }
 
+TEST(SentencePiece, KnowsTheSpaceAlsoOfATextThatHasNone) {
+  std::string text;
+  for (int i = 0; i < 50; ++i) text += "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往\n";
+  const auto tokenizer = train_sentencepiece(text, 400);
+  for (const std::string& other : {std::string("天 地  x\n"), text})
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(other)), other);
+}
+
 TEST(SentencePiece, TrainsToTheSameModelEveryTime) {
   const std::string text = training_text();
   EXPECT_EQ(train_sentencepiece(text, 700)->hash(), train_sentencepiece(text, 700)->hash());
