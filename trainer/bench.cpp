@@ -17,6 +17,7 @@
 #include "trainer/config_reader.h"
 #include "trainer/exit_codes.h"
 #include "trainer/on_ranks.h"
+#include "trainer/option_checks.h"
 #include "trainer/run_config_file.h"
 #include "trainer/text_file.h"
 #include "trainer/training.h"
@@ -197,15 +198,15 @@ void add_bench(CLI::App& app, int& exit_code) {
   command->add_option("overrides", options->overrides, "key=value on top of it");
   command->add_option("--steps", options->steps, "timed steps; the median counts")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command->add_option("--warm-up", options->warm_up, "steps before them")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   command
       ->add_option("--square", options->square,
                    "size of the square product that others are compared with; without it 2048 on a "
                    "CPU, 8192 on a GPU")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command->add_flag("--kernels", options->kernels,
                     "also the products and every kernel of the step by itself");
   command->add_flag("--generation", options->generation, "also the time of a generated token");

@@ -13,6 +13,7 @@
 #include "trainer/commands.h"
 #include "trainer/exit_codes.h"
 #include "trainer/loaded_model.h"
+#include "trainer/option_checks.h"
 #include "trainer/passkey_table.h"
 #include "trainer/perplexity.h"
 #include "trainer/progress.h"
@@ -158,7 +159,7 @@ void add_evaluate(CLI::App& app, int& exit_code) {
   command
       ->add_option("--words", options->words,
                    "words of the split for word perplexity, in place of those the store counts")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command
       ->add_option("--metric", options->metric,
                    "perplexity, or rouge: summaries of an example store are written, see "

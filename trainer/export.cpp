@@ -8,6 +8,7 @@
 #include "trainer/commands.h"
 #include "trainer/exit_codes.h"
 #include "trainer/export_model.h"
+#include "trainer/option_checks.h"
 
 namespace infini {
 namespace {
@@ -47,7 +48,7 @@ void add_export(CLI::App& app, int& exit_code) {
                    "a file is not larger, unless one tensor is; 500MB, 5GB")
       ->capture_default_str()
       ->transform(CLI::AsSizeValue(true))
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command
       ->add_option("--dtype", options->dtype,
                    "fp32, bf16 or fp16; without it as the model was imported, else fp32")

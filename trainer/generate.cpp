@@ -14,6 +14,7 @@
 #include "trainer/exit_codes.h"
 #include "trainer/generation.h"
 #include "trainer/loaded_model.h"
+#include "trainer/option_checks.h"
 #include "trainer/progress.h"
 #include "trainer/sequence_file.h"
 #include "trainer/text_file.h"
@@ -225,26 +226,26 @@ void add_generate(CLI::App& app, int& exit_code) {
                       "sample wrote; --tokens 0 only reads");
   command->add_option("--tokens", generation.max_tokens, "at most so many new tokens")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   command->add_option("--samples", options->samples, "so many continuations of one prompt")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command->add_option("--rows-at-once", generation.rows_at_once, "samples that advance together")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command
       ->add_option("--temperature", generation.sampling.temperature,
                    "0: always the most likely token")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   command->add_option("--top-k", generation.sampling.top_k, "only the k most likely; 0: all")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   command
       ->add_option("--top-p", generation.sampling.top_p,
                    "only the most likely that together reach this probability")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(between(0, 1));
   command
       ->add_option("--repetition-penalty", generation.repetition.penalty,
                    "above 1: tokens that were written become less likely; 1: none")
@@ -253,7 +254,7 @@ void add_generate(CLI::App& app, int& exit_code) {
       ->add_option("--no-repeat-ngram", generation.repetition.no_repeat_ngram,
                    "so many tokens in a row are not written twice; 0: they may be")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   command
       ->add_option("--stop", options->stops,
                    "end before this text, may be given several times; the end of text always stops")

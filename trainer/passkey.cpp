@@ -16,6 +16,7 @@
 #include "trainer/exit_codes.h"
 #include "trainer/figures.h"
 #include "trainer/loaded_model.h"
+#include "trainer/option_checks.h"
 #include "trainer/passkey_scores.h"
 #include "trainer/progress.h"
 #include "trainer/text_file.h"
@@ -188,15 +189,15 @@ void add_passkey(CLI::App& app, int& exit_code) {
   command
       ->add_option("--depths", options->depths,
                    "instead: so many places at equal distances, from the start to the end")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->excludes(positions);
   command->add_option("--prompts", options->prompts, "prompts for each length and place")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->capture_default_str();
   command
       ->add_option("--digits", options->digits,
                    "digits of a key; default: those of the configuration")
-      ->check(CLI::Range(1, 18));
+      ->check(between(1, 18));
   command->add_option("--memory", options->memory, "as trained, forced off, or both")
       ->check(CLI::IsMember({"on", "off", "both"}))
       ->capture_default_str();

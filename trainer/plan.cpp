@@ -9,6 +9,7 @@
 #include "trainer/commands.h"
 #include "trainer/config_reader.h"
 #include "trainer/exit_codes.h"
+#include "trainer/option_checks.h"
 #include "trainer/run_config_file.h"
 
 namespace infini {
@@ -51,10 +52,6 @@ double Plan::days() const {
 
 Plan make_plan(const RunConfig& config, int ranks, int gpus_per_node, const CardFigures& figures) {
   const ParallelConfig& parallel = config.parallel;
-  check<ConfigError>(
-      config.model.architecture == Architecture::kInfini || config.model.has_memory_tokens(),
-      "model.architecture = ", config.model.architecture_name(),
-      ": plan does not know what it needs");
   if (ranks == 0) ranks = std::max(1, parallel.data) * parallel.segment * parallel.tensor;
   check<ConfigError>(gpus_per_node >= 1, "--gpus-per-node must be at least 1, got ", gpus_per_node);
   check<ConfigError>(ranks <= gpus_per_node || ranks % gpus_per_node == 0, ranks,
@@ -67,7 +64,10 @@ Plan make_plan(const RunConfig& config, int ranks, int gpus_per_node, const Card
             .time = {}};
   plan.step = planned_step(plan.rank, Device::kCuda);
   plan.traffic = planned_traffic(plan.rank, plan.step, gpus_per_node, figures);
-  if (config.train.compute == Compute::kBf16)
+  // How long the others' attention takes was not measured.
+  const bool is_measured =
+      config.model.architecture == Architecture::kInfini || config.model.has_memory_tokens();
+  if (config.train.compute == Compute::kBf16 && is_measured)
     plan.time = step_time(plan.rank, plan.step, plan.traffic, figures);
   return plan;
 }
@@ -81,10 +81,10 @@ void add_plan(CLI::App& app, int& exit_code) {
   command
       ->add_option("--ranks", options->ranks,
                    "GPUs; without it, what the axes of parallel multiply to")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command->add_option("--gpus-per-node", options->gpus_per_node, "GPUs that NVLink joins")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command->add_option("--figures", options->figures,
                       "a YAML file of what a card reaches, as experiments/performance/h200.yaml");
   command->add_flag("--json", options->json, "for machines: bytes and seconds");

@@ -11,6 +11,7 @@
 #include "trainer/commands.h"
 #include "trainer/exit_codes.h"
 #include "trainer/on_ranks.h"
+#include "trainer/option_checks.h"
 #include "trainer/reproduce_report.h"
 #include "trainer/reproduce_run.h"
 #include "trainer/signals.h"
@@ -179,11 +180,11 @@ void add_reproduce(CLI::App& app, int& exit_code) {
   command
       ->add_option("--seeds", options->seeds,
                    "runs of each row on each corpus; without it, what the table says")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   command
       ->add_option("--minutes", options->minutes,
                    "save and stop after this many, with exit code 75; the next call goes on")
-      ->check(CLI::PositiveNumber);
+      ->check(above(0));
   command->add_option("--output", options->output,
                       "where runs and results go; default: runs/reproduce/<table>-<scale>");
   command

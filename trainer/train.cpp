@@ -1,6 +1,7 @@
 // infini train: one run from a YAML file to a trained model.
 #include "trainer/commands.h"
 #include "trainer/on_ranks.h"
+#include "trainer/option_checks.h"
 #include "trainer/run_config_file.h"
 #include "trainer/run_training.h"
 
@@ -28,7 +29,7 @@ void add_train(CLI::App& app, int& exit_code) {
   command
       ->add_option("--stop-after", options->stop_after,
                    "save and stop after this many steps, with exit code 75")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   command->callback([options, &exit_code] {
     exit_code = on_ranks([&](const World& world) {
       return run_training(

@@ -43,6 +43,16 @@ TEST_F(CommandLine, MistakesInTheConfigurationExitWith2) {
   EXPECT_FALSE(fs::exists(run_));
 }
 
+TEST_F(CommandLine, NumbersOutOfRangeAreNamedWithWhatWasExpected) {
+  expect_refused("train run.yaml --stop-after -1", 2,
+                 "--stop-after: got -1, expected a number of at least 0");
+  expect_refused("generate run --temperature nan", 2,
+                 "--temperature: got nan, expected a number of at least 0");
+  expect_refused("generate run --top-p 1.5", 2, "--top-p: got 1.5, expected a number from 0 to 1");
+  expect_refused("reproduce table2 --scale cpu --minutes 0", 2,
+                 "--minutes: got 0, expected a number above 0");
+}
+
 TEST_F(CommandLine, GroupThatFindsNoParameterIsNamed) {
   const Outcome outcome =
       infini("train run.yaml train.steps=1 'optim.groups=[{pattern: \"*.gaet\"}]'");
