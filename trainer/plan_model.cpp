@@ -12,6 +12,18 @@ int part_of(int layer) { return layer + 1; }
 
 std::string block_prefix(int layer) { return text("blocks.", layer, "."); }
 
+// x and the parts of a memory as one list, and back.
+std::vector<Sized> with_state(const Sized& x, const SizedState& memory) {
+  std::vector<Sized> list{x};
+  for (const auto part : kSizedParts) list.push_back(memory.*part);
+  return list;
+}
+SizedState state_of(const std::vector<Sized>& list) {
+  SizedState memory;
+  for (std::size_t i = 0; i < std::size(kSizedParts); ++i) memory.*kSizedParts[i] = list[i + 1];
+  return memory;
+}
+
 }  // namespace
 
 PlannedModel::PlannedModel(const PlannedOps& ops, const ModelConfig& model, const Frozen& frozen,
@@ -20,6 +32,9 @@ PlannedModel::PlannedModel(const PlannedOps& ops, const ModelConfig& model, cons
       model_(model),
       frozen_(frozen),
       memory_(ops, model.memory, groups),
+      cache_(ops, model),
+      over_time_(ops, model),
+      feedback_(ops, model),
       lender_(lender),
       block_trains_(static_cast<std::size_t>(model.layers)) {
   const std::vector<ParameterSpec> specs = parameter_specs(model, 1, 0, frozen);
@@ -124,7 +139,22 @@ Sized PlannedModel::embed(SizeTape* tape, const HeadLayout& layout, const Sized&
   const Sized weight = table(tape);
   const Sized x = ops_.embedding(tape, layout.rows(), model_.d_model, tokens, weight);
   ask(tape, loan, weight);
-  return model_.embedding_scale == 1 ? x : ops_.affine(tape, x, layout.rows() * model_.d_model);
+  const Sized rows =
+      model_.embedding_scale == 1 ? x : ops_.affine(tape, x, layout.rows() * model_.d_model);
+  if (model_.feedback_tokens() == 0) return rows;
+  return feedback_.with_prompt(tape, rows, parameter(tape, {"memory_tokens.weight"}), layout);
+}
+
+CarriedParts PlannedModel::carried(int layer, std::int64_t rows) const {
+  if (model_.normalises_over_time()) return over_time_.carried(rows);
+  if (model_.feedback_tokens() > 0) return feedback_.carried(rows);
+  return cache_.carried(layer, rows);
+}
+
+LayerPart PlannedModel::parts_of(SizeTape* tape, int layer) const {
+  return [this, tape, layer](std::initializer_list<const char*> names) {
+    return block_parameter(tape, layer, names);
+  };
 }
 
 PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, int layer, const Sized& x,
@@ -132,21 +162,33 @@ PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, int layer, const S
                                               const SizedState& memory) const {
   const PlannedLender::Loan loan = borrow_block(tape, layer);
   const std::int64_t rows = layout.rows();
+  if (model_.normalises_over_time()) return block_over_time(tape, layer, x, layout, memory, loan);
+  if (model_.feedback_tokens() > 0) return feedback_block(tape, layer, x, layout, memory, loan);
   const Sized before = block_norm(tape, layer, "attention_norm.weight", x, rows);
   Sized attended;
   SizedState after;
   {
-    const Sized qkv = project(tape, layer, before, layout, loan);
-    Sized mixed;
-    if (memory_.rule() == MemoryRule::kNone) {
-      mixed = ops_.rotary_attention(tape, qkv, layout);
+    Sized mixed, qkv;
+    std::vector<Sized> held;
+    if (model_.has_relative_positions()) {
+      const PlannedCache::Output read =
+          cache_.attend(tape, layer, parts_of(tape, layer), before, layout, memory);
+      mixed = read.heads;
+      after = read.after;
+      held = read.held;
     } else {
-      const PlannedOps::AttentionAndSums local = ops_.rotary_attention_and_sums(tape, qkv, layout);
-      const PlannedMemory::History history =
-          memory_.accumulate(tape, qkv, local.sums, layout, memory);
-      mixed = memory_.recall(tape, qkv, history.before,
-                             block_parameter(tape, layer, {"attention.gate"}), local.y, layout);
-      after = history.after;
+      qkv = project(tape, layer, before, layout, loan);
+      if (memory_.rule() == MemoryRule::kNone) {
+        mixed = ops_.rotary_attention(tape, qkv, layout);
+      } else {
+        const PlannedOps::AttentionAndSums local =
+            ops_.rotary_attention_and_sums(tape, qkv, layout);
+        const PlannedMemory::History history =
+            memory_.accumulate(tape, qkv, local.sums, layout, memory);
+        mixed = memory_.recall(tape, qkv, history.before,
+                               block_parameter(tape, layer, {"attention.gate"}), local.y, layout);
+        after = history.after;
+      }
     }
     const Sized output = block_parameter(tape, layer, {"attention.output.weight"});
     attended = ops_.linear(tape, mixed, output, rows, layout.query_width(), model_.d_model,
@@ -157,30 +199,75 @@ PlannedModel::BlockOutput PlannedModel::block(SizeTape* tape, int layer, const S
   return {.x = feed_forward(tape, layer, middle, attended, rows, loan), .memory = after};
 }
 
+PlannedModel::BlockOutput PlannedModel::block_over_time(SizeTape* tape, int layer, const Sized& x,
+                                                        const HeadLayout& layout,
+                                                        const SizedState& memory,
+                                                        const PlannedLender::Loan& loan) const {
+  const PlannedOverTime::Output out =
+      over_time_.attend(tape, parts_of(tape, layer), x, layout, memory);
+  const std::int64_t rows = layout.rows();
+  const Sized middle = block_norm(tape, layer, "feed_forward_norm.weight", out.y, rows);
+  return {.x = feed_forward(tape, layer, middle, x, rows, loan), .memory = out.after};
+}
+
+PlannedModel::BlockOutput PlannedModel::feedback_block(SizeTape* tape, int layer, const Sized& x,
+                                                       const HeadLayout& layout,
+                                                       const SizedState& memory,
+                                                       const PlannedLender::Loan& loan) const {
+  const std::int64_t rows = feedback_.rows(layout), width = model_.d_model;
+  const LayerPart part = parts_of(tape, layer);
+  const Sized normed = block_norm(tape, layer, "attention_norm.weight", x, rows);
+  Sized attended;
+  SizedState after;
+  {
+    const PlannedFeedback::Output out =
+        feedback_.attend(tape, part, normed, x, layout, memory, rows_of(tape, layer, loan), true);
+    attended = ops_.linear(tape, out.heads, part({"attention.output.weight"}), rows,
+                           layout.query_width(), width, Split::kNone, x);
+    after = out.after;
+  }
+  const Sized middle = block_norm(tape, layer, "feed_forward_norm.weight", attended, rows);
+  return {.x = feed_forward(tape, layer, middle, attended, rows, loan), .memory = after};
+}
+
+PlannedFeedback::BlockRows PlannedModel::rows_of(SizeTape* tape, int layer,
+                                                 const PlannedLender::Loan& loan) const {
+  return {.normed =
+              [=, this](const Sized& x, std::int64_t rows) {
+                return block_norm(tape, layer, "attention_norm.weight", x, rows);
+              },
+          .feed_forward =
+              [=, this](const Sized& y, std::int64_t rows) {
+                return feed_forward(tape, layer,
+                                    block_norm(tape, layer, "feed_forward_norm.weight", y, rows), y,
+                                    rows, loan);
+              }};
+}
+
 PlannedModel::BlockOutput PlannedModel::recomputed_block(SizeTape* tape, int layer, const Sized& x,
                                                          const HeadLayout& layout,
                                                          const SizedState& memory) const {
   if (!tape) return block(nullptr, layer, x, layout, memory);
-  std::vector<Sized> inputs{x, memory.matrix, memory.normalizer};
+  std::vector<Sized> inputs = with_state(x, memory);
   std::vector<Sized> values;
   for (const Sized& input : inputs) values.push_back(input.unwatched());
   inputs.push_back(tape->watch({}));  // it is recorded whatever comes in
-  BlockOutput out =
-      block(nullptr, layer, values[0], layout, {.matrix = values[1], .normalizer = values[2]});
+  BlockOutput out = block(nullptr, layer, values[0], layout, state_of(values));
   const auto repeat = [=, this](const std::vector<Trace::Block>& doutputs,
                                 const SizeTape::Gradients& gradients) {
     SizeTape again(ops_.trace());
     std::vector<Sized> watched = values;
     for (std::size_t i = 0; i < values.size(); ++i)
       if (const auto target = gradients.of(i)) watched[i] = again.watch(values[i], target);
-    const BlockOutput repeated =
-        block(&again, layer, watched[0], layout, {.matrix = watched[1], .normalizer = watched[2]});
-    const Sized outputs[] = {repeated.x, repeated.memory.matrix, repeated.memory.normalizer};
+    const BlockOutput repeated = block(&again, layer, watched[0], layout, state_of(watched));
+    const std::vector<Sized> outputs = with_state(repeated.x, repeated.memory);
     for (std::size_t i = 0; i < doutputs.size(); ++i)
       if (doutputs[i] && outputs[i].tape) again.seed(outputs[i]);
     again.backward();
   };
-  tape->push({&out.x, &out.memory.matrix, &out.memory.normalizer}, inputs, repeat);
+  std::vector<Sized*> outputs{&out.x};
+  for (const auto part : kSizedParts) outputs.push_back(&(out.memory.*part));
+  tape->push(outputs, inputs, repeat);
   return out;
 }
 
@@ -191,7 +278,9 @@ PlannedModel::Output PlannedModel::forward(SizeTape* tape, const HeadLayout& lay
   if (model_.has_memory_tokens())
     return with_memory_tokens(tape, x, layout, memory[0], recompute_blocks);
   const Streamed out = through_blocks(tape, x, layout, memory, recompute_blocks);
-  return {.hidden = final_norm(tape, out.x, layout.rows()), .memory = out.memory};
+  const Sized last =
+      model_.feedback_tokens() > 0 ? feedback_.without_prompt(tape, out.x, layout) : out.x;
+  return {.hidden = final_norm(tape, last, layout.rows()), .memory = out.memory};
 }
 
 PlannedModel::Streamed PlannedModel::through_blocks(SizeTape* tape, const Sized& x,
@@ -259,7 +348,24 @@ SizedMemories PlannedModel::remember(const HeadLayout& layout, const Sized& toke
   }
   const PlannedLender::Loan loan = borrow_block(nullptr, model_.layers - 1);
   const int last = model_.layers - 1;
+  if (model_.normalises_over_time()) {
+    after.push_back(over_time_.remember(parts_of(nullptr, last), x, layout, memory.back()));
+    return after;
+  }
+  if (model_.feedback_tokens() > 0) {
+    const Sized normed =
+        block_norm(nullptr, last, "attention_norm.weight", x, feedback_.rows(layout));
+    after.push_back(feedback_
+                        .attend(nullptr, parts_of(nullptr, last), normed, x, layout, memory.back(),
+                                rows_of(nullptr, last, loan), false)
+                        .after);
+    return after;
+  }
   const Sized normed = block_norm(nullptr, last, "attention_norm.weight", x, layout.rows());
+  if (model_.has_relative_positions()) {
+    after.push_back(cache_.remember(last, parts_of(nullptr, last), normed, layout, memory.back()));
+    return after;
+  }
   const Sized qkv = project(nullptr, last, normed, layout, loan);
   if (memory_.rule() == MemoryRule::kNone) {
     after.emplace_back();

@@ -2,7 +2,10 @@
 #pragma once
 
 #include "tensor/parameters.h"
+#include "trainer/plan_cache.h"
+#include "trainer/plan_feedback.h"
 #include "trainer/plan_lender.h"
+#include "trainer/plan_over_time.h"
 #include "trainer/plan_scans.h"
 
 namespace infini {
@@ -27,6 +30,8 @@ class PlannedModel {
   PlannedOps::Loss loss(SizeTape* tape, const Sized& hidden, std::int64_t rows) const;
 
   const PlannedOps& ops() const { return ops_; }
+  // Bytes of what systems other than infini carry in a layer from segment to segment.
+  CarriedParts carried(int layer, std::int64_t rows) const;
   const ModelConfig& config() const { return model_; }
 
  private:
@@ -51,8 +56,16 @@ class PlannedModel {
   void ask(SizeTape* tape, const PlannedLender::Loan& loan, const Sized& parameter) const;
   BlockOutput block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
                     const SizedState& memory) const;
+  // Those that stand in the place of infini's block or of its attention.
+  BlockOutput block_over_time(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
+                              const SizedState& memory, const PlannedLender::Loan& loan) const;
+  BlockOutput feedback_block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
+                             const SizedState& memory, const PlannedLender::Loan& loan) const;
+  PlannedFeedback::BlockRows rows_of(SizeTape* tape, int layer,
+                                     const PlannedLender::Loan& loan) const;
   BlockOutput recomputed_block(SizeTape* tape, int layer, const Sized& x, const HeadLayout& layout,
                                const SizedState& memory) const;
+  LayerPart parts_of(SizeTape* tape, int layer) const;
   Sized embed(SizeTape* tape, const HeadLayout& layout, const Sized& tokens) const;
   // What a block borrows while it runs, and its backward pass again.
   PlannedLender::Loan borrow_block(SizeTape* tape, int layer) const;
@@ -69,6 +82,9 @@ class PlannedModel {
   const ModelConfig& model_;
   Frozen frozen_;
   PlannedMemory memory_;
+  PlannedCache cache_;
+  PlannedOverTime over_time_;
+  PlannedFeedback feedback_;
   PlannedLender* lender_;
   std::vector<bool> block_trains_;
   mutable std::weak_ptr<Trace::Block> table_gradients_;  // of the embedding

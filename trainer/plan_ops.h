@@ -11,9 +11,18 @@ namespace infini {
 struct SizedState {
   Sized matrix{}, normalizer{};
   Sized vectors{};
+  Sized cached{}, present{};
+  Sized pairs{}, pairs_present{};
+  Sized compressed{}, compressed_present{};
+  Sized averages{}, norm_moments{}, norm_tokens{};
+  Sized window{}, feedback{}, feedback_present{};
 };
-constexpr Sized SizedState::*kSizedParts[] = {&SizedState::matrix, &SizedState::normalizer,
-                                              &SizedState::vectors};
+constexpr Sized SizedState::*kSizedParts[] = {
+    &SizedState::matrix,        &SizedState::normalizer,   &SizedState::vectors,
+    &SizedState::cached,        &SizedState::present,      &SizedState::pairs,
+    &SizedState::pairs_present, &SizedState::compressed,   &SizedState::compressed_present,
+    &SizedState::averages,      &SizedState::norm_moments, &SizedState::norm_tokens,
+    &SizedState::window,        &SizedState::feedback,     &SizedState::feedback_present};
 
 // Which sides of a product other ranks of a tensor group have the rest of.
 enum class Split { kNone, kColumns, kRows };  // the outputs: dx is summed; the sum: y is
@@ -76,6 +85,9 @@ class PlannedOps {
   }
   Sized make_full(std::int64_t elements, MemoryKind kind = MemoryKind::kActivations) const {
     return {.block = trace_.take(elements * options_.full_bytes, kind)};
+  }
+  Sized make_bytes(std::int64_t bytes) const {
+    return {.block = trace_.take(bytes, MemoryKind::kActivations)};
   }
   Trace::Block workspace(std::int64_t bytes) const {
     return trace_.take(bytes, MemoryKind::kWorkspace);

@@ -57,7 +57,12 @@ std::string traffic_text(const Plan& plan) {
 }
 
 std::string time_text(const Plan& plan) {
-  if (!plan.time) return "no time: the figures of the card are of train.compute = bf16\n";
+  const RunConfig& config = plan.rank.config;
+  if (!plan.time && config.train.compute != Compute::kBf16)
+    return "no time: the figures of the card are of train.compute = bf16\n";
+  if (!plan.time)
+    return text("no time: how long the attention of model.architecture = ",
+                config.model.architecture_name(), " takes was not measured\n");
   const StepTime& time = *plan.time;
   std::string out = "time of a step\n";
   const auto line = [&](const char* name, double seconds) {

@@ -90,9 +90,20 @@ class StepWalk {
     for (const ParameterSpec* spec : rank_.updated(specs))
       for (const StatePart& part : state_parts(rank_.config.optim, spec->shape, spec->division))
         hold(part.shape.size() * full(), MemoryKind::kOptimizer);
-    hold(rank_.model.positions(rank_.model.segment_tokens) * rank_.model.head_width() * full(),
-         MemoryKind::kWorkspace);
+    hold(position_bytes(), MemoryKind::kWorkspace);
     if (ops_.on_gpu()) hold(kProductWorkspaceBytes, MemoryKind::kWorkspace);
+  }
+  // The table of angles, or of sinusoids.
+  std::int64_t position_bytes() const {
+    const ModelConfig& model = rank_.model;
+    if (model.has_relative_positions())
+      return (model.context_tokens() + model.segment_tokens) * model.d_model *
+             ops_.options().element_bytes;
+    const std::int64_t before =
+        model.feedback_tokens() > 0
+            ? std::max<std::int64_t>(model.cached_tokens(), model.feedback_tokens())
+            : 0;
+    return (before + model.positions(model.segment_tokens)) * model.head_width() * full();
   }
   // Bytes of the vectors of a model whose memory is its own.
   std::int64_t vector_bytes(std::int64_t rows) const {
@@ -100,6 +111,9 @@ class StepWalk {
   }
   void hold_states(std::int64_t rows) {
     hold(vector_bytes(rows), MemoryKind::kBorders);
+    for (int layer = 0; layer < rank_.model.layers; ++layer)
+      for (const auto& [part, bytes] : model_.carried(layer, rows))
+        hold(bytes, MemoryKind::kBorders);
     if (rank_.model.memory == MemoryRule::kNone) return;
     const std::int64_t width = rank_.model.head_width(), heads = rank_.model.key_value_heads();
     for (int layer = 0; layer < rank_.model.layers; ++layer) {
@@ -228,6 +242,9 @@ class StepWalk {
     SizedMemories states = nothing();
     if (const std::int64_t bytes = vector_bytes(rows))
       states[0].vectors = {.block = trace_.take(bytes, MemoryKind::kBorders)};
+    for (std::size_t layer = 0; layer < states.size(); ++layer)
+      for (const auto& [part, bytes] : model_.carried(static_cast<int>(layer), rows))
+        if (bytes > 0) states[layer].*part = {.block = trace_.take(bytes, MemoryKind::kBorders)};
     if (rank_.model.memory == MemoryRule::kNone) return states;
     const std::int64_t width = rank_.model.head_width(), heads = rank_.model.key_value_heads();
     for (SizedState& state : states) {

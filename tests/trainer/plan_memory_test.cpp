@@ -98,6 +98,35 @@ TEST_F(PlannedMemory, KnowsMemoryTokens) {
     }
 }
 
+TEST_F(PlannedMemory, KnowsWhatInfiniIsComparedTo) {
+  const Overrides architectures[] = {
+      {"model.architecture=transformer_xl"},
+      {"model.architecture=memorizing_transformer", "model.retrieval_tokens=24",
+       "model.neighbours=3"},
+      {"model.architecture=compressive_transformer"},
+      {"model.architecture=compressive_transformer", "model.compression=mean_pool"},
+      {"model.architecture=transformer_fam", "model.memory_tokens=3"},
+      {"model.architecture=megalodon", "model.ema_size=4"}};
+  for (const Overrides& architecture : architectures)
+    for (const char* compute : {"fp32", "bf16"})
+      for (const Overrides& how :
+           {Overrides{}, Overrides{"train.schedule=streaming"},
+            Overrides{"train.schedule=streaming", "train.segments_per_tape=3"},
+            Overrides{"train.recompute_blocks=true"}, Overrides{"train.accumulate=4"},
+            Overrides{"data.sampler=lanes"},
+            Overrides{"data.sampler=lanes", "train.schedule=streaming"},
+            Overrides{"data.row_tokens=60"}, Overrides{"model.cache_tokens=11"},
+            Overrides{"model.kv_heads=1", "model.cache_tokens=40"}}) {
+        if (architecture[0].ends_with("megalodon") && how.size() > 0 &&
+            how.back().starts_with("model."))
+          continue;  // it has neither
+        Overrides all = architecture;
+        all.insert(all.end(), {"model.memory=none", text("train.compute=", compute)});
+        all.insert(all.end(), how.begin(), how.end());
+        expect_right(all);
+      }
+}
+
 TEST_F(PlannedMemory, KnowsEveryOptimizer) {
   for (const Overrides& optimizer :
        {Overrides{"optim.kind=adamw"}, Overrides{"optim.kind=adafactor"},

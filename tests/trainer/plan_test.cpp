@@ -121,17 +121,6 @@ TEST(Plan, RefusesWhatTrainingRefuses) {
   expect_refused({"parallel.tensor=3"}, 4, "is 3, which does not divide the 4 ranks");
   expect_refused({"parallel.segment=2", "train.schedule=streaming"}, 2,
                  "train.schedule = streaming would take one after the other");
-  expect_refused({"model.architecture=transformer_xl", "model.memory=none"}, 1,
-                 "model.architecture = transformer_xl: plan does not know what it needs");
-  expect_refused({"model.architecture=memorizing_transformer", "model.memory=none"}, 1,
-                 "model.architecture = memorizing_transformer: plan does not know what it needs");
-  expect_refused({"model.architecture=compressive_transformer", "model.memory=none"}, 1,
-                 "model.architecture = compressive_transformer: plan does not know what it needs");
-  expect_refused(
-      {"model.architecture=transformer_fam", "model.memory=none", "model.memory_tokens=4"}, 1,
-      "model.architecture = transformer_fam: plan does not know what it needs");
-  expect_refused({"model.architecture=megalodon", "model.memory=none"}, 1,
-                 "model.architecture = megalodon: plan does not know what it needs");
   expect_refused({"parallel.segment=32"}, 32, "does not divide into parallel.segment = 32 parts");
   expect_refused({"data.batch_rows=12"}, 12, "12 ranks do not fill nodes of --gpus-per-node 8");
   expect_refused({"parallel.shard=parameters"}, 4, "needs train.recompute_blocks = true");

@@ -68,13 +68,16 @@ TEST(TableConfigs, RunsCanBePlannedAndFitOneGpuAndEight) {
       const Table table = read_table(kConfigs, scale, name);
       for (const TableRowConfig& row : table.config.rows) {
         SCOPED_TRACE(text(scale, ", ", row.name));
-        const RunConfig config = run_of(table, row);
-        if (config.model.architecture != Architecture::kInfini) continue;  // plan knows infini only
+        RunConfig config = run_of(table, row);
         for (const int ranks : {1, 8}) {
           if (config.data.batch_rows % ranks != 0) continue;
+          // What one GPU takes in more parts than each of eight has rows.
+          config.train.accumulate =
+              std::min(config.train.accumulate, config.data.batch_rows / ranks);
           const Plan plan = make_plan(config, ranks, 8);
           EXPECT_TRUE(plan.fits()) << ranks << " ranks: " << plan.step.peak_bytes;
-          EXPECT_GT(plan.tokens_per_second(), 0);
+          EXPECT_TRUE(plan.tokens_per_second() > 0 ||
+                      config.model.architecture != Architecture::kInfini);
         }
       }
     }
@@ -97,6 +100,7 @@ TEST(TableConfigs, TheBookSummaryModelIsTrainedInTwoPartsThatFit) {
   }
 }
 
+// And in how many parts a step is taken, which changes nothing else.
 TEST(TableConfigs, RowsDifferInTheirModelAlone) {
   for (const std::string& scale : kScales)
     for (const std::string& name : tables_among(scale, {"table2", "figure3"})) {
@@ -104,7 +108,8 @@ TEST(TableConfigs, RowsDifferInTheirModelAlone) {
       const RunConfig first = run_of(table, table.config.rows[0]);
       for (const TableRowConfig& row : table.config.rows)
         for (const ConfigDifference& difference : config_differences(first, run_of(table, row)))
-          EXPECT_THAT(difference.key, ::testing::StartsWith("model."))
+          EXPECT_THAT(difference.key, ::testing::AnyOf(::testing::StartsWith("model."),
+                                                       ::testing::Eq("train.accumulate")))
               << scale << ", " << name << ", " << row.name;
     }
 }
