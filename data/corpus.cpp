@@ -28,9 +28,17 @@ bool belongs(const std::filesystem::path& path, CorpusFormat format) {
 std::vector<std::filesystem::path> files_below(const std::filesystem::path& root) {
   std::vector<std::filesystem::path> files;
   if (std::filesystem::is_regular_file(root)) return {root};
-  const auto options = std::filesystem::directory_options::follow_directory_symlink;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(root, options))
-    if (entry.is_regular_file()) files.push_back(entry.path());
+  check<ConfigError>(std::filesystem::is_directory(root), root.string(),
+                     ": is neither a file nor a folder");
+  std::error_code fault;
+  std::filesystem::recursive_directory_iterator entry(
+      root, std::filesystem::directory_options::follow_directory_symlink, fault);
+  for (; !fault && entry != std::filesystem::recursive_directory_iterator();
+       entry.increment(fault)) {
+    std::error_code nowhere;  // a link to what is not there
+    if (entry->is_regular_file(nowhere)) files.push_back(entry->path());
+  }
+  check<DeviceError>(!fault, root.string(), ": a folder in it cannot be read: ", fault.message());
   std::sort(files.begin(), files.end());
   return files;
 }

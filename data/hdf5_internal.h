@@ -24,9 +24,10 @@ class Lock {
   Lock() : guard_(mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 
  private:
-  // Never destroyed, so that handles in static objects may still close.
+  // Never destroyed, so that handles in static objects may still close. The library would close
+  // what is open when the program ends: a file that could not be written, by a crash.
   static std::recursive_mutex& mutex() {
-    static auto& instance = *new std::recursive_mutex;
+    static auto& instance = (H5dont_atexit(), *new std::recursive_mutex);
     return instance;
   }
   std::lock_guard<std::recursive_mutex> guard_;

@@ -125,6 +125,21 @@ void PrepareOptions::validate() const {
                      "prepare: level chooses among the summaries of format booksum; leave it out");
 }
 
+namespace {
+
+// What an earlier call left there and this one would leave beside its own: nobody could tell the
+// two apart later.
+void refuse_beside(const std::filesystem::path& output, std::vector<std::string> others,
+                   const std::vector<std::string>& own) {
+  std::erase_if(others, [&](const std::string& name) { return std::ranges::count(own, name) > 0; });
+  for (const std::string& name : others)
+    check<ConfigError>(!std::filesystem::exists(output / name), output.string(), ": holds ", name,
+                       ", which is not of this corpus and tokenizer; give another folder, or "
+                       "remove it");
+}
+
+}  // namespace
+
 PrepareReport prepare(const PrepareOptions& options,
                       const std::function<void(const PrepareProgress&)>& progress) {
   options.validate();
@@ -132,6 +147,9 @@ PrepareReport prepare(const PrepareOptions& options,
   const std::unique_ptr<PrepareSource> source =
       options.format == CorpusFormat::kBooksum ? example_source(options) : plain_source(options);
   const std::filesystem::path output = options.output;
+  std::vector<std::string> stores;
+  for (const std::string& split : source->splits()) stores.push_back(split + ".h5");
+  refuse_beside(output, {"train.h5", "validation.h5", "test.h5"}, stores);
   std::error_code failure;
   std::filesystem::create_directories(output, failure);
   check<DeviceError>(!failure, output.string(), ": cannot be created: ", failure.message());
@@ -146,6 +164,7 @@ PrepareReport prepare(const PrepareOptions& options,
   result.tokenizer = output / tokenizer_file_name(*tokenizer);
   result.tokenizer_hash = tokenizer->hash_text();
   result.vocabulary = tokenizer->vocabulary();
+  refuse_beside(output, {"tokenizer.model", "tokenizer.json"}, {tokenizer_file_name(*tokenizer)});
   save_tokenizer(*tokenizer, result.tokenizer);
   for (const std::string& split : source->splits())
     result.splits.push_back(

@@ -143,6 +143,9 @@ TokenStoreWriter::TokenStoreWriter(const std::filesystem::path& path, const Toke
 
 TokenStoreWriter::~TokenStoreWriter() {
   if (finished_) return;
+  // Datasets first: where the disk is full the file cannot be closed, and they with it.
+  for (Hdf5Dataset* data : {&token_data_, &begin_, &count_, &bytes_, &words_, &name_end_, &names_})
+    *data = Hdf5Dataset();
   file_ = Hdf5File();
   std::error_code ignored;
   std::filesystem::remove(temporary_, ignored);

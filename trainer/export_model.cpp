@@ -131,6 +131,18 @@ std::string index_of(const std::vector<std::span<const Exported>>& files) {
   return root.dump(2) + "\n";
 }
 
+// Files there that would be overwritten, or be taken for parts of the model later.
+void refuse_beside(const fs::path& out, const ExportOptions& options) {
+  for (const auto& entry : fs::directory_iterator(out)) {
+    const fs::path name = entry.path().filename();
+    const bool is_taken = name.extension() == ".safetensors" || name.stem() == "tokenizer" ||
+                          name == "model.safetensors.index.json" ||
+                          (name == "README.md" && options.with_memory);
+    check<ConfigError>(!is_taken, out.string(), ": holds ", name.string(),
+                       " already; give another folder");
+  }
+}
+
 }  // namespace
 
 ExportedModel export_model(const fs::path& path, const fs::path& out,
@@ -147,6 +159,7 @@ ExportedModel export_model(const fs::path& path, const fs::path& out,
   check<ConfigError>(!fs::exists(out / "config.json"), out.string(),
                      ": holds a model already; give another folder");
   fs::create_directories(out);
+  refuse_beside(out, options);
 
   const std::vector<Exported> tensors = exported_tensors(config, options);
   const std::vector<std::span<const Exported>> files = files_of(tensors, options.shard_bytes);

@@ -74,6 +74,8 @@ void check_options(const GenerateOptions& options) {
     check<ConfigError>(!stop.empty(), "--stop: an empty text would stop everything");
   check_destination("--save-state", options.save_state);
   check_destination("--output", options.output);
+  check<ConfigError>(options.output.empty() || options.output != options.save_state,
+                     "--output and --save-state are both ", options.output);
 }
 
 // The prompt: a document's beginning, or what goes on with a state.

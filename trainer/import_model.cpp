@@ -193,6 +193,9 @@ ImportedModel import_model(const fs::path& from, const fs::path& out,
                        .tokenizer = {},
                        .notes = pretrained.notes};
   const ModelConfig& model = result.config.model;
+  check<ConfigError>(model.architecture == Architecture::kInfini,
+                     "import: model.architecture = ", model.architecture_name(),
+                     " cannot begin with the weights of a Hugging Face directory, expected infini");
   const std::vector<Source> sources = sources_of(model, weights);
   refuse_unused(model, weights, sources, result.notes);
   note_what_changes(pretrained, model, result.notes);

@@ -146,6 +146,8 @@ int passkey(const PasskeyOptions& options) {
   for (const std::string& length : options.lengths) length_of(length);  // before anything is read
   check_destination("--output", options.output);
   check_destination("--figure", options.figure);
+  check<ConfigError>(options.output.empty() || options.output != options.figure,
+                     "--output and --figure are both ", options.output);
   LoadedModel loaded = load_model(options.path, options.overrides);
   check<ConfigError>(loaded.tokenizer != nullptr, loaded.checkpoint.string(),
                      " holds no tokenizer");
@@ -180,10 +182,12 @@ void add_passkey(CLI::App& app, int& exit_code) {
   command->add_option("overrides", options->overrides, "key=value on top of its configuration");
   command->add_option("--lengths", options->lengths, "tokens of prompts: 4096,32K,1M")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->capture_default_str();
   CLI::Option* const positions =
       command->add_option("--positions", options->positions, "of start,middle,end")
           ->delimiter(',')
+          ->allow_extra_args(false)
           ->check(CLI::IsMember({"start", "middle", "end"}))
           ->capture_default_str();
   command

@@ -15,6 +15,7 @@
 #include "tensor/enum_names.h"
 #include "tensor/error.h"
 #include "trainer/commands.h"
+#include "trainer/directory_lock.h"
 #include "trainer/exit_codes.h"
 #include "trainer/progress.h"
 
@@ -108,6 +109,7 @@ int run(PrepareOptions options, const Words& words) {
   check<ConfigError>(std::filesystem::exists(options.corpus), options.corpus,
                      ": no such corpus; expected a folder or a file");
 
+  const DirectoryLock held = DirectoryLock::take("--output", options.output);
   StageLine line;
   const PrepareReport report =
       prepare(options, [&](const PrepareProgress& progress) { line.update(progress); });

@@ -7,8 +7,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const Json* object(const Json& root, const char* key) {
-  return root.contains(key) && root[key].is_object() ? &root[key] : nullptr;
+const Json* object(const Json& root, const char* key, const std::string& who) {
+  if (!root.contains(key) || root[key].is_null()) return nullptr;
+  check<ConfigError>(root[key].is_object(), who, ": ", key, " is ", root[key].dump().substr(0, 60),
+                     ", expected an object");
+  return &root[key];
 }
 
 double number(const Json& scaling, const char* key, const std::string& who) {
@@ -34,7 +37,7 @@ std::string type_of(const Json& scaling, const std::string& who) {
 
 void read_rope(const Json& root, const std::string& who, std::int64_t positions, ModelConfig& model,
                std::vector<std::string>& notes) {
-  const Json* const parameters = object(root, "rope_parameters");
+  const Json* const parameters = object(root, "rope_parameters", who);
   if (parameters && parameters->contains("rope_theta"))
     model.rope_base = number(*parameters, "rope_theta", who);
   else if (root.contains("rope_theta"))
@@ -47,7 +50,7 @@ void read_rope(const Json& root, const std::string& who, std::int64_t positions,
   check<ConfigError>(!partial, who,
                      ": partial_rotary_factor is not 1: this build turns whole heads");
 
-  const Json* const older = object(root, "rope_scaling");
+  const Json* const older = object(root, "rope_scaling", who);
   const Json* const scaling = older ? older : parameters;
   if (!scaling) return;
   const std::string type = type_of(*scaling, who);

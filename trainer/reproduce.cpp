@@ -131,7 +131,10 @@ int reproduce_on(const World& world, const ReproduceOptions& options) {
   const fs::path output = place(table.name), folder = place(table.runs_name());
   const Communicator all(world);
   if (table.config.kind == TableKind::kMemory) {
+    check<ConfigError>(options.rows.empty() && options.corpora.empty() && options.seeds == 0,
+                       "--rows, --corpora and --seeds choose runs; ", table.name, " has none");
     if (all.is_first()) write_report(table, {}, output);
+    spdlog::info("{}", (output / "table.md").string());
     return kExitDone;
   }
 
@@ -175,8 +178,11 @@ void add_reproduce(CLI::App& app, int& exit_code) {
   command
       ->add_option("--rows", options->rows,
                    "only these rows of the table and those they begin with: a,b")
-      ->delimiter(',');
-  command->add_option("--corpora", options->corpora, "only these corpora: x,y")->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command->add_option("--corpora", options->corpora, "only these corpora: x,y")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command
       ->add_option("--seeds", options->seeds,
                    "runs of each row on each corpus; without it, what the table says")

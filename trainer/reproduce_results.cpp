@@ -1,5 +1,7 @@
 #include "trainer/reproduce_results.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -23,6 +25,36 @@ std::string length_text(std::int64_t tokens) {
 
 std::string input_text(std::int64_t document_tokens) {
   return document_tokens == 0 ? "whole" : length_text(document_tokens);
+}
+
+namespace {
+
+constexpr const char* kSeal = "xxh3";
+
+std::string seal_of(const nlohmann::ordered_json& object) {
+  const std::string body = object.dump();
+  return hash_digits(XXH3_64bits(body.data(), body.size()));
+}
+
+}  // namespace
+
+std::string sealed_text(nlohmann::ordered_json object) {
+  object[kSeal] = seal_of(object);
+  return object.dump(2) + "\n";
+}
+
+nlohmann::ordered_json read_sealed(const std::filesystem::path& file) {
+  nlohmann::ordered_json object = read_json(file);
+  const auto is_whole = [&] {
+    if (!object.is_object() || !object.contains(kSeal)) return false;
+    const nlohmann::ordered_json seal = object[kSeal];
+    object.erase(kSeal);
+    return seal == seal_of(object);
+  };
+  check<DataError>(is_whole(), file.string(),
+                   ": was changed since it was written; remove it, and "
+                   "it is measured again");
+  return object;
 }
 
 nlohmann::ordered_json read_json(const std::filesystem::path& file) {

@@ -36,6 +36,10 @@ std::string input_text(std::int64_t document_tokens);
 
 // A file that reproduce wrote. Throws DataError, naming it, where it is no JSON.
 nlohmann::ordered_json read_json(const std::filesystem::path& file);
+// An object as text whose last key, xxh3, guards the others, and such a file read back. DataError
+// where it was changed.
+std::string sealed_text(nlohmann::ordered_json object);
+nlohmann::ordered_json read_sealed(const std::filesystem::path& file);
 
 // Over runs that differ in their seed.
 struct Spread {

@@ -122,7 +122,36 @@ bool TableRun::is_measured() const {
   const fs::path file = directory() / kResult;
   if (!fs::exists(file)) return false;
   const Json there = result();
-  return !difference(file, there.at("config").get<std::string>()) && has_cells(there, *table_);
+  return !difference(file, there.at("config").get<std::string>()) && is_of_this_data(there) &&
+         has_cells(there, *table_);
+}
+
+std::vector<fs::path> TableRun::stores() const {
+  std::vector<fs::path> stores;
+  if (config_.data.source != DataKind::kPasskey)
+    stores.push_back(fs::path(config_.data.store) / "train.h5");
+  if (table_->kind == TableKind::kPerplexity)
+    stores.push_back(fs::path(config_.data.store) / kTestStore);
+  if (table_->kind == TableKind::kSummaries) stores.push_back(fs::path(examples_) / kTestStore);
+  return stores;
+}
+
+Json TableRun::data_hashes() const {
+  Json hashes = Json::object();
+  for (const fs::path& file : stores()) {
+    const auto store = TokenStore::open(file);
+    hashes[file.string()] = text(hash_digits(store->source_hash()), " ",
+                                 store->tokenizer().hash_text(), " ", store->tokens());
+  }
+  return hashes;
+}
+
+// Of stores that are not there any more nothing is known.
+bool TableRun::is_of_this_data(const Json& result) const {
+  const std::vector<fs::path> files = stores();
+  if (!std::ranges::all_of(files, [](const fs::path& file) { return fs::exists(file); }))
+    return true;
+  return result.at("data") == data_hashes();
 }
 
 TableRun::State TableRun::state() const {
@@ -130,16 +159,13 @@ TableRun::State TableRun::state() const {
   if (fs::exists(result_file)) {
     const Json there = result();
     check_same(result_file, there.at("config").get<std::string>());
+    check<ConfigError>(is_of_this_data(there), result_file.string(), " is of other data than ",
+                       config_.data.store, " holds now; give another --output, or remove ",
+                       directory().string());
     if (has_cells(there, *table_)) return State::kMeasured;
   }
   if (fs::exists(config_file)) check_same(config_file, read_file(config_file));
-  std::vector<fs::path> stores;
-  if (config_.data.source != DataKind::kPasskey)
-    stores.push_back(fs::path(config_.data.store) / "train.h5");
-  if (table_->kind == TableKind::kPerplexity)
-    stores.push_back(fs::path(config_.data.store) / kTestStore);
-  if (table_->kind == TableKind::kSummaries) stores.push_back(fs::path(examples_) / kTestStore);
-  for (const fs::path& store : stores)
+  for (const fs::path& store : stores())
     check<ConfigError>(fs::exists(store), store.string(),
                        " does not exist; `infini prepare` makes it from a corpus");
   const std::vector<CheckpointPath> checkpoints = list_checkpoints(directory());
@@ -182,11 +208,12 @@ bool TableRun::measure(const World& world, const std::function<bool()>& go_on) c
   if (table_->kind != TableKind::kPerplexity) add_cells(directory(), *table_, result, timings);
   if (const Json gates = gates_of(*loaded.model); !gates.empty()) result["gates"] = gates;
   write_file(directory() / kTimings, timings.dump(2) + "\n");
-  write_file(directory() / kResult, result.dump(2) + "\n");
+  result["data"] = data_hashes();
+  write_file(directory() / kResult, sealed_text(result));
   return true;
 }
 
-nlohmann::ordered_json TableRun::result() const { return read_json(directory() / kResult); }
+nlohmann::ordered_json TableRun::result() const { return read_sealed(directory() / kResult); }
 nlohmann::ordered_json TableRun::timings() const { return read_json(directory() / kTimings); }
 
 }  // namespace infini

@@ -48,6 +48,10 @@ class TableRun {
 
  private:
   std::filesystem::path directory() const { return config_.directory; }
+  std::vector<std::filesystem::path> stores() const;  // that it trains and is measured on
+  // What they hold: hashes of their text and tokenizer.
+  nlohmann::ordered_json data_hashes() const;
+  bool is_of_this_data(const nlohmann::ordered_json& result) const;
   std::optional<ConfigDifference> difference(const std::filesystem::path& recorded,
                                              const std::string& yaml) const;
   void check_same(const std::filesystem::path& recorded, const std::string& yaml) const;

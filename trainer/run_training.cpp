@@ -6,13 +6,13 @@
 #include "distributed/watchdog.h"
 #include "tensor/allocator.h"
 #include "trainer/config_writer.h"
+#include "trainer/directory_lock.h"
 #include "trainer/exit_codes.h"
 #include "trainer/loaded_model.h"
 #include "trainer/on_ranks.h"
 #include "trainer/passkey_table.h"
 #include "trainer/perplexity.h"
 #include "trainer/reporter.h"
-#include "trainer/run_lock.h"
 #include "trainer/signals.h"
 #include "trainer/summary_loss.h"
 #include "trainer/text_file.h"
@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 struct RunDirectory {
   fs::path path;
-  std::optional<RunLock> lock;  // the first rank's
+  std::optional<DirectoryLock> lock;  // the first rank's
 };
 
 // One that holds no run and no other process: the name itself, or name-2, name-3, ...
@@ -36,7 +36,7 @@ RunDirectory fresh_directory(const fs::path& name) {
   fs::path directory = name;
   for (int i = 2;; directory = text(name.string(), "-", i++)) {
     if (holds_run(directory)) continue;
-    std::optional<RunLock> lock = RunLock::try_take(directory);
+    std::optional<DirectoryLock> lock = DirectoryLock::try_take("directory", directory);
     if (lock && !holds_run(directory)) return {directory, std::move(lock)};
   }
 }
@@ -126,9 +126,10 @@ RunDirectory run_directory(const RunRequest& request, const RunConfig& config,
   fs::path name = config.directory;
   if (!name.has_filename()) name = name.parent_path();  // ends with a slash
   if (!layout.is_first()) return {.path = layout.all.from_first(""), .lock = {}};
-  RunDirectory directory = request.start == RunStart::kFreshDirectory
-                               ? fresh_directory(name)
-                               : RunDirectory{.path = name, .lock = RunLock::take(name)};
+  RunDirectory directory =
+      request.start == RunStart::kFreshDirectory
+          ? fresh_directory(name)
+          : RunDirectory{.path = name, .lock = DirectoryLock::take("directory", name)};
   layout.all.from_first(directory.path.string());
   return directory;
 }

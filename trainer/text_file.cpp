@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -25,6 +26,8 @@ void check_destination(const char* key, const std::filesystem::path& file) {
   const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
   check<ConfigError>(std::filesystem::is_directory(folder), key, ": cannot write ", file.string(),
                      ": there is no folder ", folder.string());
+  check<ConfigError>(!std::filesystem::exists(folder / "manifest.json"), key, ": cannot write ",
+                     file.string(), ": ", folder.string(), " is a checkpoint");
   const bool is_there = std::filesystem::exists(file);
   check<ConfigError>(!std::filesystem::is_directory(file), key, ": cannot write ", file.string(),
                      ": it is a folder");
@@ -33,11 +36,14 @@ void check_destination(const char* key, const std::filesystem::path& file) {
 }
 
 void write_text(const std::filesystem::path& file, const std::string& content) {
-  errno = 0;
-  std::ofstream out(file, std::ios::binary | std::ios::trunc);
-  out << content;
-  check<DeviceError>(out.flush().good(), "cannot write ", file.string(), ": ",
-                     std::strerror(errno));
+  std::FILE* const out = std::fopen(file.c_str(), "wb");
+  bool written = out && std::fwrite(content.data(), 1, content.size(), out) == content.size();
+  int cause = errno;
+  if (out && std::fclose(out) != 0 && written) {
+    written = false;
+    cause = errno;
+  }
+  check<DeviceError>(written, "cannot write ", file.string(), ": ", std::strerror(cause));
 }
 
 }  // namespace infini

@@ -2,6 +2,7 @@
 // what is wrong, and an exit code that says whose mistake it was (2 the user's, 3 damaged data).
 #include "tests/trainer/program.h"
 #include "tests/trainer/tiny_run.h"
+#include "trainer/directory_lock.h"
 
 namespace infini {
 namespace {
@@ -70,6 +71,23 @@ TEST_F(BadSettings, APlaceThatIsNoRunExitsWith2) {
                  "model does not; it is a checkpoint of another model");
 }
 
+TEST_F(BadSettings, PreparedStoresAreOfOneCallOfOneProcess) {
+  write("corpus/train/a.txt", "One text.");
+  write("corpus/test/b.txt", "Another.");
+  expect_done("prepare --input corpus --output stores --tokenizer byte");
+  expect_done("prepare --input corpus --output stores --tokenizer byte");
+  const std::string test = content("stores/test.h5");
+  expect_refused("prepare --input corpus/train --output stores --tokenizer byte", 2,
+                 "stores: holds test.h5, which is not of this corpus and tokenizer");
+  write("stores/tokenizer.json", "{}");
+  expect_refused("prepare --input corpus --output stores --tokenizer byte", 2,
+                 "stores: holds tokenizer.json, which is not of this corpus");
+  const DirectoryLock held = DirectoryLock::take("a test", path("stores"));
+  expect_refused("prepare --input corpus --output stores --tokenizer byte", 2,
+                 "another process is writing to stores");
+  EXPECT_EQ(content("stores/test.h5"), test);
+}
+
 class BadText : public ProgramTest {
  protected:
   std::vector<StoredDocument> documents(const std::string& split) const {
@@ -81,6 +99,16 @@ TEST_F(BadText, ThatIsNotThereExitsWith2) {
   expect_refused("prepare --input nowhere --output data", 2, "nowhere: no such corpus");
   expect_refused("prepare --output data", 2, "--input is required");
   EXPECT_FALSE(std::filesystem::exists(path("data")));
+}
+
+TEST_F(BadText, OfWhichTheStoreFindsNoRoomExitsWith4) {
+  write("corpus/a.txt", std::string(100'000, 'a'));
+  const Outcome outcome = shell(
+      "trap '' XFSZ; ulimit -f 16; $infini prepare --input corpus --output data --tokenizer byte");
+  EXPECT_EQ(outcome.code, 4) << outcome.said;
+  EXPECT_THAT(outcome.said, HasSubstr("data/train.h5.tmp: cannot be written"));
+  EXPECT_THAT(outcome.said, HasSubstr("File too large"));
+  EXPECT_FALSE(std::filesystem::exists(path("data/train.h5")));
 }
 
 TEST_F(BadText, WithoutAnyDocumentExitsWith3) {

@@ -204,6 +204,17 @@ TEST_F(ExportOfOurs, RefusesNumbersThatTheTypeDoesNotHold) {
   EXPECT_FALSE(fs::exists(folder_ / "out" / "model.safetensors"));
 }
 
+TEST_F(ExportOfOurs, LeavesFilesOfOthersAlone) {
+  const fs::path in = saved({"model.activation=swiglu"});
+  for (const char* name : {"README.md", "tokenizer.model", "tokenizer.json", "a.safetensors"}) {
+    const fs::path out = folder_ / text("of-", name);
+    put_file(out / name, "mine");
+    EXPECT_THAT(message_of<ConfigError>([&] { export_model(in, out, {.with_memory = true}); }),
+                HasSubstr(text("holds ", name, " already; give another folder")));
+    EXPECT_EQ(read_file(out / name), "mine");
+  }
+}
+
 TEST_F(ExportOfOurs, LeavesAModelThatIsThereAlone) {
   put_file(folder_ / "out" / "config.json", "{}");
   EXPECT_THAT(refusal({"model.activation=swiglu"}),

@@ -209,6 +209,33 @@ TEST_F(Reproduce, NeverMixesRunsOfTwoConfigurations) {
   EXPECT_EQ(content("out/bytes/linear/seed-1/result.json"), result);
 }
 
+TEST_F(Reproduce, NeverMixesResultsOfTwoCorpora) {
+  const std::string reproduce = "reproduce table2 --scale small --seeds 1 --output out --rows ";
+  expect_done(reproduce + "linear");
+  const std::string result = content("out/bytes/linear/seed-1/result.json");
+  small_store(path("data/test.h5"), {44, 23, 31});
+  expect_refused(reproduce + "linear", 2,
+                 "out/bytes/linear/seed-1/result.json is of other data than data holds now");
+  EXPECT_EQ(content("out/bytes/linear/seed-1/result.json"), result);
+  fs::remove(path("data/test.h5"));  // nothing more is known of it
+  expect_done(reproduce + "linear");
+}
+
+TEST_F(Reproduce, TakesNoResultThatWasChanged) {
+  const std::string reproduce =
+                        "reproduce table2 --scale small --seeds 1 --output out --rows linear",
+                    file = "out/bytes/linear/seed-1/result.json";
+  expect_done(reproduce);
+  std::string changed = content(file);
+  changed.replace(changed.find("\"step\": 6"), 9, "\"step\": 7");
+  for (const std::string& other : {changed, std::string("{}"), std::string("[]")}) {
+    write(file, other);
+    expect_refused(reproduce, 3, file + ": was changed since it was written");
+  }
+  fs::remove(path(file));
+  expect_done(reproduce);
+}
+
 TEST_F(Reproduce, Table1CountsWhatTheConfigurationsOfThePaperRemember) {
   expect_done("reproduce table1 --scale paper --output out --configs '" INFINI_SOURCE_DIR
               "/configs'");

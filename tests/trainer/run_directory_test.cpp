@@ -4,7 +4,7 @@
 
 #include "tests/trainer/program.h"
 #include "tests/trainer/tiny_run.h"
-#include "trainer/run_lock.h"
+#include "trainer/directory_lock.h"
 
 namespace infini {
 namespace {
@@ -107,9 +107,9 @@ TEST_F(RunDirectory, OfAStoppedRunIsNamedForResuming) {
 TEST_F(RunDirectory, IsThatOfOneProcess) {
   expect_done("train run.yaml train.steps=2");
   {
-    const RunLock held = RunLock::take(path("run"));
+    const DirectoryLock held = DirectoryLock::take("a test", path("run"));
     expect_refused("train run.yaml --resume", 2, "another process is writing to run; wait for its");
-    const RunLock empty = RunLock::take(path("new"));
+    const DirectoryLock empty = DirectoryLock::take("a test", path("new"));
     const Outcome outcome = infini("train run.yaml directory=new/");
     EXPECT_EQ(outcome.code, 0) << outcome.said;
     EXPECT_THAT(outcome.said, ::testing::HasSubstr("writing to new-2"));
