@@ -6,7 +6,7 @@ namespace infini {
 namespace {
 
 // tensor/ops/attention_tables.cu
-constexpr std::int64_t kTableBytes = std::int64_t{128} << 20;
+constexpr std::int64_t kTableBytes = std::int64_t{144} << 20;
 
 HeadLayout windows_of(HeadLayout layout, int rate) {
   layout.tokens /= rate;

@@ -11,7 +11,7 @@ namespace {
 constexpr int kThreads = 128;
 constexpr std::int64_t kMostMatrices = 32768;  // in a batch; grids end at 65535
 
-std::int64_t most_table_bytes = std::int64_t{128} << 20;
+std::int64_t most_table_bytes = std::int64_t{144} << 20;
 
 std::int64_t padded(std::int64_t count) {
   return std::max<std::int64_t>((count + kPiece - 1) / kPiece, 1) * kPiece;

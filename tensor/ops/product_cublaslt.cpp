@@ -148,10 +148,16 @@ class LtProduct {
                "cublasLtMatmulPreferenceSetAttribute");
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kWorkspaceBytes});
-    for (const auto attribute :
-         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
-      prefer(attribute, static_cast<std::uint32_t>(shape_.alignment));
+    // No matrix is aligned to less than its elements.
+    const auto least = [&](DType type) {
+      return static_cast<std::uint32_t>(std::max<std::int64_t>(shape_.alignment, bytes_of(type)));
+    };
+    for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES})
+      prefer(attribute, least(shape_.in));
+    for (const auto attribute : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      prefer(attribute, least(shape_.out));
     cublasLtMatrixLayout_t b = nullptr, c = nullptr;
     layout(b, shape_.in, shape_.transpose_b ? rows : shape_.k,
            shape_.transpose_b ? shape_.k : rows);

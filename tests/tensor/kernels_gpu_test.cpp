@@ -149,7 +149,8 @@ TEST_F(GpuKernels, NormalizeWhatHasAGradientAlready) {
 TEST_F(GpuKernels, ActivateAnyNumberOfElements) {
   const Op ops[] = {[](const std::vector<Tensor>& in) { return std::vector{relu(in[0])}; },
                     [](const std::vector<Tensor>& in) { return std::vector{gelu(in[0])}; },
-                    [](const std::vector<Tensor>& in) { return std::vector{swiglu(in[0])}; }};
+                    [](const std::vector<Tensor>& in) { return std::vector{swiglu(in[0])}; },
+                    [](const std::vector<Tensor>& in) { return std::vector{geglu(in[0])}; }};
   for (const DType dtype : kTypes)
     for (const Shape& shape : {Shape{1003, 2000}, {67, 28672}, {129, 8192}, {37, 14}, {1, 2}})
       for (const Op& op : ops) expect_same_on_gpu(op, {{random_tensor(shape, dtype, 1, 6)}});
