@@ -11,8 +11,7 @@
 namespace infini {
 namespace {
 
-// Beyond these a key is a slip, and the tokens of a step would not be a number.
-constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
+// Beyond it a key is a slip.
 constexpr int kMostRows = 1 << 20;
 
 template <class Size>

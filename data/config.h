@@ -37,6 +37,9 @@ constexpr std::array<std::pair<std::string_view, DocumentCut>, 2> enum_names(Doc
   return {{{"end", DocumentCut::kEnd}, {"middle", DocumentCut::kMiddle}}};
 }
 
+// Of a row at most: beyond it a key is a slip, and the tokens of a step would not be a number.
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
+
 // Generated passkey rows. All prompts of a step have one length.
 struct PasskeyConfig {
   PasskeyTokens tokens = PasskeyTokens::kWords;

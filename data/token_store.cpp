@@ -45,6 +45,12 @@ std::vector<StoredDocument> read_documents(const Hdf5File& file, const std::stri
 
 }  // namespace
 
+std::string store_identity(const std::filesystem::path& path) {
+  const Hdf5File file = Hdf5File::open(path);
+  return text(hash_digits(file.attribute<std::uint64_t>("/", "source_hash")), " ",
+              file.text_attribute("/", "tokenizer_hash"), " ", file.dataset("tokens").elements());
+}
+
 std::shared_ptr<const TokenStore> TokenStore::open(const std::filesystem::path& path) {
   const std::string who = path.string();
   check_seal(path, "token store");

@@ -41,6 +41,11 @@ struct StoredDocument {
   std::int64_t scored_tokens() const { return tokens - 1; }
 };
 
+// What tells the text and tokens of a store from those of another: hashes and a count that stand in
+// the file, which is not looked through for it as open() does. Throws DataError where there is
+// none.
+std::string store_identity(const std::filesystem::path& path);
+
 // Reads a store. Holds the table of documents in memory and ranges of tokens only while they are
 // asked for. Safe to use from several threads.
 class TokenStore {

@@ -7,7 +7,6 @@
 #include "data/tokenizer.h"
 #include "model/transformer.h"
 #include "trainer/checkpoint.h"
-#include "trainer/config_reader.h"
 #include "trainer/export_page.h"
 #include "trainer/loaded_model.h"
 #include "trainer/pretrained_config.h"
@@ -148,8 +147,7 @@ void refuse_beside(const fs::path& out, const ExportOptions& options) {
 ExportedModel export_model(const fs::path& path, const fs::path& out,
                            const ExportOptions& options) {
   const Checkpoint checkpoint(checkpoint_directory(path));
-  const auto config = read_config_text<RunConfig>(
-      checkpoint.config_yaml(), (checkpoint.directory() / "config.yaml").string());
+  const RunConfig config = config_of(checkpoint);
   const StoredType dtype = options.dtype.value_or(config.origin.dtype);
   check<ConfigError>(config.model.architecture == Architecture::kInfini,
                      "export: model.architecture = ", config.model.architecture_name(),

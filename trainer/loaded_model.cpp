@@ -42,7 +42,8 @@ LoadedModel load_model(const std::filesystem::path& path,
   // The manifest holds the hashes of all files.
   loaded.identity = hash_digits(hash_file(checkpoint.directory() / "manifest.json"));
   loaded.config = config_of(checkpoint, overrides);
-  check_takes_all(loaded.config.model, config_of(checkpoint).model, loaded.checkpoint.string());
+  if (!overrides.empty())
+    check_takes_all(loaded.config.model, config_of(checkpoint).model, loaded.checkpoint.string());
   loaded.model = std::make_unique<InfiniTransformer>(loaded.config.model,
                                                      dtype_of_compute(loaded.config.train.compute),
                                                      device_of(loaded.config.device));

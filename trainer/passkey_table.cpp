@@ -31,15 +31,15 @@ std::vector<std::int64_t> passkey_lengths(const RunConfig& config) {
 }
 
 void check_passkey_table(const Tokenizer& tokenizer, const RunConfig& config) {
-  constexpr std::int64_t kMost = std::int64_t{1} << 40;
   const std::int64_t needed =
       PasskeyWriter(tokenizer, config.data.passkey.digits).shortest_tokens();
   const std::int64_t segment = config.model.segment_tokens;
   for (const std::int64_t segments : passkey_lengths(config))
-    check<ConfigError>(segments >= (needed + segment - 1) / segment && segments <= kMost / segment,
-                       "evaluate.passkey.row_segments: a row of ", segments, " segments of ",
-                       segment, " tokens; the shortest prompt with ", config.data.passkey.digits,
-                       " digits takes ", needed, " tokens, and the longest has ", kMost);
+    check<ConfigError>(
+        segments >= (needed + segment - 1) / segment && segments <= kMostTokens / segment,
+        "evaluate.passkey.row_segments: a row of ", segments, " segments of ", segment,
+        " tokens; the shortest prompt with ", config.data.passkey.digits, " digits takes ", needed,
+        " tokens, and the longest has ", kMostTokens);
 }
 
 std::vector<PasskeyCell> passkey_table(InfiniTransformer& model, const Tokenizer& tokenizer,

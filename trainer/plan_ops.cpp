@@ -151,14 +151,7 @@ Sized PlannedOps::head_norm(SizeTape* tape, const Sized& qkv, const Sized& query
 }
 
 Sized PlannedOps::affine(SizeTape* tape, const Sized& x, std::int64_t elements, bool full) const {
-  Sized y = full ? make_full(elements) : make(elements);
-  pass(2 * as_double(elements));
-  if (tape)
-    tape->push({&y}, {x}, [=, this](const auto&, const auto& gradients) {
-      const auto dx = gradients.of(0);
-      pass(2 * as_double(elements));
-    });
-  return y;
+  return moved(tape, full ? make_full(elements) : make(elements), {x}, elements);
 }
 
 Sized PlannedOps::gelu_feed_forward(SizeTape* tape, const FeedForwardInputs& in, std::int64_t rows,
@@ -286,22 +279,19 @@ Sized PlannedOps::join_columns(SizeTape* tape, const std::vector<Sized>& parts,
 }
 
 Sized PlannedOps::take_columns(SizeTape* tape, const Sized& x, std::int64_t elements) const {
-  Sized y = make(elements);
-  pass(2 * as_double(elements));
-  if (tape)
-    tape->push({&y}, {x}, [=, this](const auto&, const auto& gradients) {
-      const auto dx = gradients.of(0);
-      pass(2 * as_double(elements));
-    });
-  return y;
+  return moved(tape, make(elements), {x}, elements);
 }
 
 Sized PlannedOps::rows_chosen(SizeTape* tape, const Sized& x, std::int64_t elements,
                               const Sized& others) const {
-  Sized y = make(elements);
+  return moved(tape, make(elements), {x, others}, elements);
+}
+
+Sized PlannedOps::moved(SizeTape* tape, Sized y, std::vector<Sized> inputs,
+                        std::int64_t elements) const {
   pass(2 * as_double(elements));
   if (tape)
-    tape->push({&y}, {x, others}, [=, this](const auto&, const auto& gradients) {
+    tape->push({&y}, std::move(inputs), [=, this](const auto&, const auto& gradients) {
       const auto dx = gradients.of(0);
       pass(2 * as_double(elements));
     });

@@ -121,6 +121,8 @@ class PlannedOps {
     trace_.work.elementwise_bytes += elements * static_cast<double>(options_.element_bytes);
     ++trace_.work.kernels;
   }
+  // y, of so many numbers that are made of those of the first input, one of one.
+  Sized moved(SizeTape* tape, Sized y, std::vector<Sized> inputs, std::int64_t elements) const;
   bool divided() const { return options_.tensors > 1; }
   void sum_over_tensors(std::int64_t elements) const;
   // A sum whose residual is added once it has arrived.

@@ -6,7 +6,7 @@ namespace infini {
 namespace {
 
 // Rows of which one block sums a part (tensor/ops/timestep_norm.cu).
-constexpr std::int64_t kNormRows = 64;
+constexpr std::int64_t kNormRows = 128;
 
 // Closures below keep what their namesakes capture: by `kept = ...`, or by naming it in (void).
 

@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "model/feedback_attention.h"
 #include "optim/optimizer.h"
 #include "trainer/plan_model.h"
 
@@ -99,11 +100,8 @@ class StepWalk {
     if (model.has_relative_positions())
       return (model.context_tokens() + model.segment_tokens) * model.d_model *
              ops_.options().element_bytes;
-    const std::int64_t before =
-        model.feedback_tokens() > 0
-            ? std::max<std::int64_t>(model.cached_tokens(), model.feedback_tokens())
-            : 0;
-    return (before + model.positions(model.segment_tokens)) * model.head_width() * full();
+    return (feedback_positions(model) + model.positions(model.segment_tokens)) *
+           model.head_width() * full();
   }
   // Bytes of the vectors of a model whose memory is its own.
   std::int64_t vector_bytes(std::int64_t rows) const {

@@ -138,11 +138,7 @@ std::vector<fs::path> TableRun::stores() const {
 
 Json TableRun::data_hashes() const {
   Json hashes = Json::object();
-  for (const fs::path& file : stores()) {
-    const auto store = TokenStore::open(file);
-    hashes[file.string()] = text(hash_digits(store->source_hash()), " ",
-                                 store->tokenizer().hash_text(), " ", store->tokens());
-  }
+  for (const fs::path& file : stores()) hashes[file.string()] = store_identity(file);
   return hashes;
 }
 

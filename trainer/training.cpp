@@ -257,8 +257,9 @@ void Training::resume(const Checkpoint& checkpoint) {
   // Before the parameters: another tokenizer often changes their shapes too, which says less.
   check<ConfigError>(saved_tokenizer(checkpoint) == tokenizer_, checkpoint.directory().string(),
                      " was trained with another tokenizer than the data has now");
-  check_same_run(config_of(checkpoint), config_, checkpoint.directory());
-  check_frozen_as_before(checkpoint);
+  const RunConfig before = config_of(checkpoint);
+  check_same_run(before, config_, checkpoint.directory());
+  check_frozen_as_before(before, checkpoint.directory());
   const TensorBuffers tensors = buffers(false);
   std::vector<NamedBuffer> all = tensors.list();
   all.push_back(tokenizer_buffer(tokenizer_));
@@ -276,13 +277,14 @@ void Training::resume(const Checkpoint& checkpoint) {
 }
 
 // The state of the optimizer in a checkpoint is that of what trained then.
-void Training::check_frozen_as_before(const Checkpoint& checkpoint) const {
-  const Frozen before = frozen_by(config_of(checkpoint).optim);
+void Training::check_frozen_as_before(const RunConfig& config,
+                                      const std::filesystem::path& checkpoint) const {
+  const Frozen before = frozen_by(config.optim);
   for (const Parameter& parameter : model_.parameters().all()) {
     const bool frozen = before && before(parameter.name);
-    check<ConfigError>(frozen == parameter.frozen, checkpoint.directory().string(), ": ",
-                       parameter.name, frozen ? " was frozen" : " trained",
-                       " when it was saved, but optim.groups ", frozen ? "train" : "freeze",
+    check<ConfigError>(frozen == parameter.frozen, checkpoint.string(), ": ", parameter.name,
+                       frozen ? " was frozen" : " trained", " when it was saved, but optim.groups ",
+                       frozen ? "train" : "freeze",
                        " it now; --resume goes on with what trained, and a new run with init_from "
                        "may freeze otherwise");
   }

@@ -77,7 +77,8 @@ class Training {
     Tensor nll() const { return totals.slice(1, 1); }
     Tensor memory_squares() const { return totals.slice(2, 1); }
   };
-  void check_frozen_as_before(const Checkpoint& checkpoint) const;
+  void check_frozen_as_before(const RunConfig& config,
+                              const std::filesystem::path& checkpoint) const;
   Sums train_batch(const SequenceBatch& batch, double total_weight);
   std::string memory_account() const;
   int rank_rows() const { return source_->batch_rows() / layout_.data; }
